@@ -1,0 +1,43 @@
+# `make demo` and `make test` are all a newcomer needs: each sets up .venv by itself, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all lint needle figures lock clean
+
+demo: $(READY)
+	$(BIN)/python scripts/demo.py
+
+test: $(READY)
+	$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+	$(BIN)/python -m pytest
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m ""
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+needle: $(READY)
+	$(BIN)/python benchmarks/needle.py
+
+figures: $(READY)
+	$(BIN)/python benchmarks/draw_attention_patterns.py
+
+# torch first and by name: that takes the CPU build where pip is configured for one, and whatever follows keeps it.
+# The rest comes from the lock file, every file checked by its hash; --no-deps leaves torchaudio out (see lock.in).
+$(READY): setup.py requirements/lock.txt
+	@echo "Setting up $(VENV): about a minute, once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/lock.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+# Needs pip-tools.
+lock:
+	$(PYTHON) requirements/make_lock.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo-run needle-run

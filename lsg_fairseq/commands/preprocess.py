@@ -1,0 +1,84 @@
+"""lsg-preprocess: documents and summaries -> a data folder for fairseq-train and fairseq-generate."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lsg_fairseq.document_files import Split
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.preprocessing import LENGTH_LIMITS, Job, SplitReport, preprocess
+
+PROGRAM = "lsg-preprocess"
+FILES_HELP = "JSON Lines, or two parallel text files (documents, summaries)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
+    job = job_from_arguments(build_parser(), argv)
+    # A kill must clean up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        reports = preprocess(job)
+    except (LSGError, OSError) as error:
+        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted, nothing was written", file=sys.stderr)
+        return 128 + signal.SIGINT
+    for report in reports:
+        if warning := report.warning():
+            print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
+        print(describe(report))
+    print(f"wrote {job.out}")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__)
+    for name in ("train", "valid"):
+        parser.add_argument(f"--{name}", nargs="+", type=Path, metavar="F", help=FILES_HELP)
+    parser.add_argument("--test", nargs="+", type=Path, metavar="F", help=f"{FILES_HELP}, or documents in one .txt")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the data folder; it may exist")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="Hugging Face tokenizer files (default: DIR's own)"
+    )
+    group.add_argument("--train-tokenizer", type=int, metavar="VOCAB_SIZE", help="train a byte-level BPE of this size")
+    parser.add_argument("--document-field", default="document", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--summary-field", default="summary", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
+    return parser
+
+
+def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Job:
+    """Parse the command line; ends the program with status 2 if it makes no sense."""
+    args = parser.parse_args(argv)
+    splits = [
+        Split(name, paths, args.document_field, args.summary_field)
+        for name in ("train", "valid", "test")
+        if (paths := getattr(args, name))
+    ]
+    if not splits:
+        parser.error("name at least one of --train, --valid and --test")
+    if args.workers < 1:
+        parser.error(f"--workers must be 1 or more, not {args.workers}")
+    return Job(splits, args.out, args.tokenizer, args.train_tokenizer, args.workers)
+
+
+def describe(report: SplitReport) -> str:
+    """One line about a split, for people."""
+    values = report.as_json()
+    sides = [("documents", values["source_tokens"]), ("summaries", values["target_tokens"])]
+    lengths = [f"{name} of {t['min']} to {t['max']} tokens (median {t['median']:g})" for name, t in sides if t]
+    over = [f"{values['documents_longer_than'][str(n)]} over {n:,}" for n in LENGTH_LIMITS]
+    return f"{report.split.name}: {values['examples']} examples, {', '.join(lengths)}; {', '.join(over)}; none was cut"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Batching: the last batch, which holds the longest examples, must not be lost."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from fairseq.data import data_utils
+
+# --- batch_by_size: the last batch, which holds the longest examples, is discarded if its size is no multiple of 8.
+
+
+def last_batch_is_dropped() -> bool:
+    batches = data_utils.batch_by_size(
+        np.arange(3), lambda index: 1, np.ones(3, np.int64), required_batch_size_multiple=8
+    )
+    return sum(len(batch) for batch in batches) < 3
+
+
+def keep_last_batch() -> None:
+    upstream = data_utils.batch_by_size
+
+    @functools.wraps(upstream)
+    def batch_by_size(indices: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        indices = np.fromiter(indices, dtype=np.int64, count=-1)
+        if not len(indices):
+            return []
+        batches = list(upstream(indices, *args, **kwargs))
+        if _keyword(upstream, "fixed_shapes", args, kwargs) is not None:
+            return batches
+        # Batches follow the order of the indices, so what is missing is the tail, and it is one batch.
+        tail = indices[sum(len(batch) for batch in batches) :]
+        return [*batches, tail] if len(tail) else batches
+
+    data_utils.batch_by_size = batch_by_size
+
+
+def _keyword(function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    bound = inspect.signature(function).bind_partial(None, *args, **kwargs)
+    return bound.arguments.get(name)

@@ -1,0 +1,109 @@
+"""Examples -> dictionary rows, in several processes and in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lsg_fairseq.document_files import Example
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenization import build_dictionary, load_tokenizer, token_rows
+
+EXAMPLES_PER_TASK = 16
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+class Encoded(NamedTuple):
+    """Dictionary rows (int32) of an example; None where a text is missing or has no token."""
+
+    line: int
+    source: np.ndarray | None
+    target: np.ndarray | None
+
+
+class Encoder:
+    """Examples -> dictionary rows, with a tokenizer of its own in each process."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.tokenizer = load_tokenizer(folder)
+        dictionary = build_dictionary(self.tokenizer)
+        self.rows, self.eos = token_rows(self.tokenizer, dictionary), dictionary.eos()
+
+    def encode(self, text: str | None) -> np.ndarray | None:
+        """(n + 1,) int32 rows of the n tokens and `</s>`; None without a text or a token."""
+        rows = [self.rows[token] for token in self.tokenizer.encode(text)] if text and text.strip() else []
+        return np.array([*rows, self.eos], dtype=np.int32) if rows else None
+
+    def encode_all(self, examples: Iterable[Example]) -> list[Encoded]:
+        """Both sides of several examples."""
+        return [Encoded(e.line, self.encode(e.document), self.encode(e.summary)) for e in examples]
+
+
+_worker_encoder: Encoder | None = None
+
+
+def _start_worker(folder: str) -> None:
+    """Each process reads the tokenizer once; Ctrl-C is the parent's business."""
+    global _worker_encoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    _worker_encoder = Encoder(folder)
+
+
+def _encode_in_worker(examples: list[Example]) -> list[Encoded]:
+    assert _worker_encoder is not None
+    return _worker_encoder.encode_all(examples)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C wait while a process is forked: Python drops what a signal raises inside a fork hook."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def encode_in_order(examples: Iterator[Example], folder: Path, workers: int) -> Iterator[Encoded]:
+    """Encode in several processes; results in the order of the examples, at most two tasks a worker in flight.
+
+    Raises:
+        LSGError: a process died.
+    """
+    tasks = iter(lambda: list(islice(examples, EXAMPLES_PER_TASK)), [])
+    if workers == 1:
+        encoder = Encoder(folder)
+        for task in tasks:
+            yield from encoder.encode_all(task)
+        return
+    # Said in advance: after training, tokenizers would warn about it in every process.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    pending: deque[Future[list[Encoded]]] = deque()
+    try:
+        with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(str(folder),)) as pool:
+            for task in tasks:
+                with _signals_held():
+                    pending.append(pool.submit(_encode_in_worker, task))
+                if len(pending) >= 2 * workers:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise LSGError("a worker process died, probably for lack of memory: try fewer --workers") from error
+
+
+def task_count(examples: int) -> int:
+    """How many tasks, and so at most how many processes, a number of examples makes."""
+    return -(-examples // EXAMPLES_PER_TASK)

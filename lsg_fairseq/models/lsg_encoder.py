@@ -1,0 +1,188 @@
+"""The encoder: fairseq's own layers, with a registered self-attention and learned global tokens in front."""
+
+from __future__ import annotations
+
+import torch
+from fairseq.distributed import fsdp_wrap
+from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
+from fairseq.modules import transformer_layer
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from fairseq.modules.quant_noise import quant_noise
+from torch import Tensor, nn
+
+from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGConfig, LSGError
+from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS, look_up
+
+
+class LSGEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
+    """fairseq's encoder layer with the self-attention that the LSGConfig names."""
+
+    def __init__(
+        self, cfg: TransformerConfig, lsg_config: LSGConfig, layer_index: int, return_fc: bool = False
+    ) -> None:
+        # Plain attributes, needed by build_self_attention while the base class builds itself.
+        self.lsg_config = lsg_config
+        self.layer_index = layer_index
+        super().__init__(cfg, return_fc=return_fc)
+
+    def build_self_attention(self, embed_dim: int, cfg: TransformerConfig) -> nn.Module:
+        build = look_up(ENCODER_ATTENTIONS, "attention", self.lsg_config.attention, LSGError)
+        attention = build(
+            embed_dim, cfg.encoder.attention_heads, self.lsg_config, cfg.attention_dropout, self.layer_index
+        )
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            projection = getattr(attention, name)
+            setattr(attention, name, quant_noise(projection, self.quant_noise, self.quant_noise_block_size))
+        return attention
+
+
+class LSGEncoder(TransformerEncoderBase):
+    """Encode (B,T0) tokens to (G+T0,B,C): right_pad, pad, embed, prepend globals, layers, unpad.
+
+    Args:
+        cfg: fairseq's transformer configuration.
+        dictionary, embed_tokens: as for fairseq's encoder.
+        lsg_config: attention settings; built once by the model and handed on as an object.
+    """
+
+    def __init__(self, cfg, dictionary, embed_tokens: nn.Embedding, lsg_config: LSGConfig, return_fc: bool = False):
+        # Plain attributes, needed by build_encoder_layer while the base class builds itself.
+        self.lsg_config = lsg_config
+        self._layers_built = 0
+        super().__init__(cfg, dictionary, embed_tokens, return_fc=return_fc)
+        self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, embed_tokens.embedding_dim)
+        nn.init.normal_(self.global_embeddings.weight, std=embed_tokens.embedding_dim**-0.5)
+        self.attention_class = ENCODER_ATTENTIONS[lsg_config.attention]
+        self.beams_share_output = False
+
+    def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
+        layer = LSGEncoderLayer(cfg, self.lsg_config, self._layers_built, return_fc=self.return_fc)
+        self._layers_built += 1
+        if cfg.checkpoint_activations:
+            layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
+        # fairseq's rule: a checkpointed layer is always wrapped for FSDP, whatever its size.
+        return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        return_all_hiddens: bool = False,
+        token_embeddings: Tensor | None = None,
+    ) -> dict[str, list[Tensor]]:
+        """Encode src_tokens (B,T0), padded on either side.
+
+        Returns:
+            fairseq's dictionary of lists: encoder_out (G+T0,B,C) and encoder_padding_mask (B,G+T0) with the padding
+            right, or T0 rows when the global rows are not passed on; encoder_states likewise if return_all_hiddens.
+
+        Raises:
+            LSGError: a source is longer than the position table, or needs padding that adaptive=False forbids.
+        """
+        src_len = src_tokens.size(1)
+        src_tokens, token_embeddings = self.right_pad(src_tokens, token_embeddings)
+        self._check_length(src_tokens)
+        src_tokens, token_embeddings = self.pad_to_block_multiple(src_tokens, token_embeddings)
+        x, embed = self.forward_embedding(src_tokens, token_embeddings)
+        padding_mask = self.padding_mask(src_tokens)
+        keys_masked = self.masked_keys(padding_mask)
+        x = x.masked_fill(padding_mask[..., None], 0.0).transpose(0, 1)
+        states = [x]
+        for layer in self.layers:
+            x = layer(x, encoder_padding_mask=keys_masked)
+            x = x[0] if self.return_fc else x
+            states.append(x)
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return {
+            "encoder_out": [self.output_rows(x, src_len)],
+            "encoder_padding_mask": [self.output_mask(padding_mask, src_len)],
+            "encoder_embedding": [embed[:, :src_len]],
+            "encoder_states": [self.output_rows(state, src_len) for state in states] if return_all_hiddens else [],
+            "fc_results": [],
+            "src_tokens": [],
+            "src_lengths": [src_tokens.ne(self.padding_idx).sum(1, dtype=torch.int32)[:, None]],
+        }
+
+    def right_pad(self, src_tokens: Tensor, token_embeddings: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Move padding in front of (B,T0) tokens behind them, so that the side does not change the output."""
+        in_front = src_tokens.ne(self.padding_idx).cumsum(1).eq(0).sum(1, keepdim=True)
+        order = (torch.arange(src_tokens.size(1), device=src_tokens.device) + in_front) % src_tokens.size(1)
+        if token_embeddings is not None:
+            token_embeddings = token_embeddings.gather(1, order[..., None].expand_as(token_embeddings))
+        return src_tokens.gather(1, order), token_embeddings
+
+    def pad_to_block_multiple(
+        self, src_tokens: Tensor, token_embeddings: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Pad (B,T0) tokens to the (B,T) that the attention works on."""
+        src_len = src_tokens.size(1)
+        missing = self.attention_class.padded_length(src_len, self.lsg_config) - src_len
+        if token_embeddings is not None:
+            token_embeddings = nn.functional.pad(token_embeddings, (0, 0, 0, missing))
+        return nn.functional.pad(src_tokens, (0, missing), value=self.padding_idx), token_embeddings
+
+    def forward_embedding(self, src_tokens: Tensor, token_embedding: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Embed (B,T) tokens: returns (B,G+T,C), globals in front, and the scaled token embeddings (B,T,C)."""
+        if token_embedding is None:
+            token_embedding = self.embed_tokens(src_tokens)
+        x = embed = self.embed_scale * token_embedding
+        if self.embed_positions is not None:
+            x = embed + self.embed_positions(src_tokens)
+        x = self.prepend_global_tokens(x)
+        if self.layernorm_embedding is not None:
+            x = self.layernorm_embedding(x)
+        x = self.dropout_module(x)
+        if self.quant_noise is not None:
+            x = self.quant_noise(x)
+        return x, embed
+
+    def prepend_global_tokens(self, x: Tensor) -> Tensor:
+        """(B,T,C) -> (B,G+T,C). Global tokens carry their position in the table and are never scaled."""
+        rows = self.global_embeddings.weight[: self.lsg_config.num_global_tokens]
+        return torch.cat([rows.to(x).expand(x.size(0), -1, -1), x], dim=1)
+
+    def padding_mask(self, src_tokens: Tensor) -> Tensor:
+        """(B,G+T) bool, True = padding; the globals never are."""
+        return nn.functional.pad(src_tokens.eq(self.padding_idx), (self.lsg_config.num_global_tokens, 0), value=False)
+
+    def masked_keys(self, padding_mask: Tensor) -> Tensor | None:
+        """The keys that self-attention must not see (B,G+T), or None if it may see all: masks cost time."""
+        if self.lsg_config.mask_first_token:
+            masked = padding_mask.clone()
+            masked[:, self.lsg_config.num_global_tokens] = True
+            return masked
+        # The one look at the data in a forward; a compiled graph cannot have it and keeps the mask.
+        if torch.compiler.is_compiling() or padding_mask.any():
+            return padding_mask
+        return None
+
+    def output_rows(self, x: Tensor, src_len: int) -> Tensor:
+        """(G+T,B,C) -> (G+T0,B,C), or (T0,B,C) where the decoder is not given the globals."""
+        num_globals = self.lsg_config.num_global_tokens
+        if self.lsg_config.pass_global_tokens_to_decoder:
+            return x[: num_globals + src_len]
+        rows = x[num_globals : num_globals + src_len]
+        return torch.cat([x[:1], rows[1:]]) if self.lsg_config.pool_with_global else rows
+
+    def output_mask(self, padding_mask: Tensor, src_len: int) -> Tensor:
+        """(B,G+T) -> the mask of `output_rows`, (B,G+T0) or (B,T0)."""
+        num_globals = self.lsg_config.num_global_tokens
+        first = 0 if self.lsg_config.pass_global_tokens_to_decoder else num_globals
+        return padding_mask[:, first : num_globals + src_len]
+
+    def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
+        """Reorder the batch, unless beams share their source's output: then there is nothing to move."""
+        if self.beams_share_output:
+            return encoder_out
+        return super().reorder_encoder_out(encoder_out, new_order)
+
+    def _check_length(self, src_tokens: Tensor) -> None:
+        longest, allowed = src_tokens.size(1), self.max_positions()
+        if longest > allowed:  # perhaps in padding alone
+            longest = int(src_tokens.ne(self.padding_idx).sum(1).max())
+        if longest > allowed:
+            raise LSGError(
+                f"a source of {longest} tokens is longer than the model's {allowed} source positions; truncate it, or "
+                f"use a model with --max-source-positions {longest} or more"
+            )

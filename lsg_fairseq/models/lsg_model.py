@@ -1,0 +1,106 @@
+"""What the LSG models share: flags made from LSGConfig, the encoder and decoder hooks, beams that share a source."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from fairseq.models.transformer import TransformerConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from lsg_fairseq.models.lsg_decoder import LSGDecoder
+from lsg_fairseq.models.lsg_encoder import LSGEncoder
+from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+
+FLAG_PREFIX = "lsg_"
+# Flags of this package that start with the prefix, but are not about attention; a checkpoint stores all flags together.
+OTHER_FLAGS = {"lsg_config", "lsg_tokenizer"}
+
+
+def add_lsg_flags(parser: argparse._ActionsContainer) -> None:
+    """Add `--lsg-<field>` for every field of LSGConfig; a flag that is not given stays unset."""
+    for f in fields(LSGConfig):
+        parse = _true_or_false if isinstance(f.default, bool) else type(f.default)
+        metavar = "true|false" if isinstance(f.default, bool) else parse.__name__.upper()
+        parser.add_argument(
+            "--" + (FLAG_PREFIX + f.name).replace("_", "-"),
+            type=parse,
+            default=argparse.SUPPRESS,
+            metavar=metavar,
+            help=f"{f.metadata['help']} (default: {str(f.default).lower() if metavar == 'true|false' else f.default})",
+        )
+
+
+def _true_or_false(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
+def fill_missing(args: Namespace | DictConfig, defaults: Mapping[str, Any]) -> None:
+    """Set what `args` lacks or has as None, as fairseq's architecture functions do with getattr."""
+    for name, value in defaults.items():
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+
+
+def fill_lsg_defaults(args: Namespace | DictConfig) -> None:
+    """Write every LSG setting into the arguments, so that a checkpoint carries what it was trained with."""
+    fill_missing(args, {FLAG_PREFIX + f.name: f.default for f in fields(LSGConfig)})
+
+
+def read_lsg_config(args: Namespace) -> LSGConfig:
+    """The LSGConfig that the `lsg_*` arguments describe.
+
+    Raises:
+        LSGError: one of them is unknown (a slip in --model-overrides, say) or has a value that is not allowed.
+    """
+    given = {name: value for name, value in vars(args).items() if name.startswith(FLAG_PREFIX)}
+    return LSGConfig.from_dict({n.removeprefix(FLAG_PREFIX): v for n, v in given.items() if n not in OTHER_FLAGS})
+
+
+class LSGModelMixin:
+    """Put in front of a fairseq encoder-decoder model class to give it the LSG encoder."""
+
+    @classmethod
+    def add_args(cls, parser: argparse._ActionsContainer) -> None:
+        """Add fairseq's model flags and the `--lsg-*` ones."""
+        super().add_args(parser)
+        add_lsg_flags(parser)
+
+    @classmethod
+    def build_model(cls, args: Namespace | DictConfig, task: Any) -> nn.Module:
+        """Build a model from flags, a hydra configuration or a checkpoint's arguments.
+
+        Raises:
+            LSGError: an LSG setting is unknown or not allowed, or an attention kernel was asked for that bypasses LSG.
+        """
+        plain = OmegaConf.to_container(args, resolve=True) if OmegaConf.is_config(args) else vars(args)
+        # A copy: the LSGConfig object must not end up in the arguments that a checkpoint stores.
+        args = Namespace(**plain)
+        args.lsg_config = read_lsg_config(args)
+        fill_missing(args, {"task": "lsg_summarization"})
+        if plain.get("encoder_xformers_att_config"):
+            raise LSGError("--encoder-xformers-att-config has no place here: choose attention with --lsg-attention")
+        return super().build_model(args, task)
+
+    @classmethod
+    def build_encoder(cls, args: Any, src_dict: Any, embed_tokens: nn.Embedding) -> LSGEncoder:
+        cfg = TransformerConfig.from_namespace(args)
+        return LSGEncoder(cfg, src_dict, embed_tokens, cfg.lsg_config)
+
+    @classmethod
+    def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Embedding) -> LSGDecoder:
+        cfg = TransformerConfig.from_namespace(args)
+        return LSGDecoder(cfg, tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention)
+
+    def set_beam_size(self, beam: int) -> None:
+        """Let `beam` rows of the decoder share one source; 1 undoes it, which training and scoring need."""
+        for layer in self.decoder.layers:
+            if layer.encoder_attn is not None:
+                layer.encoder_attn.set_beam_size(beam)
+        self.encoder.beams_share_output = beam > 1

@@ -1,0 +1,112 @@
+"""How the blocks of regular queries attend to globals, sparse and local keys in one softmax.
+
+`block_attention` is the one entrance; the backends behind it compute the same numbers. `reference` gathers the keys of
+each block and leaves the rest to torch's scaled_dot_product_attention: it runs on every device, in every dtype, with
+dropout and gradients, and it is what other backends are checked against.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lsg_fairseq.modules.lsg_config import LSGConfig
+from lsg_fairseq.modules.sparse_tokens import SparseTokens
+
+
+class Tokens(NamedTuple):
+    """The projected sequence, globals in front: query, key, value (B,H,G+T,D); padding_mask (B,G+T) bool or None."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    padding_mask: Tensor | None
+
+    def rows(self, start: int, stop: int | None = None) -> Tokens:
+        """The tokens from `start` to `stop`."""
+        mask = None if self.padding_mask is None else self.padding_mask[:, start:stop]
+        return Tokens(*(x[:, :, start:stop] for x in self[:3]), mask)
+
+
+def full_attention(query: Tensor, tokens: Tokens, dropout_p: float) -> Tensor:
+    """Attend from `query` (B,H,n,D) to every key of `tokens`; returns (B,H,n,D)."""
+    mask = tokens.padding_mask
+    present = None if mask is None else ~mask[:, None, None]
+    return F.scaled_dot_product_attention(query, tokens.key, tokens.value, present, dropout_p)
+
+
+def block_attention(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig, dropout_p: float) -> Tensor:
+    """Attend from the regular tokens, T a multiple of b, to what their blocks see; returns (B,H,T,D)."""
+    return reference_block_attention(tokens, sparse, config, dropout_p)
+
+
+def reference_block_attention(
+    tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig, dropout_p: float
+) -> Tensor:
+    """Gather each block's keys, (B,H,N,K,D) with K = G + 2s + 3b, then one softmax over them."""
+    key, value, masked = block_keys(tokens, sparse, config)
+    query = tokens.query[:, :, config.num_global_tokens :].unflatten(2, (-1, config.block_size))
+    batch, heads = query.shape[:2]
+    # Four dimensions, since torch's fused CPU kernel takes no more.
+    query, key, value = (x.flatten(0, 1) for x in (query, key, value))
+    present = ~masked.expand(batch, heads, -1, -1).flatten(0, 1)[:, :, None]
+    attended = F.scaled_dot_product_attention(query, key, value, present, dropout_p)
+    return attended.unflatten(0, (batch, heads)).flatten(2, 3)
+
+
+def block_keys(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values (B,H,N,K,D) that each block sees, and which of them are absent (B or 1,H or 1,N,K)."""
+    regular = tokens.rows(config.num_global_tokens)
+    parts = [global_windows(tokens.rows(0, config.num_global_tokens), regular.key.size(2) // config.block_size)]
+    if sparse is not None:
+        parts.append(sparse_windows(sparse, config))
+    parts.append(local_windows(regular, config.block_size))
+    keys, values, masks = zip(*parts, strict=True)
+    shape = torch.broadcast_shapes(*(mask.shape[:3] for mask in masks))
+    masked = torch.cat([mask.expand(*shape, -1) for mask in masks], dim=-1)
+    return torch.cat(keys, dim=3), torch.cat(values, dim=3), masked
+
+
+def global_windows(tokens: Tokens, num_blocks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Every block sees every global token."""
+    key, value = (x[:, :, None].expand(-1, -1, num_blocks, -1, -1) for x in (tokens.key, tokens.value))
+    return key, value, _or_nothing_masked(tokens)[:, :, None].expand(-1, -1, num_blocks, -1)
+
+
+def local_windows(tokens: Tokens, block_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Block i sees tokens [(i-1)b, (i+2)b) of its sequence."""
+    key, value = (_windows(F.pad(x, (0, 0, block_size, block_size)), 3 * block_size, block_size) for x in tokens[1:3])
+    mask = F.pad(_or_nothing_masked(tokens), (block_size, block_size), value=True)
+    return key, value, mask.unfold(2, 3 * block_size, block_size)
+
+
+def sparse_windows(sparse: SparseTokens, config: LSGConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Block i sees sparse tokens [(i-1)st-s, (i-1)st) and [(i+2)st, (i+2)st+s), st = b/f."""
+    step, size = config.sparse_step, config.sparse_block_size
+    num_blocks = sparse.key.size(2) // step
+    margin, right_start = step + size, size + 3 * step
+    mask = sparse.padding_mask
+    if mask is None:
+        mask = sparse.key.new_zeros(1, 1, sparse.key.size(2), dtype=torch.bool)
+    mask = F.pad(mask, (margin, margin), value=True)
+    mask = torch.cat([mask[:, :, a:].unfold(2, size, step)[:, :, :num_blocks] for a in (0, right_start)], dim=3)
+    key, value = (F.pad(x, (0, 0, margin, margin)) for x in (sparse.key, sparse.value))
+    key, value = (
+        torch.cat([_windows(x[:, :, a:], size, step)[:, :, :num_blocks] for a in (0, right_start)], dim=3)
+        for x in (key, value)
+    )
+    return key, value, mask
+
+
+def _windows(x: Tensor, size: int, step: int) -> Tensor:
+    """Overlapping views (B,H,number,size,D) of x (B,H,n,D)."""
+    return x.unfold(2, size, step).transpose(-1, -2)
+
+
+def _or_nothing_masked(tokens: Tokens) -> Tensor:
+    if tokens.padding_mask is None:
+        return tokens.key.new_zeros(1, 1, tokens.key.size(2), dtype=torch.bool)
+    return tokens.padding_mask[:, None]

@@ -1,0 +1,203 @@
+"""Documents and summaries -> fairseq's binarized format, with dictionary, tokenizer files and a report beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary, indexed_dataset
+from tqdm import tqdm
+
+from lsg_fairseq.document_files import Split, SplitCheck, check_split
+from lsg_fairseq.encoding import Encoded, encode_in_order, task_count
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.output_folder import written_aside
+from lsg_fairseq.sequence_format import SequenceFormat
+from lsg_fairseq.tokenization import build_dictionary, has_tokenizer, load_tokenizer, train_tokenizer
+
+REPORT_FILE = "preprocess.json"
+DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
+# Lengths at which common models end: BART 1,024, LSG-BART's default 4,096, the longest published LSG model 16,384.
+LENGTH_LIMITS = (1024, 4096, 16384)
+SKIPPED_LINES_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to preprocess. Without a tokenizer and a size to train one, `out` must have its own."""
+
+    splits: Sequence[Split]
+    out: Path
+    tokenizer: Path | None = None
+    train_vocab_size: int | None = None
+    workers: int = 1
+
+
+@dataclass
+class SplitReport:
+    """What became of a split: lengths in tokens (without `<s>` and `</s>`), and the lines that were left out."""
+
+    split: Split
+    source_lengths: list[int] = field(default_factory=list)
+    target_lengths: list[int] = field(default_factory=list)
+    empty_documents: list[int] = field(default_factory=list)
+    empty_summaries: list[int] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The split's entry in preprocess.json."""
+        over = {str(n): sum(length > n for length in self.source_lengths) for n in LENGTH_LIMITS}
+        return {
+            "files": [str(path) for path in self.split.paths],
+            "fields": {"document": self.split.document_field, "summary": self.split.summary_field},
+            "examples": len(self.source_lengths),
+            "skipped": {"empty_documents": len(self.empty_documents), "empty_summaries": len(self.empty_summaries)},
+            "source_tokens": _length_summary(self.source_lengths),
+            "target_tokens": _length_summary(self.target_lengths),
+            "documents_longer_than": over,
+            "truncated": 0,
+        }
+
+    def warning(self) -> str | None:
+        """One sentence about the examples that were left out, if any."""
+        found = {"document": self.empty_documents, "summary": self.empty_summaries}
+        parts = [f"{len(lines)} with an empty {name} ({_name_lines(lines)})" for name, lines in found.items() if lines]
+        return f"{self.split.name}: skipped {' and '.join(parts)} of {self.split.paths[0]}" if parts else None
+
+
+def preprocess(job: Job) -> list[SplitReport]:
+    """Binarize the splits into job.out: all of it or, on any error, nothing.
+
+    Raises:
+        LSGError: an input is not as it should be, or job.out has another vocabulary.
+    """
+    checks = [check_split(s, tqdm(s.read(), f"check {s.name}", unit="", delay=2, leave=False)) for s in job.splits]
+    with written_aside(job.out, [f"{split.name}.source-target.*" for split in job.splits]) as aside:
+        source = prepare_tokenizer(job, aside / "tokenizer")
+        tokenizer = load_tokenizer(aside / "tokenizer")
+        dictionary = build_dictionary(tokenizer)
+        check_vocabulary(job.out, dictionary)
+        reports = [
+            binarize(split, check, aside, len(dictionary), min(job.workers, task_count(check.examples)))
+            for split, check in zip(job.splits, checks, strict=True)
+        ]
+        for name in DICTIONARY_FILES:
+            dictionary.save(str(aside / name))
+        _format_of(job, tokenizer.sequence_format).save(aside)
+        _write_report(job.out, aside, {"source": source, "size": len(dictionary)}, reports)
+    return reports
+
+
+def prepare_tokenizer(job: Job, folder: Path) -> str:
+    """Put the tokenizer's files into the folder; returns where they come from.
+
+    Raises:
+        LSGError: there is no tokenizer, or none can be trained.
+    """
+    if job.train_vocab_size is not None:
+        split = min(job.splits, key=lambda s: ("train", "valid", "test").index(s.name))
+        train_tokenizer(_texts(split), job.train_vocab_size, folder)
+        return f"trained on {split.name}"
+    if job.tokenizer is None and not has_tokenizer(job.out / "tokenizer"):
+        raise LSGError(f"{job.out} has no tokenizer of its own: name one with --tokenizer or use --train-tokenizer")
+    source = job.tokenizer or job.out / "tokenizer"
+    tokenizer = load_tokenizer(source)
+    folder.mkdir()
+    for path in tokenizer.files:
+        shutil.copyfile(path, folder / path.name)
+    return str(source)
+
+
+def check_vocabulary(out: Path, dictionary: Dictionary) -> None:
+    """Refuse to mix vocabularies in one data folder.
+
+    Raises:
+        LSGError: the folder's dictionary is a different one.
+    """
+    path = out / "dict.source.txt"
+    if not path.is_file():
+        return
+    old = Dictionary.load(str(path))
+    if old.symbols != dictionary.symbols:
+        raise LSGError(
+            f"{out} has another vocabulary ({len(old)} symbols in {path.name}) than this tokenizer "
+            f"({len(dictionary)} symbols): leave the tokenizer out to use the folder's own, or choose another --out"
+        )
+
+
+def binarize(split: Split, check: SplitCheck, folder: Path, num_rows: int, workers: int) -> SplitReport:
+    """Write {split}.source-target.{source,target}.{bin,idx}: token rows and `</s>`, whole documents.
+
+    num_rows is the dictionary's size; the tokenizer is in `folder`.
+
+    Raises:
+        LSGError: no example is left.
+    """
+    sides = ("source", "target") if check.has_summaries else ("source",)
+    paths = {side: str(folder / f"{split.name}.source-target.{side}") for side in sides}
+    builders = {s: indexed_dataset.make_builder(f"{p}.bin", "mmap", num_rows) for s, p in paths.items()}
+    report = SplitReport(split)
+    with tqdm(total=check.examples, desc=split.name, unit=" examples") as progress:
+        for encoded in encode_in_order(split.read(), folder / "tokenizer", workers):
+            progress.update()
+            if _is_kept(encoded, check.has_summaries, report):
+                for side, builder in builders.items():
+                    builder.add_item(torch.from_numpy(getattr(encoded, side)))
+    if not report.source_lengths:
+        raise LSGError(
+            f"{split.paths[0]}: document or summary is empty in all {check.examples} examples of {split.name}"
+        )
+    for side, builder in builders.items():
+        builder.finalize(f"{paths[side]}.idx")
+    return report
+
+
+def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool:
+    """Count the example in the report; False if it has to be left out."""
+    if encoded.source is None:
+        report.empty_documents.append(encoded.line)
+    elif has_summaries and encoded.target is None:
+        report.empty_summaries.append(encoded.line)
+    else:
+        report.source_lengths.append(len(encoded.source) - 1)
+        if encoded.target is not None:
+            report.target_lengths.append(len(encoded.target) - 1)
+        return True
+    return False
+
+
+def _texts(split: Split) -> Iterator[str]:
+    for example in tqdm(split.read(), f"read {split.name} for the tokenizer", unit=" examples"):
+        yield example.document
+        if example.summary is not None:
+            yield example.summary
+
+
+def _format_of(job: Job, default: SequenceFormat) -> SequenceFormat:
+    """An existing folder keeps the format that its models were trained with."""
+    return SequenceFormat.load(job.out) if (job.out / "dict.source.txt").is_file() else default
+
+
+def _write_report(out: Path, aside: Path, tokenizer: dict[str, Any], reports: list[SplitReport]) -> None:
+    """preprocess.json: the tokenizer and every split, those of an existing folder kept."""
+    old = json.loads((out / REPORT_FILE).read_text()) if (out / REPORT_FILE).is_file() else {}
+    splits = {**old.get("splits", {}), **{report.split.name: report.as_json() for report in reports}}
+    report = {"tokenizer": old.get("tokenizer", tokenizer), "splits": splits}
+    (aside / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _length_summary(lengths: list[int]) -> dict[str, float] | None:
+    if not lengths:
+        return None
+    middle = {"median": statistics.median(lengths), "mean": round(statistics.fmean(lengths), 1)}
+    return {"min": min(lengths), **middle, "max": max(lengths)}
+
+
+def _name_lines(lines: list[int]) -> str:
+    names = ", ".join(map(str, lines[:SKIPPED_LINES_NAMED]))
+    return f"line{'s' * (len(lines) > 1)} {names}" + (", ..." if len(lines) > SKIPPED_LINES_NAMED else "")

@@ -1,0 +1,107 @@
+"""What every conversion needs of a state dict: that it fits the model, and rows of vocabulary tables moved about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lsg_fairseq.modules.lsg_config import LSGError
+
+# fairseq's Dictionary starts with <s> <pad> </s> <unk>.
+BOS_ROW = 0
+PAD_ROW = 1
+
+# The fairseq keys that a conversion treats specially.
+TOKEN_TABLE = "encoder.embed_tokens.weight"
+TIED_TABLES = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
+LOGITS_BIAS = "decoder.final_logits_bias"
+SOURCE_POSITIONS = "encoder.embed_positions.weight"
+TARGET_POSITIONS = "decoder.embed_positions.weight"
+GLOBAL_TABLE = "encoder.global_embeddings.weight"
+
+
+def check_fit(
+    what: str, state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[str]], sizes: Mapping[str, int]
+) -> None:
+    """Compare a state dict with the keys and shapes that a model needs.
+
+    Args:
+        what: names the state dict and the model in the message.
+        shapes: key -> shape in symbols; a symbol that is not in `sizes` takes the size it has where it comes first.
+
+    Raises:
+        LSGError: names every missing, unexpected and misshapen key at once.
+    """
+    sizes = dict(sizes)
+    misshapen = []
+    for key, symbols in shapes.items():
+        if key not in state:
+            continue
+        actual = tuple(state[key].shape)
+        if len(actual) == len(symbols):
+            for symbol, size in zip(symbols, actual, strict=True):
+                sizes.setdefault(symbol, size)
+        expected = tuple(sizes.get(symbol, symbol) for symbol in symbols)
+        if actual != expected:
+            misshapen.append(f"{key} is {list(actual)} and not {list(expected)}")
+    lists = {
+        "missing": [key for key in shapes if key not in state],
+        "unexpected": sorted(state.keys() - shapes.keys()),
+        "misshapen": misshapen,
+    }
+    problems = [f"{name}: {', '.join(keys)}" for name, keys in lists.items() if keys]
+    if problems:
+        raise LSGError(
+            f"{what} do not fit together ({'; '.join(problems)}): give the weights and the configuration of one model"
+        )
+
+
+def check_copies(reference: str, state: Mapping[str, Tensor], copies: Iterable[str]) -> None:
+    """Make sure that the keys in `copies`, where present, hold what `reference` holds.
+
+    Raises:
+        LSGError: some do not; a model has one embedding table here, so untied tables would lose something.
+    """
+    untied = [key for key in copies if key in state and not _equal(state[key], state[reference])]
+    if untied:
+        raise LSGError(
+            f"{', '.join(untied)} must be equal to {reference}: only models whose token embeddings and output "
+            "projection are tied can be converted"
+        )
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    return left.shape == right.shape and left.dtype == right.dtype and torch.equal(left, right)
+
+
+def num_fairseq_rows(rows: Tensor | None, vocab_size: int) -> int:
+    """Return how many rows the fairseq table has: Hugging Face's, plus one where `rows` leaves `<pad>` free.
+
+    Raises:
+        LSGError: rows are not one different fairseq row for each of the vocab_size embedding rows, without gaps.
+    """
+    if rows is None:
+        return vocab_size
+    if rows.shape != (vocab_size,):
+        raise LSGError(
+            f"the checkpoint has {vocab_size} embedding rows and the tokenizer places {rows.numel()}: "
+            "give the tokenizer files that belong to the checkpoint"
+        )
+    taken = set(rows.tolist())
+    total = vocab_size + (PAD_ROW not in taken)
+    if taken | {PAD_ROW} != set(range(total)) or BOS_ROW not in taken:
+        raise LSGError(
+            f"rows must give each of the {vocab_size} embedding rows its own place in 0..{total - 1}, and only "
+            f"{PAD_ROW} (<pad>) may stay free: they take {len(taken)} places from {min(taken)} to {max(taken)}"
+        )
+    return total
+
+
+def spread_rows(table: Tensor, rows: Tensor, fill: Tensor) -> Tensor:
+    """Move row i of `table` [V, ...] to row rows[i] of the result; a row that stays free becomes `fill`."""
+    spread = table.new_empty(num_fairseq_rows(rows, table.size(0)), *table.shape[1:])
+    spread[PAD_ROW] = fill
+    spread[rows] = table
+    return spread

@@ -1,0 +1,242 @@
+"""Task `lsg_summarization`: translation of long documents into summaries, in which nothing is dropped in silence."""
+
+import json
+import logging
+from argparse import Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from fairseq import utils
+from fairseq.data import (
+    AppendTokenDataset,
+    FairseqDataset,
+    LanguagePairDataset,
+    ListDataset,
+    PrependTokenDataset,
+    StripTokenDataset,
+    TruncateDataset,
+)
+from fairseq.logging import metrics
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from lsg_fairseq.generation import LSGSequenceGenerator
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.scoring import rouge_scores
+from lsg_fairseq.sequence_format import SequenceFormat
+from lsg_fairseq.tokenization import LSGBPE
+from lsg_fairseq.tokenizer_files import has_tokenizer
+
+logger = logging.getLogger(__name__)
+
+ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+# fairseq reads these annotations itself and knows Optional[...] alone.
+@dataclass
+class LSGSummarizationConfig(TranslationConfig):
+    """fairseq's translation settings with defaults for long documents, and ROUGE in validation."""
+
+    left_pad_source: bool = field(default=False, metadata={"help": "pad the source on the left"})
+    max_source_positions: Optional[int] = field(
+        default=None, metadata={"help": "cut sources to this many tokens, <s> and </s> included (default: the model's)"}
+    )
+    max_target_positions: Optional[int] = field(
+        default=None, metadata={"help": "cut targets to this many tokens, <s> and </s> included (default: the model's)"}
+    )
+    forced_first_token: Optional[str] = field(
+        default=None, metadata={"help": "symbol that every output begins with; it counts nothing in the score"}
+    )
+    eval_rouge: bool = field(default=False, metadata={"help": "validate with ROUGE of generated summaries"})
+    eval_rouge_args: str = field(
+        default="{}",
+        metadata={"help": 'generation settings for --eval-rouge as JSON, e.g. \'{"beam": 4, "max_len_b": 200}\''},
+    )
+
+
+@register_task("lsg_summarization", dataclass=LSGSummarizationConfig)
+class LSGSummarizationTask(TranslationTask):
+    """Documents to summaries.
+
+    Sequences get the `<s>` and `</s>` of their model family (sequence_format.json beside the dictionary; BART's without
+    one). Sources and targets longer than the model's position tables are cut, with one line that says how many.
+    """
+
+    cfg: LSGSummarizationConfig
+
+    def __init__(self, cfg: LSGSummarizationConfig, src_dict: Any, tgt_dict: Any) -> None:
+        super().__init__(cfg, src_dict, tgt_dict)
+        self.data_folder = Path(utils.split_paths(cfg.data)[0])
+        self.sequence_format = SequenceFormat.load(self.data_folder)
+        self.model_positions: tuple[int, int] | None = None
+        self.rouge_generator: LSGSequenceGenerator | None = None
+        _parse_json_object(cfg.eval_rouge_args)
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
+        """Build the model and remember its position tables: sources and targets are cut to them."""
+        model = super().build_model(cfg, from_checkpoint)
+        source, target = model.max_positions()
+        if self.model_positions is not None:  # an ensemble reads what its shortest member can
+            source, target = min(source, self.model_positions[0]), min(target, self.model_positions[1])
+        self.model_positions = (source, target)
+        return model
+
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source and target in tokens, specials included."""
+        asked = (self.cfg.max_source_positions, self.cfg.max_target_positions)
+        known = self.model_positions or (None, None)
+        return tuple(min((n for n in pair if n is not None), default=2**31) for pair in zip(asked, known, strict=True))
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
+        """Load a split; it may lack targets."""
+        try:
+            super().load_dataset(split, epoch, combine, **kwargs)
+        except FileNotFoundError as error:
+            raise LSGError(
+                f"there is no {split} split in {self.data_folder}; make one: lsg-preprocess --{split} FILE"
+            ) from error
+        self.datasets[split] = self._formatted(self.datasets[split], split)
+
+    def build_dataset_for_inference(
+        self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None
+    ) -> LanguagePairDataset:
+        """Sources that end in `</s>`, as fairseq-interactive reads them, in the model's format."""
+        sources = self._format(ListDataset(src_tokens, src_lengths), "source", "input")
+        return LanguagePairDataset(
+            sources,
+            sources.sizes,
+            self.source_dictionary,
+            tgt_dict=self.target_dictionary,
+            left_pad_source=False,
+            constraints=constraints,
+        )
+
+    def filter_indices_by_size(
+        self, indices: Any, dataset: FairseqDataset, max_positions: Any = None, ignore_invalid_inputs: bool = False
+    ) -> Any:
+        """Refuse to drop: what is still too long after cutting does not fit --max-tokens."""
+        kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
+        if len(ignored):
+            longest = max(np.max(dataset.size(index)) for index in ignored)
+            raise LSGError(
+                f"{len(ignored)} examples of up to {longest} tokens exceed the limit {max_positions} and would be dropped; "
+                f"use --max-tokens {longest} or more, or cut them with --max-source-positions"
+            )
+        return kept
+
+    def build_generator(
+        self,
+        models: list[nn.Module],
+        args: Namespace | DictConfig,
+        seq_gen_cls: type | None = None,
+        extra_gen_cls_kwargs: dict[str, Any] | None = None,
+        prefix_allowed_tokens_fn: Any = None,
+    ) -> Any:
+        """fairseq's generator options on an LSGSequenceGenerator."""
+        extra = dict(extra_gen_cls_kwargs or {})
+        if seq_gen_cls is None and not getattr(args, "print_alignment", None):
+            seq_gen_cls = LSGSequenceGenerator
+            extra["decoder_start"] = self.sequence_format.decoder_start
+            extra["forced_first_token"] = self._forced_first_token()
+        return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
+
+    def build_bpe(self, args: Any) -> Any:
+        """The bpe that --bpe names, or the tokenizer beside the data: output is text without being asked."""
+        bpe = super().build_bpe(args)
+        if bpe is None and has_tokenizer(self.data_folder / "tokenizer"):
+            return LSGBPE.from_folder(self.data_folder / "tokenizer")
+        return bpe
+
+    def valid_step(self, sample: dict[str, Any], model: nn.Module, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """fairseq's validation step, with ROUGE of generated summaries if --eval-rouge."""
+        loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
+        if self.cfg.eval_rouge:
+            for name, total in self._rouge_sums(sample, model).items():
+                logging_output[f"_{name}"] = total
+        return loss, sample_size, logging_output
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """Log mean ROUGE F1 x 100 as rouge1, rouge2, rougeL and rougeLsum."""
+        super().reduce_metrics(logging_outputs, criterion)
+        count = sum(float(log.get("_rouge_count", 0)) for log in logging_outputs)
+        if not count:
+            return
+        for name in ROUGE_NAMES:
+            total = sum(float(log.get(f"_{name}", 0)) for log in logging_outputs)
+            metrics.log_scalar(name, 100 * total / count, count, round=2)
+
+    def _formatted(self, dataset: LanguagePairDataset, split: str) -> LanguagePairDataset:
+        sources = self._format(dataset.src, "source", split)
+        targets = None if dataset.tgt is None else self._format(dataset.tgt, "target", split)
+        return LanguagePairDataset(
+            sources,
+            sources.sizes,
+            self.src_dict,
+            targets,
+            None if targets is None else targets.sizes,
+            self.tgt_dict,
+            left_pad_source=self.cfg.left_pad_source,
+            left_pad_target=self.cfg.left_pad_target,
+            align_dataset=dataset.align_dataset,
+            num_buckets=self.cfg.num_batch_buckets,
+            shuffle=dataset.shuffle,
+            pad_to_multiple=self.cfg.required_seq_len_multiple,
+        )
+
+    def _format(self, tokens: FairseqDataset, side: str, split: str) -> FairseqDataset:
+        """Cut, and put `<s>` in front if the family has it; `</s>` stays at the end."""
+        source = side == "source"
+        dictionary = self.src_dict if source else self.tgt_dict
+        bos = self.sequence_format.source_bos if source else self.sequence_format.target_bos
+        room = self.max_positions()[0 if source else 1] - 1 - bos
+        self._report_cut(np.asarray(tokens.sizes) - 1, room, side, split)
+        content = TruncateDataset(StripTokenDataset(tokens, dictionary.eos()), room)
+        tokens = AppendTokenDataset(content, dictionary.eos())
+        return PrependTokenDataset(tokens, dictionary.bos()) if bos else tokens
+
+    def _report_cut(self, lengths: np.ndarray, room: int, side: str, split: str) -> None:
+        too_long = lengths > room
+        if too_long.any():
+            logger.warning(
+                f"{split}: {too_long.sum():,} of {len(lengths):,} {side}s were cut to {room:,} tokens of text "
+                f"(the longest has {lengths.max():,}; {(lengths - room)[too_long].sum():,} tokens are not read)"
+            )
+
+    def _forced_first_token(self) -> int | None:
+        symbol = self.cfg.forced_first_token
+        if symbol is None:
+            return None
+        index = self.target_dictionary.index(symbol)
+        if self.target_dictionary[index] != symbol:
+            raise LSGError(f"--forced-first-token {symbol!r} is not in the dictionary; name one of its symbols")
+        return index
+
+    def _rouge_sums(self, sample: dict[str, Any], model: nn.Module) -> dict[str, float]:
+        """Sums of F1 over the batch, and how many; all are summed over workers by fairseq."""
+        if self.rouge_generator is None:
+            self.rouge_generator = self.build_generator([model], Namespace(**json.loads(self.cfg.eval_rouge_args)))
+        hypotheses = self.inference_step(self.rouge_generator, [model], sample)
+        sums = dict.fromkeys(ROUGE_NAMES, 0.0)
+        for target, (best, *_) in zip(sample["target"], hypotheses, strict=True):
+            scores = rouge_scores(self._text(utils.strip_pad(target, self.tgt_dict.pad())), self._text(best["tokens"]))
+            sums = {name: sums[name] + scores[name] for name in ROUGE_NAMES}
+        return {**sums, "rouge_count": float(len(hypotheses))}
+
+    def _text(self, tokens: Tensor) -> str:
+        symbols = self.tgt_dict.string(tokens.int().cpu())
+        bpe = self.build_bpe(None)
+        return symbols if bpe is None else bpe.decode(symbols)
+
+
+def _parse_json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LSGError(f"--eval-rouge-args is not JSON ({error}): {text!r}") from error
+    if not isinstance(value, dict):
+        raise LSGError(f'--eval-rouge-args must be a JSON object such as {{"beam": 4}}, not {text!r}')
+    return value

