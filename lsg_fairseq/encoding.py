@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,7 +21,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import build_dictionary, load_tokenizer, token_rows
 
 EXAMPLES_PER_TASK = 16
-STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Encoded(NamedTuple):
@@ -57,7 +58,6 @@ def _start_worker(folder: str) -> None:
     global _worker_encoder
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _worker_encoder = Encoder(folder)
 
 
@@ -68,12 +68,22 @@ def _encode_in_worker(examples: list[Example]) -> list[Encoded]:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let Ctrl-C wait while a process is forked: Python drops what a signal raises inside a fork hook."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """Let Ctrl-C wait while a process is forked: Python drops what a signal handler raises inside a fork hook.
+
+    A signal mask would not do, as any thread of a library can take the signal for the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread runs handlers, or may set them
+        return
+    received: list[int] = []
+    handlers = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in received:
+            signal.raise_signal(number)
 
 
 def encode_in_order(examples: Iterator[Example], folder: Path, workers: int) -> Iterator[Encoded]:

@@ -49,7 +49,9 @@ def upgrade_fairseq_bart(state: Mapping[str, Tensor], spec: ModelSpec, mask_row:
         positions = upgraded[SOURCE_POSITIONS][spec.position_offset :]
         tokens = torch.stack([table[BOS_ROW], mask_embedding])
         upgraded[GLOBAL_TABLE] = make_global_table(positions, tokens, bos_row=0, mask_row=1)
-    upgraded.setdefault(LOGITS_BIAS, table.new_zeros(1, spec.vocab_size))
+    bias = upgraded.get(LOGITS_BIAS, table.new_zeros(1, spec.vocab_size))
+    missing = spec.vocab_size - bias.size(1)
+    upgraded[LOGITS_BIAS] = torch.nn.functional.pad(bias, (0, missing)) if missing else bias
     return resize_both(upgraded, spec, spec.max_source_positions, spec.max_target_positions)[0]
 
 

@@ -1,4 +1,4 @@
-"""Beam search for LSG models: fairseq's, with the first and last tokens a checkpoint forces, and no traces left behind."""
+"""Beam search for LSG models: fairseq's, with the first and last tokens a checkpoint forces, and no traces left."""
 
 from __future__ import annotations
 
@@ -10,26 +10,37 @@ from typing import Any
 from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from torch import Tensor, nn
 
+from lsg_fairseq.modules.lsg_config import LSGError
+
 
 class ForcingEnsemble(EnsembleModel):
     """fairseq's ensemble, in which a forced token has score 0, as in transformers, rather than its log-probability.
 
-    fairseq's prefix_tokens would keep log p(prefix) in a hypothesis' score and change the ranking.
+    fairseq's own ways to force tokens, prefix_tokens and the end at max_len, keep their log-probabilities in a
+    hypothesis' score, which changes the ranking.
     """
 
-    def __init__(self, models: list[nn.Module], forced_first_token: int | None) -> None:
+    def __init__(self, models: list[nn.Module], first: int | None, last: int | None) -> None:
         super().__init__(models)
-        self.forced_first_token = forced_first_token
+        self.first, self.last = first, last
+        # The step at which the generator ends an output; it sets this for each batch.
+        self.last_step: int | None = None
 
     def forward_decoder(
         self, tokens: Tensor, encoder_outs: Any, incremental_states: Any, temperature: float = 1.0
     ) -> tuple[Tensor, Tensor | None]:
-        """Log-probabilities (B*beam,V) of the next token; the first one is certain if a token is forced."""
+        """Log-probabilities (B*beam,V) of the next token; a forced one is certain."""
         log_probs, attention = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
-        if self.forced_first_token is not None and tokens.size(1) == 1:
+        token = self._forced_at(tokens.size(1) - 1)
+        if token is not None:
             log_probs = log_probs.new_full(log_probs.shape, -math.inf)
-            log_probs[:, self.forced_first_token] = 0.0
+            log_probs[:, token] = 0.0
         return log_probs, attention
+
+    def _forced_at(self, step: int) -> int | None:
+        if step == self.last_step and self.last is not None:
+            return self.last
+        return self.first if step == 0 else None
 
 
 class LSGSequenceGenerator(SequenceGenerator):
@@ -39,6 +50,8 @@ class LSGSequenceGenerator(SequenceGenerator):
         models, tgt_dict: as for fairseq's generator.
         decoder_start: symbol that the decoder's input begins with.
         forced_first_token: id of the token that every output begins with, or None.
+        forced_last_token: id of the token (`</s>`) that ends an output of maximum length, or None: it is `</s>` then
+            too, but at the price of its log-probability.
         options: fairseq's SequenceGenerator options (beam_size, len_penalty, max_len_b, ...).
 
     After each generation, and after an exception in one, the decoders are back at one beam: fairseq leaves them at the
@@ -51,17 +64,33 @@ class LSGSequenceGenerator(SequenceGenerator):
         tgt_dict: Any,
         decoder_start: str = "</s>",
         forced_first_token: int | None = None,
+        forced_last_token: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(ForcingEnsemble(models, forced_first_token), tgt_dict, **options)
+        were_training = [model.training for model in models]
+        super().__init__(ForcingEnsemble(models, forced_first_token, forced_last_token), tgt_dict, **options)
         self.decoder_start_token = tgt_dict.index(decoder_start)
-        self.model.train(any(model.training for model in models))
+        # fairseq switches to evaluation for good as soon as a generator is made.
+        for model, was_training in zip(models, were_training, strict=True):
+            model.train(was_training)
         _set_beam_size(self.model.models, 1)
 
     def _generate(self, sample: dict[str, Any], *args: Any, bos_token: int | None = None, **kwargs: Any) -> Any:
         start = self.decoder_start_token if bos_token is None else bos_token
+        self.model.last_step = self._max_len(sample["net_input"])
+        if self.min_len > self.model.last_step:
+            raise LSGError(
+                f"outputs must have at least {self.min_len} tokens and at most {self.model.last_step}: ask for a smaller "
+                "minimum, a larger maximum (--max-len-b), or a model with more target positions"
+            )
         with _beams(self.model.models, self.beam_size):
             return super()._generate(sample, *args, bos_token=start, **kwargs)
+
+    def _max_len(self, net_input: dict[str, Tensor]) -> int:
+        """The number of tokens before `</s>` at which fairseq ends the outputs of a batch."""
+        if self.match_source_len:
+            return int(net_input["src_lengths"].max())
+        return min(int(self.max_len_a * net_input["src_tokens"].size(1) + self.max_len_b), self.max_len - 1)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import shutil
 import statistics
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,10 @@ def binarize(split: Split, check: SplitCheck, folder: Path, num_rows: int, worke
     paths = {side: str(folder / f"{split.name}.source-target.{side}") for side in sides}
     builders = {s: indexed_dataset.make_builder(f"{p}.bin", "mmap", num_rows) for s, p in paths.items()}
     report = SplitReport(split)
-    with tqdm(total=check.examples, desc=split.name, unit=" examples") as progress:
-        for encoded in encode_in_order(split.read(), folder / "tokenizer", workers):
+    # Closed at once on an error: the processes must be gone before their folder is.
+    results = closing(encode_in_order(split.read(), folder / "tokenizer", workers))
+    with results as examples, tqdm(total=check.examples, desc=split.name, unit=" examples") as progress:
+        for encoded in examples:
             progress.update()
             if _is_kept(encoded, check.has_summaries, report):
                 for side, builder in builders.items():

@@ -65,3 +65,18 @@ class RougeScorer(BaseScorer):
         use_stemmer = str(self.cfg.rouge_stemmer) == "true"
         scores = [rouge_scores(r, p, use_stemmer) for r, p in zip(self.ref, self.pred, strict=True)]
         return {name: 100 * sum(s[name] for s in scores) / max(len(scores), 1) for name in ROUGE_NAMES}
+
+
+def parse_rouge_arguments(text: str) -> dict[str, Any]:
+    """The generation settings of --eval-rouge-args.
+
+    Raises:
+        LSGError: the text is no JSON object.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LSGError(f"--eval-rouge-args is not JSON ({error}): {text!r}") from error
+    if not isinstance(value, dict):
+        raise LSGError(f'--eval-rouge-args must be a JSON object such as {{"beam": 4}}, not {text!r}')
+    return value

@@ -31,8 +31,10 @@ from lsg_fairseq.tokenizer_files import (
 __all__ = [
     "LSGBPE",
     "DocumentTokenizer",
+    "LineBPE",
     "SequenceFormat",
     "build_dictionary",
+    "embedding_rows",
     "has_tokenizer",
     "hf_to_fairseq_ids",
     "load_tokenizer",
@@ -88,6 +90,21 @@ def hf_to_fairseq_ids(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> L
     return torch.tensor([dictionary.indices[symbol] for symbol in symbols])
 
 
+def embedding_rows(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> LongTensor:
+    """(V,) the dictionary's row that each of Hugging Face's embedding rows goes to.
+
+    The same as hf_to_fairseq_ids, but where `<s>` is no token of the tokenizer (Pegasus) it takes the embedding of
+    `<pad>`, which starts Hugging Face's decoder; fairseq would mask its own `<pad>` there.
+
+    Raises:
+        LSGError: the dictionary lacks a token of the tokenizer.
+    """
+    rows = hf_to_fairseq_ids(tokenizer, dictionary)
+    if dictionary.bos() not in rows:
+        rows[rows == dictionary.pad()] = dictionary.bos()
+    return rows
+
+
 def token_rows(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> dict[str, int]:
     """Token string -> row of the dictionary."""
     return dict(zip(tokenizer.tokens, hf_to_fairseq_ids(tokenizer, dictionary).tolist(), strict=True))
@@ -120,9 +137,24 @@ class LSGBPE:
         """The text of symbols; fairseq writes an unknown one in a reference as `<<unk>>`."""
         return self.tokenizer.decode(token_from_symbol(s) for s in symbols.replace("<<unk>>", "<unk>").split())
 
+    def decode_to_line(self, symbols: str) -> str:
+        """The text on one line, its line breaks written as `<n>`, which is how Pegasus writes them.
+
+        fairseq's commands print an example a line, so a line break inside one would tear it apart.
+        """
+        return re.sub(r"\s*\n\s*", " <n> ", self.decode(symbols)).strip()
+
     def is_beginning_of_word(self, symbol: str) -> bool:
         """Whether a word starts here (fairseq's denoising task masks whole words)."""
         return symbol.startswith(("Ġ", "▁")) or symbol == self.tokenizer.mask
+
+
+class LineBPE:
+    """A bpe for fairseq's commands, which print an example a line: line breaks in it come out as `<n>`."""
+
+    def __init__(self, bpe: LSGBPE) -> None:
+        self.encode = bpe.encode
+        self.decode = bpe.decode_to_line
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -> DocumentTokenizer:

@@ -149,6 +149,12 @@ def run_both(
 # --- against the oracle ---------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["auto", "reference"], autouse=True)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds for every backend; auto takes the fused one wherever it applies."""
+    monkeypatch.setenv("LSG_ATTENTION_BACKEND", request.param)
+
+
 @pytest.mark.parametrize("mask_kind", ["unmasked", "ragged", "masked_blocks", "holes"])
 @pytest.mark.parametrize(("kind", "shape"), CASES)
 def test_equals_oracle(monkeypatch: pytest.MonkeyPatch, kind: str, shape: tuple[int, ...], mask_kind: str) -> None:

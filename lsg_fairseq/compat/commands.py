@@ -47,10 +47,18 @@ def print_user_errors_in_one_line() -> None:
     upstream = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-        if issubclass(kind, LSGError) and not os.environ.get("LSG_TRACEBACK"):
-            print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        reason = _user_error(error)
+        if reason is not None and not os.environ.get("LSG_TRACEBACK"):
+            print(f"{Path(sys.argv[0]).name}: error: {reason}", file=sys.stderr)
         else:
             upstream(kind, error, traceback)
 
     excepthook.lsg_fairseq_fix = True
     sys.excepthook = excepthook
+
+
+def _user_error(error: BaseException | None) -> LSGError | None:
+    """The LSGError that this is, or that it was raised for: fairseq's trainer hides why a checkpoint does not load."""
+    while error is not None and not isinstance(error, LSGError):
+        error = error.__cause__ or error.__context__
+    return error

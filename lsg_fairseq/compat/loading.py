@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import pickle
+import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -58,9 +59,11 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, map_location=map_location, weights_only=True, mmap=mmap or None)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            reason = next((line for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), "")
-            raise LSGError(f"{name} is refused: it is a pickle that may run code ({reason.strip()[:160]})") from error
+        asked_for = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+        if asked_for:
+            raise LSGError(
+                f"{name} is refused: it is a pickle that may run code (it asks for {asked_for[1]})"
+            ) from error
         raise LSGError(f"{name} is no checkpoint, or a damaged one; copy or download it again") from error
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         if isinstance(error, FileNotFoundError):

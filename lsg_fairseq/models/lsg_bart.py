@@ -18,6 +18,8 @@ DEFAULT_SOURCE_POSITIONS = 4096
 class LSGBartModel(LSGModelMixin, BARTModel):
     """BART (arXiv 1910.13461) whose encoder self-attention is LSG attention (arXiv 2210.15497)."""
 
+    family = "bart"
+
 
 @register_model_architecture("lsg_bart", "lsg_bart_large")
 def lsg_bart_large_architecture(args: Namespace | DictConfig) -> None:

@@ -45,6 +45,8 @@ class LSGEncoder(TransformerEncoderBase):
         lsg_config: attention settings; built once by the model and handed on as an object.
     """
 
+    layer_class: type[LSGEncoderLayer] = LSGEncoderLayer
+
     def __init__(self, cfg, dictionary, embed_tokens: nn.Embedding, lsg_config: LSGConfig, return_fc: bool = False):
         # Plain attributes, needed by build_encoder_layer while the base class builds itself.
         self.lsg_config = lsg_config
@@ -56,7 +58,7 @@ class LSGEncoder(TransformerEncoderBase):
         self.beams_share_output = False
 
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
-        layer = LSGEncoderLayer(cfg, self.lsg_config, self._layers_built, return_fc=self.return_fc)
+        layer = self.layer_class(cfg, self.lsg_config, self._layers_built, return_fc=self.return_fc)
         self._layers_built += 1
         if cfg.checkpoint_activations:
             layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,24 +11,30 @@ from typing import Any
 
 from fairseq.models.transformer import TransformerConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
+from lsg_fairseq.fairseq_checkpoint import upgrade_fairseq_bart
+from lsg_fairseq.hf_config import ModelSpec
 from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from lsg_fairseq.position_tables import resize_both
+from lsg_fairseq.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
+
+logger = logging.getLogger(__name__)
 
 FLAG_PREFIX = "lsg_"
 # Flags of this package that start with the prefix, but are not about attention; a checkpoint stores all flags together.
 OTHER_FLAGS = {"lsg_config", "lsg_tokenizer"}
 
 
-def add_lsg_flags(parser: argparse._ActionsContainer) -> None:
+def add_lsg_flags(parser: argparse._ActionsContainer, prefix: str = FLAG_PREFIX) -> None:
     """Add `--lsg-<field>` for every field of LSGConfig; a flag that is not given stays unset."""
     for f in fields(LSGConfig):
         parse = _true_or_false if isinstance(f.default, bool) else type(f.default)
         metavar = "true|false" if isinstance(f.default, bool) else parse.__name__.upper()
         parser.add_argument(
-            "--" + (FLAG_PREFIX + f.name).replace("_", "-"),
+            "--" + (prefix + f.name).replace("_", "-"),
             type=parse,
             default=argparse.SUPPRESS,
             metavar=metavar,
@@ -64,7 +71,14 @@ def read_lsg_config(args: Namespace) -> LSGConfig:
 
 
 class LSGModelMixin:
-    """Put in front of a fairseq encoder-decoder model class to give it the LSG encoder."""
+    """Put in front of a fairseq encoder-decoder model class to give it the LSG encoder.
+
+    A class that uses it says which `family` of checkpoints it reads: "bart" or "pegasus".
+    """
+
+    family: str
+    encoder_class: type[LSGEncoder] = LSGEncoder
+    decoder_class: type[LSGDecoder] = LSGDecoder
 
     @classmethod
     def add_args(cls, parser: argparse._ActionsContainer) -> None:
@@ -91,12 +105,12 @@ class LSGModelMixin:
     @classmethod
     def build_encoder(cls, args: Any, src_dict: Any, embed_tokens: nn.Embedding) -> LSGEncoder:
         cfg = TransformerConfig.from_namespace(args)
-        return LSGEncoder(cfg, src_dict, embed_tokens, cfg.lsg_config)
+        return cls.encoder_class(cfg, src_dict, embed_tokens, cfg.lsg_config)
 
     @classmethod
     def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Embedding) -> LSGDecoder:
         cfg = TransformerConfig.from_namespace(args)
-        return LSGDecoder(cfg, tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention)
+        return cls.decoder_class(cfg, tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention)
 
     def set_beam_size(self, beam: int) -> None:
         """Let `beam` rows of the decoder share one source; 1 undoes it, which training and scoring need."""
@@ -104,3 +118,56 @@ class LSGModelMixin:
             if layer.encoder_attn is not None:
                 layer.encoder_attn.set_beam_size(beam)
         self.encoder.beams_share_output = beam > 1
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What fixes the shapes of this model's state dict; vocab_size counts the dictionary."""
+        cfg = self.cfg
+        return ModelSpec(
+            family=self.family,
+            vocab_size=len(self.encoder.dictionary),
+            embed_dim=cfg.encoder.embed_dim,
+            encoder_layers=cfg.encoder.layers,
+            decoder_layers=cfg.decoder.layers,
+            encoder_ffn_dim=cfg.encoder.ffn_embed_dim,
+            decoder_ffn_dim=cfg.decoder.ffn_embed_dim,
+            max_source_positions=cfg.max_source_positions,
+            max_target_positions=cfg.max_target_positions,
+            is_lsg=True,
+        )
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Bring a checkpoint up to this model, in place: a stock BART, or an LSG model with fewer positions.
+
+        Raises:
+            LSGError: it is of another size, or its position tables are longer than the model's.
+        """
+        if name == "" and self.args.share_all_embeddings and self.decoder.output_projection is not None:
+            upgraded = self._upgraded(state_dict)
+            changes = describe_changes(state_dict, upgraded)
+            state_dict.clear()
+            state_dict.update(upgraded)
+            if changes:
+                logger.info(f"checkpoint brought up to this model: {'; '.join(changes)}")
+        super().upgrade_state_dict_named(state_dict, name)
+
+    def _upgraded(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        dictionary, spec = self.encoder.dictionary, self.spec
+        if self.family == "bart":
+            mask_row = dictionary.index("<mask>")
+            return upgrade_fairseq_bart(state, spec, None if mask_row == dictionary.unk() else mask_row)
+        return resize_both(state, spec, spec.max_source_positions, spec.max_target_positions)[0]
+
+
+def describe_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+    """What an upgrade did, in words; bookkeeping such as renamed keys is left out."""
+    names = {
+        SOURCE_POSITIONS: "source position table",
+        TARGET_POSITIONS: "target position table",
+        TOKEN_TABLE: "embedding table (<mask> row)",
+    }
+    pairs = [(what, len(before[key]), len(after[key])) for key, what in names.items() if key in before]
+    changes = [f"{what} of {old:,} rows made {new:,}" for what, old, new in pairs if old != new]
+    if GLOBAL_TABLE in after and GLOBAL_TABLE not in before:
+        changes.append(f"global table of {len(after[GLOBAL_TABLE])} rows made from its positions")
+    return changes

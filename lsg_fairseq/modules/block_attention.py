@@ -2,18 +2,22 @@
 
 `block_attention` is the one entrance; the backends behind it compute the same numbers. `reference` gathers the keys of
 each block and leaves the rest to torch's scaled_dot_product_attention: it runs on every device, in every dtype, with
-dropout and gradients, and it is what other backends are checked against.
+dropout and gradients, and it is what other backends are checked against. `fused_cpu` needs no copies. The environment
+variable LSG_ATTENTION_BACKEND forces one (`auto`, `reference`, `fused_cpu`).
 """
 
 from __future__ import annotations
 
+import os
+import warnings
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lsg_fairseq.modules.lsg_config import LSGConfig
+from lsg_fairseq.modules import fused_cpu_attention
+from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.modules.sparse_tokens import SparseTokens
 
 
@@ -39,8 +43,55 @@ def full_attention(query: Tensor, tokens: Tokens, dropout_p: float) -> Tensor:
 
 
 def block_attention(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig, dropout_p: float) -> Tensor:
-    """Attend from the regular tokens, T a multiple of b, to what their blocks see; returns (B,H,T,D)."""
+    """Attend from the regular tokens, T a multiple of b, to what their blocks see; returns (B,H,T,D).
+
+    Raises:
+        LSGError: LSG_ATTENTION_BACKEND is no backend, or the one it names cannot do this.
+    """
+    if choose_backend(tokens, dropout_p) == "fused_cpu":
+        return _fused_cpu_block_attention(tokens, sparse, config)
     return reference_block_attention(tokens, sparse, config, dropout_p)
+
+
+def choose_backend(tokens: Tokens, dropout_p: float) -> str:
+    """The backend for these tokens: the forced one, or the fastest that applies."""
+    forced = os.environ.get("LSG_ATTENTION_BACKEND", "auto")
+    if forced not in ("auto", "reference", "fused_cpu"):
+        raise LSGError(f"LSG_ATTENTION_BACKEND must be auto, reference or fused_cpu, not {forced!r}")
+    if forced == "reference" or torch.compiler.is_compiling():
+        return "reference"
+    query = tokens.query
+    fits = query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64, torch.bfloat16)
+    same_width = tokens.value.size(-1) == query.size(-1)
+    if not (fits and same_width and fused_cpu_attention.is_available()):
+        if forced == "fused_cpu":
+            raise LSGError(f"LSG_ATTENTION_BACKEND=fused_cpu cannot serve {query.dtype} on {query.device}; use auto")
+        return "reference"
+    if dropout_p > 0:
+        _warn_of_dropout()
+        return "reference"
+    return "fused_cpu"
+
+
+def _warn_of_dropout() -> None:
+    # Python shows a warning once for each place it comes from.
+    warnings.warn(
+        "attention dropout is above 0: the fused CPU attention has none, so training takes the reference attention, "
+        "which is slower and needs more memory; --attention-dropout 0 avoids that",
+        stacklevel=2,
+    )
+
+
+def _fused_cpu_block_attention(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig) -> Tensor:
+    parts = {"global": tokens.rows(0, config.num_global_tokens), "local": tokens.rows(config.num_global_tokens)}
+    query = parts["local"].query
+    masks = {name: part.padding_mask[:, None] for name, part in parts.items() if part.padding_mask is not None}
+    keys, values = ({name: part[i] for name, part in parts.items()} for i in (1, 2))
+    if sparse is not None:
+        keys["sparse"], values["sparse"] = sparse.key, sparse.value
+        if sparse.padding_mask is not None:
+            masks["sparse"] = sparse.padding_mask
+    return fused_cpu_attention.fused_cpu_block_attention(query, keys, values, masks, config)
 
 
 def reference_block_attention(

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.scoring import rouge_scores
+from lsg_fairseq.scoring import parse_rouge_arguments, rouge_scores
 from lsg_fairseq.sequence_format import SequenceFormat
-from lsg_fairseq.tokenization import LSGBPE
+from lsg_fairseq.tokenization import LSGBPE, LineBPE
 from lsg_fairseq.tokenizer_files import has_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,10 @@ class LSGSummarizationConfig(TranslationConfig):
     )
     forced_first_token: Optional[str] = field(
         default=None, metadata={"help": "symbol that every output begins with; it counts nothing in the score"}
+    )
+    forced_eos: bool = field(
+        default=False,
+        metadata={"help": "an output cut at the maximum length ends with </s> at no cost to its score"},
     )
     eval_rouge: bool = field(default=False, metadata={"help": "validate with ROUGE of generated summaries"})
     eval_rouge_args: str = field(
@@ -74,7 +78,16 @@ class LSGSummarizationTask(TranslationTask):
         self.sequence_format = SequenceFormat.load(self.data_folder)
         self.model_positions: tuple[int, int] | None = None
         self.rouge_generator: LSGSequenceGenerator | None = None
-        _parse_json_object(cfg.eval_rouge_args)
+        self.data_bpe = self._bpe_beside_data()
+        parse_rouge_arguments(cfg.eval_rouge_args)
+
+    @classmethod
+    def setup_task(cls, cfg: LSGSummarizationConfig, **kwargs: Any) -> "LSGSummarizationTask":
+        """Load the dictionaries; the sides of a folder without data, such as a converted checkpoint, are the usual."""
+        folder = Path(utils.split_paths(cfg.data)[0])
+        if not any(folder.glob("*.*-*.*.idx")) and (folder / "dict.source.txt").is_file():
+            cfg.source_lang, cfg.target_lang = cfg.source_lang or "source", cfg.target_lang or "target"
+        return super().setup_task(cfg, **kwargs)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
         """Build the model and remember its position tables: sources and targets are cut to them."""
@@ -141,15 +154,12 @@ class LSGSummarizationTask(TranslationTask):
         if seq_gen_cls is None and not getattr(args, "print_alignment", None):
             seq_gen_cls = LSGSequenceGenerator
             extra["decoder_start"] = self.sequence_format.decoder_start
-            extra["forced_first_token"] = self._forced_first_token()
+            extra |= self._forced_tokens(args)
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
 
     def build_bpe(self, args: Any) -> Any:
         """The bpe that --bpe names, or the tokenizer beside the data: output is text without being asked."""
-        bpe = super().build_bpe(args)
-        if bpe is None and has_tokenizer(self.data_folder / "tokenizer"):
-            return LSGBPE.from_folder(self.data_folder / "tokenizer")
-        return bpe
+        return super().build_bpe(args) or (self.data_bpe and LineBPE(self.data_bpe))
 
     def valid_step(self, sample: dict[str, Any], model: nn.Module, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
         """fairseq's validation step, with ROUGE of generated summaries if --eval-rouge."""
@@ -184,6 +194,8 @@ class LSGSummarizationTask(TranslationTask):
             align_dataset=dataset.align_dataset,
             num_buckets=self.cfg.num_batch_buckets,
             shuffle=dataset.shuffle,
+            # What the collater puts in front of the decoder's input; Pegasus starts from <s>.
+            eos=self.tgt_dict.index(self.sequence_format.decoder_start),
             pad_to_multiple=self.cfg.required_seq_len_multiple,
         )
 
@@ -206,14 +218,15 @@ class LSGSummarizationTask(TranslationTask):
                 f"(the longest has {lengths.max():,}; {(lengths - room)[too_long].sum():,} tokens are not read)"
             )
 
-    def _forced_first_token(self) -> int | None:
-        symbol = self.cfg.forced_first_token
-        if symbol is None:
-            return None
-        index = self.target_dictionary.index(symbol)
-        if self.target_dictionary[index] != symbol:
+    def _forced_tokens(self, args: Namespace | DictConfig) -> dict[str, int | None]:
+        """The generator's options of that name; a generation setting wins over the task's own."""
+        symbol = getattr(args, "forced_first_token", None) or self.cfg.forced_first_token
+        forced_eos = getattr(args, "forced_eos", None)
+        is_forced = self.cfg.forced_eos if forced_eos is None else forced_eos
+        first = None if symbol is None else self.target_dictionary.index(symbol)
+        if symbol is not None and self.target_dictionary[first] != symbol:
             raise LSGError(f"--forced-first-token {symbol!r} is not in the dictionary; name one of its symbols")
-        return index
+        return {"forced_first_token": first, "forced_last_token": self.tgt_dict.eos() if is_forced else None}
 
     def _rouge_sums(self, sample: dict[str, Any], model: nn.Module) -> dict[str, float]:
         """Sums of F1 over the batch, and how many; all are summed over workers by fairseq."""
@@ -228,15 +241,8 @@ class LSGSummarizationTask(TranslationTask):
 
     def _text(self, tokens: Tensor) -> str:
         symbols = self.tgt_dict.string(tokens.int().cpu())
-        bpe = self.build_bpe(None)
-        return symbols if bpe is None else bpe.decode(symbols)
+        return symbols if self.data_bpe is None else self.data_bpe.decode(symbols)
 
-
-def _parse_json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise LSGError(f"--eval-rouge-args is not JSON ({error}): {text!r}") from error
-    if not isinstance(value, dict):
-        raise LSGError(f'--eval-rouge-args must be a JSON object such as {{"beam": 4}}, not {text!r}')
-    return value
+    def _bpe_beside_data(self) -> LSGBPE | None:
+        folder = self.data_folder / "tokenizer"
+        return LSGBPE.from_folder(folder) if has_tokenizer(folder) else None

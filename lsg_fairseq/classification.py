@@ -1,0 +1,59 @@
+"""Heads that classify a document by the state of the final decoder token, for BART and Pegasus alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from fairseq.models.bart.model import BARTClassificationHead
+from torch import Tensor, nn
+
+from lsg_fairseq.modules.lsg_config import LSGError
+
+HEAD_WEIGHT = re.compile(r"classification_heads\.(.+)\.out_proj\.weight")
+
+
+def register_head(model: nn.Module, name: str, num_classes: int, inner_dim: int | None = None) -> None:
+    """Add a head `dense, activation, out_proj` under model.classification_heads[name], in the model's dtype and place.
+
+    Raises:
+        LSGError: num_classes or the name is not possible, or the name is taken.
+    """
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
+        raise LSGError(f"num_classes must be an integer of at least 1, not {num_classes!r}")
+    if not name or "." in name:
+        raise LSGError(f"the name of a classification head must have a character and no dot, unlike {name!r}")
+    if not hasattr(model, "classification_heads"):
+        model.classification_heads = nn.ModuleDict()
+    if name in model.classification_heads:
+        raise LSGError(f"the model has a classification head {name!r} already: choose another name")
+    weight = model.decoder.embed_tokens.weight
+    head = BARTClassificationHead(
+        input_dim=weight.size(1),
+        inner_dim=inner_dim or weight.size(1),
+        num_classes=num_classes,
+        activation_fn=getattr(model.args, "pooler_activation_fn", "tanh"),
+        pooler_dropout=getattr(model.args, "pooler_dropout", 0.0),
+    )
+    model.classification_heads[name] = head.to(weight).train(model.training)
+
+
+def register_heads_of(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Add the heads that a checkpoint's weights belong to and the model does not have yet."""
+    for key, weight in weights.items():
+        if (match := HEAD_WEIGHT.fullmatch(key)) and match[1] not in getattr(model, "classification_heads", {}):
+            inner = weights[f"classification_heads.{match[1]}.dense.weight"].size(0)
+            register_head(model, match[1], weight.size(0), inner)
+
+
+def final_token_states(features: Tensor, tokens: Tensor, eos: int) -> Tensor:
+    """(B,T,C) decoder features of (B,T) tokens -> (B,C), the state at each row's last `</s>`.
+
+    Raises:
+        LSGError: a row has no `</s>`.
+    """
+    is_end = tokens.eq(eos)
+    if not is_end.any(1).all():
+        raise LSGError("each row of tokens must end with </s>, as encode() makes them: one of them has none")
+    position = is_end.size(1) - 1 - is_end.flip(1).int().argmax(1)
+    return features[range(len(tokens)), position]

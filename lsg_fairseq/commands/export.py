@@ -1,0 +1,46 @@
+"""lsg-export: a converted or trained LSG model -> a folder that transformers can load."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.export import export_checkpoint
+
+PROGRAM = "lsg-export"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
+    args = build_parser().parse_args(argv)
+    return run_command(PROGRAM, lambda: export(args))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__)
+    parser.add_argument("source", metavar="OUT", type=Path, help="converted or training folder, or a model.pt")
+    parser.add_argument("out", metavar="HF", type=Path, help="the folder to write; it must not exist")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer files (default: the checkpoint's)")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="a plain BART or Pegasus with full attention and without global tokens, for sources of up to two blocks",
+    )
+    return parser
+
+
+def export(args: argparse.Namespace) -> None:
+    """Export as the arguments say; see lsg_fairseq.export for what is raised."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for line in export_checkpoint(args.source, args.out, args.short, args.tokenizer):
+        print(line)
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""A Hugging Face or fairseq checkpoint -> a folder that fairseq's commands, the hub and lsg-export read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.dataclass.configs import FairseqConfig
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from lsg_fairseq.convert_source import ORIGINAL_FILE, Source
+from lsg_fairseq.fairseq_source import read_fairseq_source
+from lsg_fairseq.hf_source import read_hf_source
+from lsg_fairseq.hub_loading import CheckpointFiles, Overrides, fill_weights, load_task_and_model, open_checkpoint
+from lsg_fairseq.hub_sources import CONVERTED_FILE, GENERATION_FILE, HUB_ID, TRAINED_FILES
+from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
+from lsg_fairseq.output_folder import written_aside
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
+
+logger = logging.getLogger(__name__)
+
+# Positions of a model made from a short one, unless others are asked for.
+DEFAULT_POSITIONS = 4096
+DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
+ARGUMENTS_FILE = "generation.args"
+# How the settings in generation.json are spelled for fairseq-generate; forced_eos is a flag without a value.
+FLAGS = ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size", "forced_first_token")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion will do; nothing is written yet."""
+
+    source: Source
+    args: dict[str, Any]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The converted weights; see Source.state_dict for what is raised."""
+        return self.source.state_dict(self.args["max_source_positions"], self.args["max_target_positions"])
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        spec, args = self.source.spec, self.args
+        kind = "LSG" if spec.is_lsg else "short"
+        positions = [
+            f"{side} positions: {old:,} -> {args[f'max_{side}_positions']:,}"
+            for side, old in (("source", spec.max_source_positions), ("target", spec.max_target_positions))
+        ]
+        return [
+            f"{self.source.name}: {kind} {spec.family}, {spec.encoder_layers}+{spec.decoder_layers} layers, "
+            f"{spec.embed_dim} wide, {len(self.source.dictionary):,} symbols",
+            *positions,
+            f"global table: {'kept as trained' if spec.is_lsg else 'made from the positions'}",
+            "attention: " + ", ".join(f"{f.name}={args[f'lsg_{f.name}']}" for f in fields(LSGConfig)),
+            f"generation: {' '.join(generation_flags(self.source.generation)) or 'nothing stated'}",
+            *(f"note: {note}" for note in self.source.notes),
+        ]
+
+
+def convert_checkpoint(
+    source: str | Path,
+    out: str | Path,
+    max_source_positions: int | None = None,
+    max_target_positions: int | None = None,
+    lsg: Mapping[str, Any] | None = None,
+    tokenizer: str | Path | None = None,
+) -> Plan:
+    """Convert a checkpoint into the new folder `out`, read it back and compare a forward; returns what was done.
+
+    Args:
+        source: a Hugging Face folder or hub id, a fairseq model.pt, or a folder with one.
+        max_source_positions: default 4,096 for a short model (its own if that is more), an LSG model's own otherwise.
+        max_target_positions: default as many as source positions.
+        lsg: LSGConfig fields that replace those of the checkpoint.
+        tokenizer: folder with Hugging Face tokenizer files that replace the checkpoint's.
+
+    Raises:
+        LSGError: anything about the source or the settings is wrong, or `out` exists; nothing is written then.
+    """
+    check_is_new(out)
+    plan = plan_conversion(locate(source), max_source_positions, max_target_positions, lsg, tokenizer)
+    write_conversion(plan, out)
+    return plan
+
+
+def plan_conversion(
+    path: Path,
+    max_source_positions: int | None = None,
+    max_target_positions: int | None = None,
+    lsg: Mapping[str, Any] | None = None,
+    tokenizer: str | Path | None = None,
+) -> Plan:
+    """Open a checkpoint and settle lengths and settings; arguments as for convert_checkpoint."""
+    source = read_source(path, tokenizer)
+    spec = source.spec
+    length = max_source_positions or max(spec.max_source_positions, 0 if spec.is_lsg else DEFAULT_POSITIONS)
+    target = max_target_positions or max(length, spec.max_target_positions)
+    stated = {name.removeprefix("lsg_"): value for name, value in source.args.items() if name.startswith("lsg_")}
+    asked = {FIELD_ALIASES.get(name, name): value for name, value in (lsg or {}).items()}
+    settings = asdict(LSGConfig.from_dict({**stated, **asked}))
+    args = {**source.args, **{f"lsg_{name}": value for name, value in settings.items()}}
+    return Plan(source, args | {"max_source_positions": length, "max_target_positions": target})
+
+
+def locate(source: str | Path, revision: str | None = None) -> Path:
+    """A path as it is, else a Hugging Face hub id, downloaded.
+
+    Raises:
+        LSGError: there is neither.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        if revision is not None:
+            raise LSGError(f"--revision {revision} has no meaning for {path}, which is a path: leave it out")
+        return path
+    if not HUB_ID.fullmatch(str(source)) or path.suffix == ".pt":
+        raise LSGError(f"{source} does not exist: give a Hugging Face folder, a hub id, or a fairseq model.pt")
+    from lsg_fairseq.hub_downloads import download_checkpoint, find_revision
+
+    return download_checkpoint(find_revision(str(source), revision))
+
+
+def read_source(path: Path, tokenizer: str | Path | None = None) -> Source:
+    """Open a Hugging Face folder, a fairseq checkpoint file, or a folder with one.
+
+    Raises:
+        LSGError: it is no checkpoint, is damaged or unsupported, or its tokenizer does not fit.
+    """
+    if path.is_dir():
+        models = [path / name for name in (CONVERTED_FILE, *TRAINED_FILES) if (path / name).is_file()]
+        if not models:
+            return read_hf_source(path, tokenizer)
+        path = models[0]
+    return read_fairseq_source(path, tokenizer)
+
+
+def check_is_new(out: str | Path) -> None:
+    """Refuse to write into a folder that is there.
+
+    Raises:
+        LSGError: `out` exists.
+    """
+    if Path(out).exists() and not (Path(out).is_dir() and not any(Path(out).iterdir())):
+        raise LSGError(f"{out} exists already: choose another name for the output, or remove it first")
+
+
+def write_conversion(plan: Plan, out: str | Path) -> None:
+    """Write the folder aside, check it, and move it into place.
+
+    Raises:
+        LSGError: weights and configuration do not fit, or what was written does not read back as it was.
+    """
+    check_is_new(out)
+    source = plan.source
+    logger.info(f"converting {source.name}")
+    state = plan.state_dict()
+    with written_aside(out) as aside:
+        logger.info(f"writing {out}")
+        torch.save(checkpoint_content(plan, state), aside / CONVERTED_FILE)
+        write_companions(plan, aside)
+        logger.info("checking what was written")
+        check_written(plan, state, aside)
+
+
+def checkpoint_content(plan: Plan, state: dict[str, Tensor]) -> dict[str, Any]:
+    """What fairseq-train would have saved: all of its configuration groups, and no optimizer state."""
+    cfg = OmegaConf.to_container(OmegaConf.structured(FairseqConfig()), resolve=True, enum_to_str=True)
+    cfg["model"] = Namespace(**plan.args, _name=plan.args["arch"], task="lsg_summarization")
+    task = OmegaConf.structured(LSGSummarizationConfig(source_lang="source", target_lang="target"))
+    cfg["task"] = OmegaConf.to_container(task, enum_to_str=True, resolve=False) | {"_name": "lsg_summarization"}
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
+    return {
+        "args": None,
+        "cfg": cfg,
+        "model": state,
+        "optimizer_history": [history],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
+def write_companions(plan: Plan, folder: Path) -> None:
+    """Everything beside the weights: dictionaries, tokenizer, sequence format, generation settings."""
+    source = plan.source
+    for name in DICTIONARY_FILES:
+        source.dictionary.save(str(folder / name))
+    source.sequence_format.save(folder)
+    (folder / GENERATION_FILE).write_text(json.dumps(dict(source.generation), indent=2) + "\n")
+    (folder / ARGUMENTS_FILE).write_text(" ".join(generation_flags(source.generation)) + "\n")
+    if source.tokenizer is not None:
+        (folder / "tokenizer").mkdir()
+        for path in source.tokenizer.files:
+            shutil.copyfile(path, folder / "tokenizer" / path.name)
+    if source.original:
+        (folder / ORIGINAL_FILE).write_text(json.dumps(dict(source.original), indent=2) + "\n")
+
+
+def generation_flags(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as words of a fairseq-generate command line."""
+    words = []
+    for name in FLAGS:
+        if name in settings:
+            words += ["--" + name.replace("_", "-"), str(settings[name])]
+    return [*words, "--forced-eos"] if settings.get("forced_eos") else words
+
+
+def check_written(plan: Plan, state: dict[str, Tensor], folder: Path) -> None:
+    """Read the folder back and compare tensors and one forward with what is in memory, bit for bit.
+
+    Raises:
+        LSGError: they differ, so the disk or the memory is faulty.
+    """
+    written = open_checkpoint(folder / CONVERTED_FILE)["model"]
+    changed = [key for key in state if key not in written or not torch.equal(written[key], state[key])]
+    if changed or len(written) != len(state):
+        raise LSGError(f"{len(changed)} tensors read back differ from those written ({changed[:3]}): check the disk")
+    if plan.source.tokenizer is None:
+        return
+    tokenizer = folder / "tokenizer"
+    files = CheckpointFiles(folder / CONVERTED_FILE, folder, tokenizer, is_never_overwritten=True)
+    _, model, _ = load_task_and_model(files, Overrides())
+    before = _probe(model)
+    fill_weights(model, state, copy=False)
+    if not torch.equal(before, _probe(model)):
+        raise LSGError("the model read back computes something else than the one written: check the disk")
+
+
+@torch.inference_mode()
+def _probe(model: nn.Module) -> Tensor:
+    """Logits of a few random tokens, in a source just long enough for sparse attention if the model can read it."""
+    encoder = model.encoder
+    length = min(2 * encoder.lsg_config.block_size + 1, encoder.max_positions())
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, len(encoder.dictionary), (1, length), generator=generator)
+    return model(tokens, None, tokens[:, :2])[0]

@@ -1,0 +1,85 @@
+"""Opening a Hugging Face folder for conversion: configuration, weights, tokenizer and generation settings together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from fairseq.data import Dictionary
+from torch import Tensor
+
+from lsg_fairseq.convert_source import MASK, Source
+from lsg_fairseq.hf_checkpoint import read_hf_folder
+from lsg_fairseq.hf_config import ModelSpec, fairseq_args_from_hf, spec_from_hf_config
+from lsg_fairseq.hf_generation import generation_settings
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.sequence_format import PEGASUS_FORMAT
+from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, embedding_rows, load_tokenizer
+
+
+def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
+    """Open a Hugging Face folder; the tokenizer is the folder's own unless another is given.
+
+    Raises:
+        LSGError: it is no checkpoint, is damaged or of another type, or the tokenizer does not fit.
+    """
+    checkpoint = read_hf_folder(folder)
+    spec, args = spec_from_hf_config(checkpoint.config), fairseq_args_from_hf(checkpoint.config)
+    tokenizer = load_tokenizer(tokenizer_folder or folder)
+    dictionary, hf_rows = fit_tokenizer(tokenizer, spec)
+    settings, notes = generation_settings(checkpoint.config, checkpoint.generation_config)
+    start = _symbol(dictionary, hf_rows, settings.pop("decoder_start_token_id"), "decoder_start_token_id")
+    first = settings.pop("forced_bos_token_id")
+    if first is not None:
+        settings["forced_first_token"] = _symbol(dictionary, hf_rows, first, "forced_bos_token_id")
+    in_order = torch.equal(hf_rows, torch.arange(len(dictionary)))
+    return Source(
+        name=str(folder),
+        spec=spec,
+        args=args,
+        dictionary=dictionary,
+        tokenizer=tokenizer,
+        sequence_format=replace(tokenizer.sequence_format, decoder_start=start),
+        hf=checkpoint,
+        rows=None if in_order else hf_rows,
+        # transformers' minimum is 0 where nothing is stated, and fairseq's 1.
+        generation={"min_len": 0, **settings},
+        notes=tuple(notes),
+        original={"config": checkpoint.config, "generation_config": checkpoint.generation_config},
+    )
+
+
+def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictionary, Tensor]:
+    """The dictionary of a Hugging Face checkpoint, and the row (V,) of each of its embedding rows.
+
+    BARTs that were fine-tuned with fairseq (bart-large-cnn, -xsum) have no row for `<mask>`, their tokenizer's last
+    token; their dictionary is without it too.
+
+    Raises:
+        LSGError: the tokenizer is another family's, or has more or fewer tokens than the checkpoint has rows.
+    """
+    is_pegasus = tokenizer.sequence_format == PEGASUS_FORMAT
+    if is_pegasus != (spec.family == "pegasus"):
+        raise LSGError(
+            f"the checkpoint is a {spec.family} model and the tokenizer is {'' if is_pegasus else 'not '}Pegasus': "
+            "give the tokenizer files that belong to the checkpoint"
+        )
+    count = len(tokenizer.tokens)
+    dictionary = build_dictionary(tokenizer)
+    rows = embedding_rows(tokenizer, dictionary)
+    if count == spec.vocab_size + 1 and tokenizer.tokens[-1] == MASK and dictionary.symbols[-1] == MASK:
+        del dictionary.indices[dictionary.symbols.pop()], dictionary.count[-1]
+        return dictionary, rows[:-1]
+    if count != spec.vocab_size:
+        raise LSGError(
+            f"the checkpoint has {spec.vocab_size} embedding rows and its tokenizer {count} tokens: give the tokenizer "
+            "files that belong to the checkpoint"
+        )
+    return dictionary, rows
+
+
+def _symbol(dictionary: Dictionary, rows: Tensor, hf_id: int, name: str) -> str:
+    if not isinstance(hf_id, int) or not 0 <= hf_id < len(rows):
+        raise LSGError(f"{name} must be an id below {len(rows)}, the size of the vocabulary, not {hf_id!r}: correct it")
+    return dictionary[int(rows[hf_id])]

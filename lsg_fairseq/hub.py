@@ -1,0 +1,175 @@
+"""The torch.hub entries: one for each published LSG checkpoint, all with the same explicit settings."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lsg_fairseq.hub_interface import LSGHubInterface
+from lsg_fairseq.hub_loading import Overrides
+from lsg_fairseq.hub_sources import SourceOptions
+from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
+from lsg_fairseq.published_checkpoints import LICENCE, PUBLISHED
+
+FIELD_NAMES = tuple(f.name for f in fields(LSGConfig))
+DROPOUT_ALIAS = "attention_probs_dropout_prob"
+
+SETTINGS_HELP = """
+Args:
+    checkpoint: what to load instead of the published weights: a Hugging Face folder or hub id (a short BART or Pegasus
+        or an LSG one; sizes come from its config.json), a fairseq model.pt, a folder that lsg-convert wrote, or a
+        training folder (checkpoint_best.pt, else checkpoint_last.pt). A path is tried before a hub id.
+    tokenizer: folder of the tokenizer, where it is not found with the checkpoint.
+    revision: branch, tag or commit of a hub id.
+    max_source_positions: longest document in tokens, `<s>` and `</s>` included. More than the checkpoint has: its
+        position tables are lengthened. Less: documents are cut.
+    attention_probs_dropout_prob: dropout of the attention (in training).
+    lsg_num_pre_rounds: the model cards' name of lsh_num_pre_rounds.
+{fields}
+
+What is not given stays as the checkpoint has it. sparsity_type=None means "none".
+
+Returns:
+    LSGHubInterface, in evaluation mode: .summarize(text), .encode, .decode, .extract_features, .fill_mask,
+    .register_classification_head, .predict, and fairseq's .model and .task.
+
+Raises:
+    LSGError: a name or a value is not allowed (the sentence names those that are), or there is no such checkpoint.
+
+Example:
+    lsg = torch.hub.load("lsg_fairseq", "{name}", source="local", trust_repo=True)  # the folder of the checkout
+    print(lsg.summarize(document))
+"""
+
+
+def load(
+    checkpoint: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    revision: str | None = None,
+    max_source_positions: int | None = None,
+    attention: str | None = None,
+    block_size: int | None = None,
+    sparse_block_size: int | None = None,
+    sparsity_factor: int | None = None,
+    sparsity_type: str | None = None,
+    lsh_num_pre_rounds: int | None = None,
+    lsh_seed: int | None = None,
+    num_global_tokens: int | None = None,
+    mask_first_token: bool | None = None,
+    pass_global_tokens_to_decoder: bool | None = None,
+    pool_with_global: bool | None = None,
+    adaptive: bool | None = None,
+    lsg_num_pre_rounds: int | None = None,
+    attention_probs_dropout_prob: float | None = None,
+) -> LSGHubInterface:
+    """The signature of every entry; what an entry does is in _load."""
+    raise NotImplementedError
+
+
+SIGNATURE = inspect.signature(load)
+
+
+def _entry(name: str) -> Callable[..., LSGHubInterface]:
+    """Make the entry for one row of PUBLISHED: `load` with the row's weights and documentation."""
+
+    @functools.wraps(load)
+    def entry(*args: Any, **settings: Any) -> LSGHubInterface:
+        return _load(name, _bind(name, args, settings))
+
+    entry.__name__ = entry.__qualname__ = name
+    entry.__doc__ = _documentation(name)
+    return entry
+
+
+def _bind(name: str, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[str, Any]:
+    """The given arguments by name.
+
+    Raises:
+        LSGError: a name is not in the signature.
+    """
+    for given in settings:
+        if given not in SIGNATURE.parameters:
+            close = difflib.get_close_matches(given, SIGNATURE.parameters, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise LSGError(f"{name} has no setting {given!r}{hint}; choose from {', '.join(SIGNATURE.parameters)}")
+    try:
+        return dict(SIGNATURE.bind(*args, **settings).arguments)
+    except TypeError as error:
+        raise LSGError(f"{name} cannot be called like that: {error}; name the settings") from error
+
+
+def _load(name: str, given: dict[str, Any]) -> LSGHubInterface:
+    overrides = read_overrides(given)
+    published = PUBLISHED[name]
+    checkpoint = given.get("checkpoint")
+    options = SourceOptions(
+        family=published.family,
+        tokenizer=given.get("tokenizer"),
+        revision=given.get("revision"),
+        max_source_positions=overrides.max_source_positions,
+    )
+    return LSGHubInterface.from_checkpoint(published.hub_id if checkpoint is None else checkpoint, options, overrides)
+
+
+def read_overrides(given: dict[str, Any]) -> Overrides:
+    """Check what does not depend on the checkpoint, before anything is loaded.
+
+    Raises:
+        LSGError: a value is not allowed, or two names of one setting are given.
+    """
+    lsg = {name: given[name] for name in (*FIELD_NAMES, *FIELD_ALIASES) if given.get(name) is not None}
+    if "sparsity_type" in given:
+        lsg["sparsity_type"] = given["sparsity_type"] or "none"
+    for alias, name in FIELD_ALIASES.items():
+        if alias in lsg and name in lsg:
+            raise LSGError(f"{alias} and {name} are the same LSG setting; give one of them")
+    lsg = {FIELD_ALIASES.get(name, name): value for name, value in lsg.items()}
+    for name, value in lsg.items():
+        # Alone and without sparse tokens: whether sizes fit each other is seen with the checkpoint's own.
+        LSGConfig.from_dict({"sparsity_type": "none", name: value})
+    return Overrides(lsg, _check_dropout(given.get(DROPOUT_ALIAS)), _check_length(given.get("max_source_positions")))
+
+
+def _check_dropout(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise LSGError(f"{DROPOUT_ALIAS} must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def _check_length(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 8):
+        raise LSGError(f"max_source_positions must be an integer of at least 8, not {value!r}")
+    return value
+
+
+def _documentation(name: str) -> str:
+    published = PUBLISHED[name]
+    purpose = f"fine-tuned on {published.fine_tuned_on}" if published.fine_tuned_on else "not fine-tuned"
+    described = "\n".join(f"    {f.name}: {f.metadata['help']}." for f in fields(LSGConfig))
+    return (
+        f"LSG-{published.family.title()} that reads {published.max_source_positions:,} tokens, {purpose}.\n\n"
+        f"Published weights: {published.hub_id} ({published.source}; licence: {LICENCE}).\n"
+        + SETTINGS_HELP.format(name=name, fields=described)
+    )
+
+
+lsg_bart_base = _entry("lsg_bart_base")
+lsg_bart_large = _entry("lsg_bart_large")
+lsg_pegasus_large = _entry("lsg_pegasus_large")
+lsg_bart_base_16384 = _entry("lsg_bart_base_16384")
+lsg_bart_base_4096_arxiv = _entry("lsg_bart_base_4096_arxiv")
+lsg_bart_base_4096_pubmed = _entry("lsg_bart_base_4096_pubmed")
+lsg_bart_base_4096_mediasum = _entry("lsg_bart_base_4096_mediasum")
+lsg_bart_base_4096_multinews = _entry("lsg_bart_base_4096_multinews")
+lsg_bart_base_4096_wcep = _entry("lsg_bart_base_4096_wcep")
+lsg_bart_base_4096_booksum = _entry("lsg_bart_base_4096_booksum")
+lsg_bart_base_16384_arxiv = _entry("lsg_bart_base_16384_arxiv")
+lsg_bart_base_16384_pubmed = _entry("lsg_bart_base_16384_pubmed")
+lsg_bart_base_16384_mediasum = _entry("lsg_bart_base_16384_mediasum")

@@ -1,0 +1,235 @@
+"""A fairseq checkpoint file -> task and model, in no more memory than the weights take."""
+
+from __future__ import annotations
+
+import zipfile
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lsg_fairseq.classification import register_heads_of
+from lsg_fairseq.compat.loading import load_checkpoint_file
+from lsg_fairseq.hf_config import spec_from_fairseq_args
+from lsg_fairseq.models.lsg_model import FLAG_PREFIX
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.position_tables import resize_both
+from lsg_fairseq.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
+from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, load_tokenizer
+
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """Where the parts of a checkpoint are.
+
+    `vocabulary` is the folder with dict.txt and sequence_format.json; where it has none, the tokenizer's own apply.
+    `generation` holds fairseq's names of the generation settings that belong to the checkpoint, with
+    `forced_first_token` and `forced_eos`. `is_never_overwritten`: whoever writes such files replaces them as a whole,
+    so that the weights may stay in the file, mapped into memory.
+    """
+
+    model: Path
+    vocabulary: Path
+    tokenizer: Path
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    is_never_overwritten: bool = False
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What replaces the checkpoint's own settings: LSGConfig fields, dropout of the attention, and lengths."""
+
+    lsg: Mapping[str, Any] = field(default_factory=dict)
+    attention_dropout: float | None = None
+    max_source_positions: int | None = None
+
+
+def open_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a fairseq checkpoint, tensors mapped into memory where the file's format allows.
+
+    Raises:
+        LSGError: the file is damaged, is a pickle that asks for code, or is no fairseq checkpoint.
+    """
+    state = load_checkpoint_file(str(path), mmap=zipfile.is_zipfile(path))
+    if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
+        raise LSGError(f"{path} is no fairseq checkpoint, as it has no 'model': give a model.pt or checkpoint_*.pt")
+    return state
+
+
+def model_arguments(state: Mapping[str, Any]) -> Namespace:
+    """A copy of the arguments that the checkpoint's model was built from (fairseq stores them in one of two places)."""
+    stored = (state.get("cfg") or {}).get("model") or state.get("args") or {}
+    args = Namespace(**(vars(stored) if isinstance(stored, Namespace) else dict(stored)))
+    if not getattr(args, "arch", None):
+        args.arch = getattr(args, "_name", None) or ""
+    return args
+
+
+def task_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the task that the checkpoint was trained with."""
+    stored = (state.get("cfg") or {}).get("task") or state.get("args") or {}
+    return vars(stored) if isinstance(stored, Namespace) else dict(stored)
+
+
+def load_task_and_model(
+    files: CheckpointFiles, overrides: Overrides
+) -> tuple[LSGSummarizationTask, nn.Module, DocumentTokenizer]:
+    """Build task and model (in evaluation mode) and fill in the weights.
+
+    Raises:
+        LSGError: a setting is not allowed, or vocabulary, weights and sizes are not those of one model.
+    """
+    state = open_checkpoint(files.model)
+    tokenizer = load_tokenizer(files.tokenizer)
+    task = _build_task(files, tokenizer, task_arguments(state))
+    args = _overridden(model_arguments(state), overrides)
+    weights = _with_longer_tables(dict(state["model"]), args, overrides.max_source_positions, len(task.src_dict))
+    # The task cuts documents to what is asked for, which may be less than the model could read.
+    task.cfg.max_source_positions = overrides.max_source_positions
+    model = _build_filled_model(task, args, weights, copy=not files.is_never_overwritten)
+    return task, model.eval(), tokenizer
+
+
+def _build_task(
+    files: CheckpointFiles, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]
+) -> LSGSummarizationTask:
+    dictionaries = [
+        _read_dictionary(files.vocabulary, trained_with.get(f"{side}_lang") or side, tokenizer)
+        for side in ("source", "target")
+    ]
+    forced = {name: trained_with[name] for name in ("forced_first_token", "forced_eos") if name in trained_with}
+    cfg = LSGSummarizationConfig(data=str(files.vocabulary), **forced)
+    task = LSGSummarizationTask(cfg, *dictionaries)
+    if trained_with.get("_name", trained_with.get("task")) == "translation":
+        # fairseq's own task puts nothing in front, and the model has never seen anything else.
+        task.sequence_format = SequenceFormat(source_bos=False, target_bos=False)
+    elif not (files.vocabulary / SEQUENCE_FORMAT_FILE).is_file():
+        task.sequence_format = tokenizer.sequence_format
+    return task
+
+
+def _read_dictionary(folder: Path, side: str, tokenizer: DocumentTokenizer) -> Dictionary:
+    for name in (f"dict.{side}.txt", "dict.txt"):
+        if (folder / name).is_file():
+            return Dictionary.load(str(folder / name))
+    return build_dictionary(tokenizer)
+
+
+def _overridden(args: Namespace, overrides: Overrides) -> Namespace:
+    for name, value in overrides.lsg.items():
+        setattr(args, FLAG_PREFIX + name, value)
+    if overrides.attention_dropout is not None:
+        args.attention_dropout = overrides.attention_dropout
+    # The embeddings are in the checkpoint; the files that they once came from need not exist any more.
+    args.encoder_embed_path = args.decoder_embed_path = None
+    return args
+
+
+def _with_longer_tables(
+    weights: dict[str, Tensor], args: Namespace, length: int | None, vocab_size: int
+) -> dict[str, Tensor]:
+    """Lengthen the position tables, and `args` with them, if more is asked for than there is."""
+    source, target = args.max_source_positions, args.max_target_positions
+    if length is None or length <= source:
+        return weights
+    spec = spec_from_fairseq_args(vars(args), vocab_size)
+    args.max_source_positions = length
+    args.max_target_positions = length if target == source else target
+    return resize_both(weights, spec, args.max_source_positions, args.max_target_positions)[0]
+
+
+def _build_filled_model(
+    task: LSGSummarizationTask, args: Namespace, weights: dict[str, Tensor], copy: bool
+) -> nn.Module:
+    """Build a model without storage and put the weights in place; built with storage if a part of it needs that."""
+    with _without_storage():
+        model = _built(task, args, weights)
+    fill_weights(model, weights, copy)
+    if not _is_complete(model):
+        model = _built(task, args, weights)
+        fill_weights(model, weights, copy)
+    return model
+
+
+def _built(task: LSGSummarizationTask, args: Namespace, weights: dict[str, Tensor]) -> nn.Module:
+    model = task.build_model(Namespace(**vars(args)))
+    register_heads_of(model, weights)
+    model.upgrade_state_dict(weights)
+    return model
+
+
+def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], copy: bool = True) -> None:
+    """Make `weights` the model's parameters and buffers, as float32; tied ones stay tied.
+
+    Args:
+        copy: whether tensors are copied one by one rather than used as they are.
+
+    Raises:
+        LSGError: names or shapes are not the model's.
+    """
+    expected = model.state_dict(keep_vars=True)
+    _check_fit(expected, weights)
+    replaced: dict[int, Tensor] = {}
+    for name, old in expected.items():
+        if id(old) not in replaced:
+            new = weights[name].float() if weights[name].is_floating_point() else weights[name]
+            new = new.clone() if copy and new is weights[name] else new
+            replaced[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+        path, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(path), attribute, replaced[id(old)])
+
+
+def _check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    problems = {
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
+        "misshapen": [
+            f"{name} ({list(weights[name].shape)}, not {list(old.shape)})"
+            for name, old in expected.items()
+            if name in weights and weights[name].shape != old.shape
+        ],
+    }
+    found = "; ".join(f"{kind}: {_first_names(names)}" for kind, names in problems.items() if names)
+    if found:
+        raise LSGError(f"the weights do not fit the model and its vocabulary ({found}): use files of one checkpoint")
+
+
+def _first_names(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _is_complete(model: nn.Module) -> bool:
+    """Whether nothing with content is left without storage: somebody's own module may compute a table when built."""
+    return not any(
+        isinstance(value, Tensor) and value.is_meta and value.numel()
+        for module in model.modules()
+        for value in [*vars(module).values(), *module._parameters.values(), *module._buffers.values()]
+    )
+
+
+class _MetaStaysMeta(TorchFunctionMode):
+    """fairseq's BART initialises through `.cpu()`, which a tensor without storage cannot follow."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.cpu and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _without_storage() -> Iterator[None]:
+    """What is built inside has shapes but no memory, and costs no random numbers."""
+    with torch.device("meta"), _MetaStaysMeta():
+        yield

@@ -1,0 +1,189 @@
+"""What a user calls a checkpoint -> its files: a path first, then a Hugging Face hub id; converted once if need be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from lsg_fairseq.hf_config import family_of
+from lsg_fairseq.hub_loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenization import has_tokenizer
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+TRAINED_FILES = ("checkpoint_best.pt", "checkpoint_last.pt")
+CONVERTED_FILE = "model.pt"
+GENERATION_FILE = "generation.json"
+# Part of the key of a conversion's result; count up when the same input is converted to something else.
+CONVERSION_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What decides, beside the checkpoint's name, which files are used."""
+
+    family: str | None = None
+    tokenizer: str | Path | None = None
+    revision: str | None = None
+    max_source_positions: int | None = None
+
+
+def find_checkpoint(checkpoint: str | Path, options: SourceOptions) -> CheckpointFiles:
+    """Resolve a path (Hugging Face folder, converted folder, training folder, fairseq checkpoint file) or a hub id.
+
+    Raises:
+        LSGError: there is nothing of that name, it is not complete, or it is another family's.
+    """
+    path = Path(checkpoint).expanduser()
+    if path.exists():
+        if options.revision is not None:
+            raise LSGError(f"revision={options.revision!r} has no meaning for {path}, which is a path: leave it out")
+        files = _files_of_path(path, options)
+    elif HUB_ID.fullmatch(str(checkpoint)) and path.suffix != ".pt":
+        files = _files_of_hub_id(str(checkpoint), options)
+    else:
+        raise LSGError(
+            f"{checkpoint} does not exist: give a Hugging Face folder, a converted folder, a training folder, a "
+            "fairseq model.pt, or a hub id such as ccdv/lsg-bart-base-4096"
+        )
+    return files
+
+
+def cache_folder() -> Path:
+    """Where converted checkpoints are kept: beside what torch.hub keeps, so that TORCH_HOME moves both."""
+    return Path(torch.hub.get_dir()) / "lsg_fairseq"
+
+
+def _files_of_path(path: Path, options: SourceOptions) -> CheckpointFiles:
+    if path.is_file():
+        return _files_of_model(path, options)
+    for name in (CONVERTED_FILE, *TRAINED_FILES):
+        if (path / name).is_file():
+            return _files_of_model(path / name, options)
+    if (path / "config.json").is_file():
+        return _converted(path, _fingerprint(path.iterdir()), options)
+    raise LSGError(
+        f"{path} holds no checkpoint: a folder needs config.json (Hugging Face), {CONVERTED_FILE} (converted), or "
+        f"{' or '.join(TRAINED_FILES)} (trained)"
+    )
+
+
+def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
+    """A fairseq checkpoint: used as it is if its model is an LSG one, else converted."""
+    state = open_checkpoint(path)
+    arch = model_arguments(state).arch
+    if not arch.startswith("lsg_"):
+        return _converted(path, _fingerprint([path, *path.parent.glob("dict*.txt")]), options)
+    check_family("pegasus" if "pegasus" in arch else "bart", path, options.family)
+    tokenizer, vocabulary = _find_tokenizer(path, options.tokenizer, str(task_arguments(state).get("data") or ""))
+    return CheckpointFiles(
+        model=path,
+        vocabulary=vocabulary,
+        tokenizer=tokenizer,
+        generation=read_generation_settings(path.parent),
+        is_never_overwritten=path.name == CONVERTED_FILE,
+    )
+
+
+def _find_tokenizer(model: Path, tokenizer: str | Path | None, data: str) -> tuple[Path, Path]:
+    """The folders of tokenizer and vocabulary: the user's, those beside the checkpoint, or those of its data folder."""
+    if tokenizer is not None:
+        given = Path(tokenizer).expanduser()
+        folders = [given, given / "tokenizer"]
+        homes = [given, given.parent]
+    else:
+        homes = [model.parent, Path(data.split(":")[0])] if data else [model.parent]
+        folders = [home / "tokenizer" for home in homes]
+    for folder in folders:
+        if has_tokenizer(folder):
+            vocabularies = [home for home in (folder.parent, model.parent, *homes) if any(home.glob("dict*.txt"))]
+            return folder, next(iter(vocabularies), folder)
+    looked = ", ".join(map(str, folders))
+    raise LSGError(f"{model} comes without a tokenizer (looked in {looked}): give its folder as tokenizer=")
+
+
+def _files_of_hub_id(hub_id: str, options: SourceOptions) -> CheckpointFiles:
+    from lsg_fairseq.hub_downloads import download_checkpoint, find_revision
+
+    revision = find_revision(hub_id, options.revision)
+    return _converted(hub_id, revision.commit, options, lambda: download_checkpoint(revision))
+
+
+def _converted(source: str | Path, fingerprint: str, options: SourceOptions, fetch=None) -> CheckpointFiles:
+    """The result of converting `source`, made now unless it was made before.
+
+    Args:
+        fingerprint: changes whenever the source's content does.
+        fetch: brings the source here if it is not, and returns its path.
+    """
+    folder = cache_folder() / _key(source, fingerprint, options)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A second process waits here for the first one's result.
+    with FileLock(f"{folder}.lock"):
+        if not (folder / CONVERTED_FILE).is_file():
+            _convert(fetch() if fetch else Path(source), folder, options)
+    return _files_of_model(folder / CONVERTED_FILE, SourceOptions(family=options.family))
+
+
+def _key(source: str | Path, fingerprint: str, options: SourceOptions) -> str:
+    name = source if isinstance(source, str) else str(source.resolve())
+    parts = [CONVERSION_VERSION, name, fingerprint, str(options.tokenizer or ""), options.max_source_positions]
+    readable = re.sub(r"[^\w.-]+", "--", name if isinstance(source, str) else source.name)[-80:]
+    return f"{readable}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}"
+
+
+def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
+    from lsg_fairseq.convert import plan_conversion, write_conversion
+
+    if (source / "config.json").is_file():
+        check_family(family_of(json.loads((source / "config.json").read_text())), source, options.family)
+    # Left by a process that was killed; nobody else is here, as the lock is ours.
+    for left in folder.parent.glob(f".{folder.name}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    plan, asked = plan_conversion(source, tokenizer=options.tokenizer), options.max_source_positions
+    if asked is not None and asked > plan.source.spec.max_source_positions:
+        plan = plan_conversion(source, asked, tokenizer=options.tokenizer)
+    write_conversion(plan, folder)
+
+
+def _fingerprint(paths: Iterable[Path]) -> str:
+    """Names, sizes and times of the files, and of what links point to."""
+    stats = [(path.name, path.stat()) for path in sorted(paths) if path.is_file()]
+    described = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def check_family(family: str, checkpoint: Path, wanted: str | None) -> None:
+    """Refuse a Pegasus checkpoint in a BART entry and the other way round.
+
+    Raises:
+        LSGError: the families differ.
+    """
+    if wanted is not None and family != wanted:
+        entry = "lsg_pegasus_large" if family == "pegasus" else "lsg_bart_base or lsg_bart_large"
+        raise LSGError(f"{checkpoint} is a {family} checkpoint: load it with {entry} instead")
+
+
+def read_generation_settings(folder: Path) -> dict[str, object]:
+    """The generation settings beside a converted checkpoint; none where there are none.
+
+    Raises:
+        LSGError: the file is no JSON object.
+    """
+    path = folder / GENERATION_FILE
+    try:
+        settings = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise LSGError(f"{path} is not JSON ({error}): convert the checkpoint again") from error
+    if not isinstance(settings, dict):
+        raise LSGError(f"{path} must be a JSON object, not {settings!r:.80}: convert the checkpoint again")
+    return settings

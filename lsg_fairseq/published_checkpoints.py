@@ -1,0 +1,72 @@
+"""The published LSG checkpoints that the hub entries stand for, in one table.
+
+Confirmed from the publisher's own list of models (https://huggingface.co/ccdv/models) and the pages of each of them.
+Left out, because fairseq has no such model here: encoder-only ones (BERT, RoBERTa, ...) and lsg-barthez-4096 (mBART).
+None of these pages states a licence; the code behind the checkpoints (lsg-converter) is MIT, and the weights descend
+from facebook/bart-base, facebook/bart-large and google/pegasus-large. Ask the publisher before you pass them on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PUBLISHER = "ccdv"
+LICENCE = "none stated"
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """Where an entry's weights come from, how much they read, and what they were fine-tuned on ("": nothing)."""
+
+    name: str
+    family: str
+    max_source_positions: int
+    fine_tuned_on: str = ""
+
+    @property
+    def hub_id(self) -> str:
+        """The repository on the Hugging Face hub."""
+        return f"{PUBLISHER}/{self.name}"
+
+    @property
+    def source(self) -> str:
+        """The page that describes the checkpoint."""
+        return f"https://huggingface.co/{self.hub_id}"
+
+
+# fmt: off
+# Entry of hubconf.py                               repository                       family     tokens  fine-tuned on
+PUBLISHED: dict[str, PublishedCheckpoint] = {
+    "lsg_bart_base": PublishedCheckpoint(           "lsg-bart-base-4096",            "bart",     4096),
+    "lsg_bart_large": PublishedCheckpoint(          "lsg-bart-large-4096",           "bart",     4096),
+    "lsg_pegasus_large": PublishedCheckpoint(       "lsg-pegasus-large-4096",        "pegasus",  4096),
+    "lsg_bart_base_16384": PublishedCheckpoint(     "lsg-bart-base-16384",           "bart",    16384),
+    "lsg_bart_base_4096_arxiv": PublishedCheckpoint(
+                                                    "lsg-bart-base-4096-arxiv",      "bart",     4096,
+                                                    "scientific_papers (arxiv)"),
+    "lsg_bart_base_4096_pubmed": PublishedCheckpoint(
+                                                    "lsg-bart-base-4096-pubmed",     "bart",     4096,
+                                                    "scientific_papers (pubmed)"),
+    "lsg_bart_base_4096_mediasum": PublishedCheckpoint(
+                                                    "lsg-bart-base-4096-mediasum",   "bart",     4096,
+                                                    "ccdv/mediasum (roberta_prepended)"),
+    "lsg_bart_base_4096_multinews": PublishedCheckpoint(
+                                                    "lsg-bart-base-4096-multinews",  "bart",     4096,
+                                                    "multi_news"),
+    "lsg_bart_base_4096_wcep": PublishedCheckpoint(
+                                                    "lsg-bart-base-4096-wcep",       "bart",     4096,
+                                                    "ccdv/WCEP-10"),
+    "lsg_bart_base_4096_booksum": PublishedCheckpoint(
+                                                    "lsg-bart-base-4096-booksum",    "bart",     4096,
+                                                    "kmfoda/booksum"),
+    "lsg_bart_base_16384_arxiv": PublishedCheckpoint(
+                                                    "lsg-bart-base-16384-arxiv",     "bart",    16384,
+                                                    "scientific_papers (arxiv)"),
+    "lsg_bart_base_16384_pubmed": PublishedCheckpoint(
+                                                    "lsg-bart-base-16384-pubmed",    "bart",    16384,
+                                                    "scientific_papers (pubmed)"),
+    "lsg_bart_base_16384_mediasum": PublishedCheckpoint(
+                                                    "lsg-bart-base-16384-mediasum",  "bart",    16384,
+                                                    "ccdv/mediasum"),
+}
+# fmt: on
