@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from models import build_model, random_tokens
 
-from lsg_fairseq.modules import block_attention, fused_cpu_attention
+from lsg_fairseq.modules import block_attention, flex_block_attention, fused_cpu_attention
 from lsg_fairseq.modules.block_attention import Tokens, choose_backend
 from lsg_fairseq.modules.fused_cpu_attention import block_layout
 from lsg_fairseq.modules.lsg_attention import lsg_attention
@@ -45,7 +48,7 @@ def test_auto_takes_the_fastest_that_applies(dtype: torch.dtype, dropout_p: floa
 
 def test_the_setting_forces_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSG_ATTENTION_BACKEND", "reference")
-    monkeypatch.setattr(block_attention, "_fused_cpu_block_attention", lambda *args: 1 / 0)
+    monkeypatch.setitem(block_attention.FUSED_BACKENDS, "fused_cpu", lambda *args: 1 / 0)
     attend(make_tokens())
     monkeypatch.setenv("LSG_ATTENTION_BACKEND", "fused_cpu")
     with pytest.raises(ZeroDivisionError):
@@ -53,7 +56,7 @@ def test_the_setting_forces_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LSGError, match=r"LSG_ATTENTION_BACKEND=fused_cpu cannot serve torch.float16 on cpu"):
         attend(make_tokens(torch.float16))
     monkeypatch.setenv("LSG_ATTENTION_BACKEND", "flash")
-    with pytest.raises(LSGError, match="must be auto, reference or fused_cpu, not 'flash'"):
+    with pytest.raises(LSGError, match="must be auto, reference, fused_cpu or flex, not 'flash'"):
         attend(make_tokens())
 
 
@@ -97,6 +100,61 @@ def test_pieces_are_the_windows_of_the_definition(num_blocks: int, sparse_block:
         assert sorted(seen[block, "local"]) == list(local)
         assert sorted(seen.get((block, "sparse"), [])) == [*left, *right]
         assert seen[block, "global"] == [0, 1]
+
+
+@pytest.mark.parametrize("sparsity_type", ["none", "norm", "pooling", "stride"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_flex_attention_equals_the_reference(sparsity_type: str, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eager and forward alone, which is what a CPU has; on CUDA the same functions are compiled."""
+    config = replace(CONFIG, sparsity_type=sparsity_type)
+    mask = torch.zeros(2, 49, dtype=torch.bool)
+    mask[1, 20:] = True
+    outputs = []
+    for backend in ("flex", "reference"):
+        monkeypatch.setenv("LSG_ATTENTION_BACKEND", backend)
+        outputs.append(lsg_attention(*make_tokens()[:3], config, mask if masked else None))
+    rows = slice(0, 20) if masked else slice(None)
+    torch.testing.assert_close(outputs[0][:, :, rows], outputs[1][:, :, rows], atol=2e-5, rtol=1e-4)
+
+
+def test_flex_structure_is_made_once() -> None:
+    flex_block_attention.structure.cache_clear()
+    made = [flex_block_attention.structure(48, 24, CONFIG, "cpu") for _ in range(2)]
+    assert made[0] is made[1]
+
+
+def test_flex_failure_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("no kernel image")
+
+    expected = attend(make_tokens())
+    monkeypatch.setitem(block_attention.FUSED_BACKENDS, "flex", fail)
+    monkeypatch.setattr(block_attention, "_fitting_backend", lambda tokens: "flex")
+    with pytest.warns(UserWarning, match=r"FlexAttention failed \(no kernel image\)"):
+        torch.testing.assert_close(attend(make_tokens()), expected)
+    monkeypatch.setenv("LSG_ATTENTION_BACKEND", "flex")
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        attend(make_tokens())
+
+
+def test_exported_encoder_equals_the_original() -> None:
+    """torch.export of the encoder at a fixed length."""
+    encoder, tokens = build_model(lsg_num_global_tokens=2).encoder, random_tokens(40, 33)
+
+    class Encode(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.encoder(tokens)["encoder_out"][0]
+
+    exported = torch.export.export(Encode().eval(), (tokens,)).module()
+    with torch.no_grad():
+        for source in (tokens, random_tokens(40, 12, seed=5)):
+            rows = encoder(source)["encoder_padding_mask"][0]
+            difference = (exported(source) - encoder(source)["encoder_out"][0]).transpose(0, 1)[~rows]
+            assert difference.abs().max() < 1e-5
 
 
 def test_compiled_attention_equals_eager() -> None:

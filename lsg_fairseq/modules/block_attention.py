@@ -2,8 +2,8 @@
 
 `block_attention` is the one entrance; the backends behind it compute the same numbers. `reference` gathers the keys of
 each block and leaves the rest to torch's scaled_dot_product_attention: it runs on every device, in every dtype, with
-dropout and gradients, and it is what other backends are checked against. `fused_cpu` needs no copies. The environment
-variable LSG_ATTENTION_BACKEND forces one (`auto`, `reference`, `fused_cpu`).
+dropout and gradients, and it is what other backends are checked against. `fused_cpu` needs no copies on CPUs; `flex` is
+FlexAttention, for CUDA. The environment variable LSG_ATTENTION_BACKEND forces one of them, or `auto`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lsg_fairseq.modules import fused_cpu_attention
+from lsg_fairseq.modules import flex_block_attention, fused_cpu_attention
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.modules.sparse_tokens import SparseTokens
 
@@ -48,50 +48,83 @@ def block_attention(tokens: Tokens, sparse: SparseTokens | None, config: LSGConf
     Raises:
         LSGError: LSG_ATTENTION_BACKEND is no backend, or the one it names cannot do this.
     """
-    if choose_backend(tokens, dropout_p) == "fused_cpu":
-        return _fused_cpu_block_attention(tokens, sparse, config)
-    return reference_block_attention(tokens, sparse, config, dropout_p)
+    backend = choose_backend(tokens, dropout_p)
+    if backend == "reference":
+        return reference_block_attention(tokens, sparse, config, dropout_p)
+    try:
+        return FUSED_BACKENDS[backend](*_sequences(tokens, sparse, config), config)
+    except FLEX_FAILURES as error:
+        if backend != "flex" or _forced_backend() == "flex":
+            raise
+        warnings.warn(f"FlexAttention failed ({error}); the slower reference attention takes over", stacklevel=2)
+        return reference_block_attention(tokens, sparse, config, dropout_p)
 
 
 def choose_backend(tokens: Tokens, dropout_p: float) -> str:
     """The backend for these tokens: the forced one, or the fastest that applies."""
-    forced = os.environ.get("LSG_ATTENTION_BACKEND", "auto")
-    if forced not in ("auto", "reference", "fused_cpu"):
-        raise LSGError(f"LSG_ATTENTION_BACKEND must be auto, reference or fused_cpu, not {forced!r}")
+    forced = _forced_backend()
     if forced == "reference" or torch.compiler.is_compiling():
         return "reference"
-    query = tokens.query
-    fits = query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64, torch.bfloat16)
-    same_width = tokens.value.size(-1) == query.size(-1)
-    if not (fits and same_width and fused_cpu_attention.is_available()):
-        if forced == "fused_cpu":
-            raise LSGError(f"LSG_ATTENTION_BACKEND=fused_cpu cannot serve {query.dtype} on {query.device}; use auto")
-        return "reference"
-    if dropout_p > 0:
+    if forced == "flex":
+        fitting = "flex"
+    else:
+        fitting = _fitting_backend(tokens)
+        if forced == "fused_cpu" and fitting != "fused_cpu":
+            kind = f"{tokens.query.dtype} on {tokens.query.device}"
+            raise LSGError(f"LSG_ATTENTION_BACKEND=fused_cpu cannot serve {kind}; use auto")
+    if fitting != "reference" and dropout_p > 0:
         _warn_of_dropout()
         return "reference"
-    return "fused_cpu"
+    return fitting
+
+
+def _forced_backend() -> str:
+    forced = os.environ.get("LSG_ATTENTION_BACKEND", "auto")
+    if forced not in ("auto", "reference", *FUSED_BACKENDS):
+        raise LSGError(f"LSG_ATTENTION_BACKEND must be auto, reference, {' or '.join(FUSED_BACKENDS)}, not {forced!r}")
+    return forced
+
+
+def _fitting_backend(tokens: Tokens) -> str:
+    query = tokens.query
+    if tokens.value.size(-1) != query.size(-1):
+        return "reference"
+    if query.device.type == "cuda":
+        # FlexAttention's kernels want 16 and more, a power of two.
+        width = query.size(-1)
+        return "flex" if width >= 16 and width & (width - 1) == 0 and query.dtype != torch.float64 else "reference"
+    fits = query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64, torch.bfloat16)
+    return "fused_cpu" if fits and fused_cpu_attention.is_available() else "reference"
 
 
 def _warn_of_dropout() -> None:
     # Python shows a warning once for each place it comes from.
     warnings.warn(
-        "attention dropout is above 0: the fused CPU attention has none, so training takes the reference attention, "
+        "attention dropout is above 0: the fused attentions have none, so training takes the reference attention, "
         "which is slower and needs more memory; --attention-dropout 0 avoids that",
         stacklevel=2,
     )
 
 
-def _fused_cpu_block_attention(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig) -> Tensor:
+def _sequences(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig) -> tuple[Tensor, dict, dict, dict]:
+    """The regular queries; keys, values and, where anything is absent, masks of each sequence by name."""
     parts = {"global": tokens.rows(0, config.num_global_tokens), "local": tokens.rows(config.num_global_tokens)}
-    query = parts["local"].query
     masks = {name: part.padding_mask[:, None] for name, part in parts.items() if part.padding_mask is not None}
     keys, values = ({name: part[i] for name, part in parts.items()} for i in (1, 2))
     if sparse is not None:
         keys["sparse"], values["sparse"] = sparse.key, sparse.value
         if sparse.padding_mask is not None:
             masks["sparse"] = sparse.padding_mask
-    return fused_cpu_attention.fused_cpu_block_attention(query, keys, values, masks, config)
+    return parts["local"].query, keys, values, masks
+
+
+# Each takes the regular queries, keys, values and masks by sequence, and the configuration.
+FUSED_BACKENDS = {
+    "fused_cpu": fused_cpu_attention.fused_cpu_block_attention,
+    "flex": flex_block_attention.flex_block_attention,
+}
+# What torch's compiler and kernels raise where a device, a size or an installation does not suit them.
+FLEX_FAILURES = (RuntimeError, NotImplementedError, ImportError)
 
 
 def reference_block_attention(

@@ -5,11 +5,11 @@ Every selection has one signature:
     select(query, key, value, key_padding_mask, config, generator) -> SparseTokens
 
 query, key, value (B,H,T,D) are the projected regular tokens (globals excluded), T a multiple of the block size;
-key_padding_mask (B,T) is bool, True = masked, or None where nothing is masked; config is the LSGConfig; generator is the
-random generator to draw from, or None for torch's default one. sparsity_factor is above 1 when a selection is called:
-with a factor of 1 every selection is the identity.
+key_padding_mask (B,T) is bool, True = masked, or None where nothing is masked; config is the LSGConfig; generator is
+the random generator to draw from, or None for torch's default one. sparsity_factor is above 1 when a selection is
+called: with a factor of 1 every selection is the identity.
 
-Formulas: "LSG Attention" (arXiv 2210.15497), section 3, with the chunk sizes and orders of the public checkpoints' code.
+Formulas: "LSG Attention" (arXiv 2210.15497), section 3, with the chunk sizes and orders of the public checkpoints.
 """
 
 from __future__ import annotations
