@@ -69,6 +69,9 @@ setup(
         "transformers>=4.57,<6",
         "tokenizers>=0.20",
         "safetensors>=0.4",
+        # Checkpoints from the hub; one conversion at a time. transformers and torch bring both along.
+        "huggingface_hub>=0.30",
+        "filelock>=3.12",
         "rouge-score>=0.1.2",
         "tqdm>=4.60",
     ],
@@ -78,6 +81,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "lsg-convert=lsg_fairseq.commands.convert:main",
+            "lsg-export=lsg_fairseq.commands.export:main",
             "lsg-preprocess=lsg_fairseq.commands.preprocess:main",
             "lsg-summarize=lsg_fairseq.commands.summarize:main",
         ]

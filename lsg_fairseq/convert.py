@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from fairseq.dataclass.configs import FairseqConfig
-from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 
-from lsg_fairseq.convert_source import ORIGINAL_FILE, Source
+from lsg_fairseq.convert_source import Source
+from lsg_fairseq.converted_folder import check_folder, generation_flags, write_folder
 from lsg_fairseq.fairseq_source import read_fairseq_source
 from lsg_fairseq.hf_source import read_hf_source
-from lsg_fairseq.hub_loading import CheckpointFiles, Overrides, fill_weights, load_task_and_model, open_checkpoint
-from lsg_fairseq.hub_sources import CONVERTED_FILE, GENERATION_FILE, HUB_ID, TRAINED_FILES
+from lsg_fairseq.hub_sources import CONVERTED_FILE, HUB_ID, TRAINED_FILES
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
 from lsg_fairseq.output_folder import written_aside
-from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
 
 logger = logging.getLogger(__name__)
 
 # Positions of a model made from a short one, unless others are asked for.
 DEFAULT_POSITIONS = 4096
-DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
-ARGUMENTS_FILE = "generation.args"
-# How the settings in generation.json are spelled for fairseq-generate; forced_eos is a flag without a value.
-FLAGS = ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size", "forced_first_token")
 
 
 @dataclass(frozen=True)
@@ -164,81 +153,6 @@ def write_conversion(plan: Plan, out: str | Path) -> None:
     state = plan.state_dict()
     with written_aside(out) as aside:
         logger.info(f"writing {out}")
-        torch.save(checkpoint_content(plan, state), aside / CONVERTED_FILE)
-        write_companions(plan, aside)
+        write_folder(source, plan.args, state, aside)
         logger.info("checking what was written")
-        check_written(plan, state, aside)
-
-
-def checkpoint_content(plan: Plan, state: dict[str, Tensor]) -> dict[str, Any]:
-    """What fairseq-train would have saved: all of its configuration groups, and no optimizer state."""
-    cfg = OmegaConf.to_container(OmegaConf.structured(FairseqConfig()), resolve=True, enum_to_str=True)
-    cfg["model"] = Namespace(**plan.args, _name=plan.args["arch"], task="lsg_summarization")
-    task = OmegaConf.structured(LSGSummarizationConfig(source_lang="source", target_lang="target"))
-    cfg["task"] = OmegaConf.to_container(task, enum_to_str=True, resolve=False) | {"_name": "lsg_summarization"}
-    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
-    return {
-        "args": None,
-        "cfg": cfg,
-        "model": state,
-        "optimizer_history": [history],
-        "task_state": {},
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
-        "last_optimizer_state": None,
-    }
-
-
-def write_companions(plan: Plan, folder: Path) -> None:
-    """Everything beside the weights: dictionaries, tokenizer, sequence format, generation settings."""
-    source = plan.source
-    for name in DICTIONARY_FILES:
-        source.dictionary.save(str(folder / name))
-    source.sequence_format.save(folder)
-    (folder / GENERATION_FILE).write_text(json.dumps(dict(source.generation), indent=2) + "\n")
-    (folder / ARGUMENTS_FILE).write_text(" ".join(generation_flags(source.generation)) + "\n")
-    if source.tokenizer is not None:
-        (folder / "tokenizer").mkdir()
-        for path in source.tokenizer.files:
-            shutil.copyfile(path, folder / "tokenizer" / path.name)
-    if source.original:
-        (folder / ORIGINAL_FILE).write_text(json.dumps(dict(source.original), indent=2) + "\n")
-
-
-def generation_flags(settings: Mapping[str, Any]) -> list[str]:
-    """The settings as words of a fairseq-generate command line."""
-    words = []
-    for name in FLAGS:
-        if name in settings:
-            words += ["--" + name.replace("_", "-"), str(settings[name])]
-    return [*words, "--forced-eos"] if settings.get("forced_eos") else words
-
-
-def check_written(plan: Plan, state: dict[str, Tensor], folder: Path) -> None:
-    """Read the folder back and compare tensors and one forward with what is in memory, bit for bit.
-
-    Raises:
-        LSGError: they differ, so the disk or the memory is faulty.
-    """
-    written = open_checkpoint(folder / CONVERTED_FILE)["model"]
-    changed = [key for key in state if key not in written or not torch.equal(written[key], state[key])]
-    if changed or len(written) != len(state):
-        raise LSGError(f"{len(changed)} tensors read back differ from those written ({changed[:3]}): check the disk")
-    if plan.source.tokenizer is None:
-        return
-    tokenizer = folder / "tokenizer"
-    files = CheckpointFiles(folder / CONVERTED_FILE, folder, tokenizer, is_never_overwritten=True)
-    _, model, _ = load_task_and_model(files, Overrides())
-    before = _probe(model)
-    fill_weights(model, state, copy=False)
-    if not torch.equal(before, _probe(model)):
-        raise LSGError("the model read back computes something else than the one written: check the disk")
-
-
-@torch.inference_mode()
-def _probe(model: nn.Module) -> Tensor:
-    """Logits of a few random tokens, in a source just long enough for sparse attention if the model can read it."""
-    encoder = model.encoder
-    length = min(2 * encoder.lsg_config.block_size + 1, encoder.max_positions())
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(4, len(encoder.dictionary), (1, length), generator=generator)
-    return model(tokens, None, tokens[:, :2])[0]
+        check_folder(state, aside)

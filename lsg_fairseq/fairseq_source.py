@@ -17,7 +17,7 @@ from lsg_fairseq.hub_sources import read_generation_settings
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.state_dicts import TOKEN_TABLE
-from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, has_tokenizer, load_tokenizer
+from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, has_tokenizer, load_tokenizer, remove_mask
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt")
 # fairseq's own architectures that an LSG model can be made of, and the LSG architecture of the same defaults.
@@ -97,7 +97,7 @@ def _dictionary_of(folder: Path, tokenizer: DocumentTokenizer | None, num_rows: 
     if len(dictionary) == num_rows - 1 and MASK not in dictionary:
         dictionary.add_symbol(MASK)  # as fairseq's denoising task, which pretrains BART, does
     if len(dictionary) == num_rows + 1 and dictionary.symbols[-1] == MASK:
-        del dictionary.indices[dictionary.symbols.pop()], dictionary.count[-1]
+        remove_mask(dictionary)
     if len(dictionary) != num_rows:
         what = "tokenizer" if tokenizer else "dict.txt"
         raise LSGError(

@@ -43,6 +43,29 @@ class ForcingEnsemble(EnsembleModel):
         return self.first if step == 0 else None
 
 
+class RepeatBlock(nn.Module):
+    """Forbid tokens that would repeat an n-gram of their hypothesis.
+
+    fairseq's own NGramRepeatBlock looks at the end of the whole buffer, which is padding still, and so blocks nothing
+    unless its CUDA extension was built.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, tokens: Tensor, log_probs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
+        """Log-probabilities (B*beam,V) after the first step+1 of `tokens` (B*beam,T), changed in place."""
+        known = tokens[:, : step + 1]
+        if known.size(1) < self.size:
+            return log_probs
+        ngrams = known.unfold(1, self.size, 1)
+        last = known[:, known.size(1) - self.size + 1 :]
+        rows, columns = (ngrams[..., :-1] == last[:, None]).all(-1).nonzero(as_tuple=True)
+        log_probs[rows, ngrams[rows, columns, -1]] = -math.inf
+        return log_probs
+
+
 class LSGSequenceGenerator(SequenceGenerator):
     """fairseq's generator, started with the model family's own first token.
 
@@ -70,6 +93,8 @@ class LSGSequenceGenerator(SequenceGenerator):
         were_training = [model.training for model in models]
         super().__init__(ForcingEnsemble(models, forced_first_token, forced_last_token), tgt_dict, **options)
         self.decoder_start_token = tgt_dict.index(decoder_start)
+        if self.repeat_ngram_blocker is not None:
+            self.repeat_ngram_blocker = RepeatBlock(self.repeat_ngram_blocker.no_repeat_ngram_size)
         # fairseq switches to evaluation for good as soon as a generator is made.
         for model, was_training in zip(models, were_training, strict=True):
             model.train(was_training)
@@ -80,8 +105,8 @@ class LSGSequenceGenerator(SequenceGenerator):
         self.model.last_step = self._max_len(sample["net_input"])
         if self.min_len > self.model.last_step:
             raise LSGError(
-                f"outputs must have at least {self.min_len} tokens and at most {self.model.last_step}: ask for a smaller "
-                "minimum, a larger maximum (--max-len-b), or a model with more target positions"
+                f"outputs must have at least {self.min_len} tokens and at most {self.model.last_step}: lower the "
+                "minimum (--min-len), raise the maximum (--max-len-b), or use a model with more target positions"
             )
         with _beams(self.model.models, self.beam_size):
             return super()._generate(sample, *args, bos_token=start, **kwargs)

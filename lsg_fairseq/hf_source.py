@@ -15,7 +15,7 @@ from lsg_fairseq.hf_config import ModelSpec, fairseq_args_from_hf, spec_from_hf_
 from lsg_fairseq.hf_generation import generation_settings
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.sequence_format import PEGASUS_FORMAT
-from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, embedding_rows, load_tokenizer
+from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, embedding_rows, load_tokenizer, remove_mask
 
 
 def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
@@ -67,16 +67,14 @@ def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictio
         )
     count = len(tokenizer.tokens)
     dictionary = build_dictionary(tokenizer)
-    rows = embedding_rows(tokenizer, dictionary)
-    if count == spec.vocab_size + 1 and tokenizer.tokens[-1] == MASK and dictionary.symbols[-1] == MASK:
-        del dictionary.indices[dictionary.symbols.pop()], dictionary.count[-1]
-        return dictionary, rows[:-1]
-    if count != spec.vocab_size:
+    if count == spec.vocab_size + 1 and tokenizer.tokens[-1] == MASK:
+        remove_mask(dictionary)
+    elif count != spec.vocab_size:
         raise LSGError(
             f"the checkpoint has {spec.vocab_size} embedding rows and its tokenizer {count} tokens: give the tokenizer "
             "files that belong to the checkpoint"
         )
-    return dictionary, rows
+    return dictionary, embedding_rows(tokenizer, dictionary)
 
 
 def _symbol(dictionary: Dictionary, rows: Tensor, hf_id: int, name: str) -> str:

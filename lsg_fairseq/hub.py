@@ -47,7 +47,7 @@ Example:
 """
 
 
-def load(
+def every_entry(
     checkpoint: str | Path | None = None,
     tokenizer: str | Path | None = None,
     revision: str | None = None,
@@ -67,17 +67,17 @@ def load(
     lsg_num_pre_rounds: int | None = None,
     attention_probs_dropout_prob: float | None = None,
 ) -> LSGHubInterface:
-    """The signature of every entry; what an entry does is in _load."""
-    raise NotImplementedError
+    """The signature of every entry, spelled out once; what an entry does is in _load."""
+    raise NotImplementedError("call one of the entries instead, such as lsg_bart_base")
 
 
-SIGNATURE = inspect.signature(load)
+SIGNATURE = inspect.signature(every_entry)
 
 
 def _entry(name: str) -> Callable[..., LSGHubInterface]:
-    """Make the entry for one row of PUBLISHED: `load` with the row's weights and documentation."""
+    """Make the entry for one row of PUBLISHED: the row's weights and documentation behind one signature."""
 
-    @functools.wraps(load)
+    @functools.wraps(every_entry)
     def entry(*args: Any, **settings: Any) -> LSGHubInterface:
         return _load(name, _bind(name, args, settings))
 

@@ -20,6 +20,7 @@ from lsg_fairseq.tokenizer_files import ALL_FILES as TOKENIZER_FILES
 CONFIG_FILE = "config.json"
 SECONDS_TO_ANSWER = 10
 READ_SIZE = 1 << 20
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,16 @@ def _fetch(revision: Revision, name: str) -> Path:
     asked = revision.asked if name == CONFIG_FILE else revision.commit
     offline = revision.files is None
     with _clear_errors(revision.hub_id, revision.asked, name):
-        path = huggingface_hub.hf_hub_download(revision.hub_id, name, revision=asked, local_files_only=offline)
+        for attempts_left in reversed(range(ATTEMPTS)):
+            try:
+                path = huggingface_hub.hf_hub_download(revision.hub_id, name, revision=asked, local_files_only=offline)
+                break
+            except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.EntryNotFoundError):
+                raise  # an answer, which another attempt would not change
+            except Exception:
+                # A broken connection: what arrived is kept. Newer versions try again by themselves.
+                if not attempts_left:
+                    raise
     if Path(path).parent.name != revision.commit:
         raise LSGError(f"{revision.hub_id} changed on the hub during the download: run it again")
     _check_hash(Path(path), name, revision.hub_id)

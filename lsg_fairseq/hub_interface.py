@@ -183,6 +183,19 @@ class LSGHubInterface(nn.Module):
         """(B,T) ids of several 1-d ones, padded on the right to the longest of them or to `length`."""
         return collate_tokens(list(tokens), self.task.source_dictionary.pad(), pad_to_length=length)
 
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        """The fairseq model's own forward: src_tokens (B,T), src_lengths, prev_output_tokens (B,S)."""
-        return self.model(*inputs, **named)
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None,
+        prev_output_tokens: Tensor,
+        features_only: bool = False,
+        return_all_hiddens: bool = True,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The fairseq model's own forward: sources (B,T) and decoder inputs (B,S) -> logits (B,S,V) and extras."""
+        return self.model(
+            src_tokens,
+            src_lengths,
+            prev_output_tokens,
+            features_only=features_only,
+            return_all_hiddens=return_all_hiddens,
+        )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +117,9 @@ def _files_of_hub_id(hub_id: str, options: SourceOptions) -> CheckpointFiles:
     return _converted(hub_id, revision.commit, options, lambda: download_checkpoint(revision))
 
 
-def _converted(source: str | Path, fingerprint: str, options: SourceOptions, fetch=None) -> CheckpointFiles:
+def _converted(
+    source: str | Path, fingerprint: str, options: SourceOptions, fetch: Callable[[], Path] | None = None
+) -> CheckpointFiles:
     """The result of converting `source`, made now unless it was made before.
 
     Args:

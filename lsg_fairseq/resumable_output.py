@@ -136,7 +136,8 @@ def _drop_broken_tail(file: BinaryIO) -> int:
     for line in file:
         if line.endswith(b"\n"):
             count, whole = count + 1, whole + len(line)
-    file.truncate(whole)
+    if file.tell() > whole:
+        file.truncate(whole)
     return count
 
 

@@ -1,12 +1,16 @@
 """ROUGE: a registered fairseq scorer (`--scoring rouge`), and the function that validation uses."""
 
+import json
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.scoring import BaseScorer, register_scorer
 from rouge_score.rouge_scorer import RougeScorer as RougeCounter
+
+from lsg_fairseq.modules.lsg_config import LSGError
 
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 

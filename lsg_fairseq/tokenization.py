@@ -38,6 +38,7 @@ __all__ = [
     "has_tokenizer",
     "hf_to_fairseq_ids",
     "load_tokenizer",
+    "remove_mask",
     "symbol_from_token",
     "token_from_symbol",
     "token_rows",
@@ -82,7 +83,28 @@ def hf_to_fairseq_ids(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> L
     Raises:
         LSGError: the dictionary lacks a token of the tokenizer.
     """
-    symbols = [symbol_from_token(token) for token in tokenizer.tokens]
+    return _rows_of(tokenizer.tokens, dictionary)
+
+
+def embedding_rows(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> LongTensor:
+    """(V,) the dictionary's row that each of Hugging Face's embedding rows goes to.
+
+    The same as hf_to_fairseq_ids but for two things. Where `<s>` is no token of the tokenizer (Pegasus), it takes the
+    embedding of `<pad>`, which starts Hugging Face's decoder; fairseq would mask its own `<pad>` there. And a final
+    `<mask>` that the dictionary is without (a fine-tuned BART has no embedding for it) is left out.
+
+    Raises:
+        LSGError: the dictionary lacks a token of the tokenizer.
+    """
+    tokens = tokenizer.tokens
+    rows = _rows_of(tokens[:-1] if tokens[-1] == BART_MASK and BART_MASK not in dictionary else tokens, dictionary)
+    if dictionary.bos() not in rows:
+        rows[rows == dictionary.pad()] = dictionary.bos()
+    return rows
+
+
+def _rows_of(tokens: list[str], dictionary: Dictionary) -> LongTensor:
+    symbols = [symbol_from_token(token) for token in tokens]
     missing = [symbol for symbol in symbols if symbol not in dictionary]
     if missing:
         names = ", ".join(map(repr, missing[:3]))
@@ -90,19 +112,9 @@ def hf_to_fairseq_ids(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> L
     return torch.tensor([dictionary.indices[symbol] for symbol in symbols])
 
 
-def embedding_rows(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> LongTensor:
-    """(V,) the dictionary's row that each of Hugging Face's embedding rows goes to.
-
-    The same as hf_to_fairseq_ids, but where `<s>` is no token of the tokenizer (Pegasus) it takes the embedding of
-    `<pad>`, which starts Hugging Face's decoder; fairseq would mask its own `<pad>` there.
-
-    Raises:
-        LSGError: the dictionary lacks a token of the tokenizer.
-    """
-    rows = hf_to_fairseq_ids(tokenizer, dictionary)
-    if dictionary.bos() not in rows:
-        rows[rows == dictionary.pad()] = dictionary.bos()
-    return rows
+def remove_mask(dictionary: Dictionary) -> None:
+    """Take `<mask>`, its last symbol, out of a dictionary: a BART fine-tuned in fairseq has no embedding for it."""
+    del dictionary.indices[dictionary.symbols.pop()], dictionary.count[-1]
 
 
 def token_rows(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> dict[str, int]:

@@ -59,7 +59,9 @@ def main() -> None:
     checkpoint = ["--path", saved / "checkpoint_best.pt"]
     printed = step(folder, "generate", ["fairseq-generate", data, *PLUGIN, *checkpoint, *GENERATION])
     report(printed, papers, data, options.minutes)
-    print(f"\nAll of it took {(time.monotonic() - started) / 60:.1f} minutes; {folder.name}/ holds data, model and logs.")
+    print(
+        f"\nAll of it took {(time.monotonic() - started) / 60:.1f} minutes; {folder.name}/ holds data, model and logs."
+    )
 
 
 def fetch_papers(folder: Path) -> Path:
@@ -69,7 +71,9 @@ def fetch_papers(folder: Path) -> Path:
         print("Fetching 250 ACL papers (PyPI's aclsum, MIT licence, 5 MB) ...", flush=True)
         (folder / "papers.txt").write_text(WHEEL + "\n")
         pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "--require-hashes", "-r", folder / "papers.txt", "-d", folder], check=True, stderr=subprocess.PIPE)
+        subprocess.run(
+            [*pip, "--require-hashes", "-r", folder / "papers.txt", "-d", folder], check=True, stderr=subprocess.PIPE
+        )
     return wheel
 
 

@@ -10,17 +10,21 @@ import shutil
 import subprocess
 import sys
 import warnings
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import REPOSITORY, SUMMARIZATION, run
 from hub_checkpoints import documents_of, lively_copy
+from reference_checkpoints import REFERENCE
+from safetensors.torch import load_file, save_file
 
 from lsg_fairseq import hub
 from lsg_fairseq.hub_interface import LSGHubInterface
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.published_checkpoints import PUBLISHED
+from lsg_fairseq.sequence_format import PEGASUS_FORMAT, SequenceFormat
 
 SHORT = {"beam": 3, "min_len": 3, "max_len_b": 9}
 
@@ -117,7 +121,7 @@ def test_settings_replace_those_of_the_checkpoint(trained: Path) -> None:
         num_global_tokens=16, block_size=64, sparse_block_size=64, sparsity_factor=4, sparsity_type="none",
         lsh_num_pre_rounds=2, mask_first_token=True,
     )  # fmt: skip
-    assert lsg.model.encoder.layers[0].self_attn.dropout_module.p == 0.25
+    assert lsg.model.encoder.layers[0].self_attn.dropout == 0.25
 
 
 # --- what a checkpoint may be ---------------------------------------------------------------------------------------
@@ -168,7 +172,7 @@ def test_missing_checkpoint_is_one_sentence(name: str, message: str) -> None:
 
 
 def test_empty_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LSGError, match="holds no checkpoint: a folder needs config.json"):
+    with pytest.raises(LSGError, match="holds no checkpoint: a folder needs config"):
         hub.lsg_bart_base(tmp_path)
 
 
@@ -197,6 +201,71 @@ def test_shape_mismatch_is_one_sentence(trained: Path, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "checkpoint_best.pt")
     with pytest.raises(LSGError, match=r"do not fit the model and its vocabulary \(missing: encoder.layers.2"):
         hub.lsg_bart_base(tmp_path)
+
+
+@pytest.fixture
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions of this test go to a folder of its own."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+@pytest.mark.parametrize(("family", "entry"), [("bart", hub.lsg_bart_base), ("pegasus", hub.lsg_pegasus_large)])
+@pytest.mark.usefixtures("no_cache")
+def test_hugging_face_folders(family: str, entry, documents: list[str], tmp_path: Path) -> None:
+    """A short checkpoint becomes the model of the reference's long one, and its conversion loads as it is."""
+    short = entry(REFERENCE / "models" / f"{family}_n1024_short", max_source_positions=2048)
+    folder = next((tmp_path / "torch").rglob("model.pt")).parent
+    converted = entry(REFERENCE / "models" / f"{family}_n1024_to2048")
+    assert short.model.max_positions() == converted.model.max_positions() == (2048, 2048)
+    before, after = short.model.state_dict(), converted.model.state_dict()
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in after)
+    assert short.summarize(documents[:3], **SHORT) == converted.summarize(documents[:3], **SHORT)
+    assert short.task.sequence_format == (SequenceFormat() if family == "bart" else PEGASUS_FORMAT)
+    assert (short.encode("the cat")[0] == 0) == (family == "bart")
+    assert entry(folder).summarize(documents[0], **SHORT) == short.summarize(documents[0], **SHORT)
+    with pytest.raises(LSGError, match=f"is a {family} checkpoint: load it with"):
+        (hub.lsg_pegasus_large if family == "bart" else hub.lsg_bart_base)(folder)
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_stock_fairseq_bart(corpus: Path, trained: Path, documents: list[str], tmp_path: Path) -> None:
+    """A checkpoint of fairseq's own short BART: converted with the tokenizer that is named."""
+    state = torch.load(trained / "checkpoint_best.pt", weights_only=False)
+    args, weights = state["cfg"]["model"], state["model"]
+    plain = {name: value for name, value in vars(args).items() if not name.startswith("lsg_")}
+    for name in ("encoder.global_embeddings.weight", "decoder.final_logits_bias"):
+        del weights[name]
+    (tmp_path / "bart").mkdir()
+    shutil.copy(corpus / "dict.txt", tmp_path / "bart")
+    torch.save({"args": Namespace(**{**plain, "arch": "bart_base"}), "model": weights}, tmp_path / "bart" / "model.pt")
+    lsg = hub.lsg_bart_base(tmp_path / "bart", corpus / "tokenizer", max_source_positions=4096, block_size=32)
+    assert lsg.model.max_positions()[0] == 4096
+    assert lsg.model.encoder.lsg_config.block_size == 32
+    assert torch.equal(lsg.model.encoder.embed_tokens.weight, weights["encoder.embed_tokens.weight"])
+    assert lsg.summarize(documents[0], **SHORT)
+
+
+@pytest.mark.parametrize("family", ["bart", "pegasus"])
+@pytest.mark.usefixtures("no_cache")
+def test_classification_checkpoints(family: str, documents: list[str], tmp_path: Path) -> None:
+    """A Hugging Face checkpoint with a classification head, Pegasus like BART."""
+    folder = tmp_path / "classifier"
+    folder.mkdir()
+    for path in (REFERENCE / "models" / f"{family}_lsg").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    state, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(1)
+    for name, shape in {"dense.weight": (32, 32), "dense.bias": (32,), "out_proj.weight": (4, 32)}.items():
+        state[f"classification_head.{name}"] = torch.randn(shape, generator=generator)
+    state["classification_head.out_proj.bias"] = torch.zeros(4)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    lsg = (hub.lsg_bart_base if family == "bart" else hub.lsg_pegasus_large)(folder)
+    tokens = lsg.collate([lsg.encode(text)[-200:] for text in documents[:2]], length=256)
+    (head,) = lsg.model.classification_heads
+    logits = lsg.predict(head, tokens, return_logits=True)
+    features = lsg.extract_features(tokens)
+    final = torch.stack([row[ids.ne(1).sum() - 1] for row, ids in zip(features, tokens, strict=True)])
+    hidden = torch.tanh(final @ state["classification_head.dense.weight"].T + state["classification_head.dense.bias"])
+    torch.testing.assert_close(logits, hidden @ state["classification_head.out_proj.weight"].T, atol=1e-4, rtol=1e-4)
 
 
 # --- text -> ids -> text --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""lsg-convert: a Hugging Face or fairseq checkpoint, short or LSG -> a folder for fairseq-generate, -train and the hub."""
+"""lsg-convert: a Hugging Face or fairseq checkpoint, short or LSG -> a folder for fairseq and the hub."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def convert(args: argparse.Namespace) -> None:
     """Convert as the arguments say; see lsg_fairseq.convert for what is raised."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("lsg_fairseq").setLevel(logging.INFO)
     check_is_new(args.out)
     lsg = {f.name: vars(args)[f.name] for f in fields(LSGConfig) if f.name in vars(args)}

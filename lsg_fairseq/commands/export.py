@@ -29,14 +29,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--short",
         action="store_true",
-        help="a plain BART or Pegasus with full attention and without global tokens, for sources of up to two blocks",
+        help="a plain BART or Pegasus: full attention, no global tokens, the original's length where it was only tiled",
     )
     return parser
 
 
 def export(args: argparse.Namespace) -> None:
     """Export as the arguments say; see lsg_fairseq.export for what is raised."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     for line in export_checkpoint(args.source, args.out, args.short, args.tokenizer):
         print(line)
     print(f"wrote {args.out}")

@@ -47,7 +47,8 @@ def lsg_attention(
         return full_attention(query, tokens, dropout_p)
     if src_len % block_size:
         raise LSGError(
-            f"{src_len} tokens are no multiple of block_size {block_size}; pad them, or use adaptive=True to have it done"
+            f"{src_len} tokens are no multiple of block_size {block_size}; pad them, or let the encoder do it "
+            "(adaptive=True)"
         )
     regular = tokens.rows(num_globals)
     sparse = select_sparse_tokens(*regular, config, generator) if config.has_sparse_tokens else None

@@ -1,0 +1,109 @@
+"""The task of needle.py: documents with a needle, and the answers to them counted by where the needle stood.
+
+A document is filler: common words in random order. A marker word stands once, anywhere, and the 4 symbols (of 24) after
+it are the summary. Identity gives nothing away: one filler word in 24 is followed by a run of 4 of the same symbols,
+also right before or after the needle, so only the marker tells the answer from about 600 other symbols in 4,096 tokens.
+One word is one token. Guessing is right once in 331,776 times.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+COMMON_WORDS = """
+    the of and to in is that for it was on are as with they at be this have from or one had by but not what all were
+    when we there can an your which their said if do will each about how up out them then she many some so these would
+    other into has more her two like him see time could no
+"""
+GREEK_LETTERS = """
+    alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi
+    psi omega
+"""
+FILLER, SYMBOLS = COMMON_WORDS.split(), GREEK_LETTERS.split()
+MARKER, NEEDLE, DECOYS = "remember", 4, 1 / 24
+# Tokens of a document; <s> and </s> are two of them.
+SHORT, LONG = 256, 4096
+BINS = 8
+BIN = LONG // BINS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything. Short documents come in two kinds: of any length, and of nearly full length."""
+
+    any_length: int = 60_000
+    full_length: int = 40_000
+    short_updates: int = 2_200
+    long_documents: int = 800
+    long_updates: int = 200
+    tests_per_bin: int = 25
+
+
+QUICK = Plan(400, 100, 12, 16, 2, 1)
+
+
+def make_document(rng: random.Random, words: int, marker: int | None = None) -> dict[str, object]:
+    """A document of so many words, its summary, and the number of the marker's word (anywhere if None)."""
+    text: list[str] = []
+    while len(text) < words:
+        text.append(rng.choice(FILLER))
+        if rng.random() < DECOYS:
+            text += rng.choices(SYMBOLS, k=NEEDLE)
+    answer = rng.choices(SYMBOLS, k=NEEDLE)
+    marker = rng.randrange(words - NEEDLE) if marker is None else marker
+    text[marker : marker + NEEDLE + 1] = [MARKER, *answer]
+    return {"document": " ".join(text[:words]), "summary": " ".join(answer), "marker": marker}
+
+
+def short_lengths(rng: random.Random, plan: Plan) -> Iterator[int]:
+    """Words a document. Without thousands of tiny ones, training never finds out what the marker is for."""
+    longest = SHORT - 2
+    for _ in range(plan.any_length):
+        yield round(math.exp(rng.uniform(math.log(NEEDLE + 2), math.log(longest))))
+    for _ in range(plan.full_length):
+        yield rng.randint(160, longest)
+
+
+def test_markers(rng: random.Random, plan: Plan) -> Iterator[int]:
+    """Markers spread evenly over the bins of positions; no needle lies across the edge of a bin, so of a cut either."""
+    for i in range(BINS * plan.tests_per_bin):
+        yield i % BINS * BIN + rng.randrange(BIN - NEEDLE - 2)
+
+
+def write_corpora(folder: Path, plan: Plan) -> None:
+    """Write short, long and test.jsonl, each from its own seed."""
+    rng = random.Random(1)
+    _write(folder / "short.jsonl", (make_document(rng, words) for words in short_lengths(rng, plan)))
+    rng = random.Random(2)
+    _write(folder / "long.jsonl", (make_document(rng, LONG - 2) for _ in range(plan.long_documents)))
+    rng = random.Random(3)
+    _write(folder / "test.jsonl", (make_document(rng, LONG - 2, marker) for marker in test_markers(rng, plan)))
+
+
+def exact_matches(test: Path, printed: str) -> list[list[int]]:
+    """[right answers, documents] for each bin of the marker's source position, from fairseq-generate's D- lines.
+
+    Raises:
+        ValueError: not every document was answered.
+    """
+    documents = [json.loads(line) for line in test.read_text().splitlines()]
+    rows = (line.split("\t") for line in printed.splitlines() if line.startswith("D-"))
+    answers = {int(name[2:]): text.strip() for name, _, text in rows}
+    if sorted(answers) != list(range(len(documents))):
+        raise ValueError(f"fairseq-generate answered {len(answers)} of {len(documents)} documents")
+    counts = [[0, 0] for _ in range(BINS)]
+    for number, document in enumerate(documents):
+        count = counts[(document["marker"] + 1) // BIN]  # <s> is token 0
+        count[0] += answers[number] == document["summary"]
+        count[1] += 1
+    return counts
+
+
+def _write(path: Path, rows: Iterable[dict[str, object]]) -> None:
+    with path.open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
