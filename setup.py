@@ -48,7 +48,7 @@ def add_to_wheel(wheel: Path, name: str, content: bytes) -> None:
 setup(
     name="lsg-fairseq",
     version="0.1.0",
-    description="LSG attention (local + sparse + global) for fairseq: BART and Pegasus that read 4,096 to 16,384+ tokens",
+    description="LSG attention for fairseq: BART and Pegasus that read 4,096 to 16,384 tokens and more",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

@@ -1,7 +1,7 @@
 """One measured model in a process of its own: builds it, then runs it once for each line on standard input.
 
-Started by speed.py, in this project's environment or in the peers'. Prints a JSON object a line: first the memory of the
-process with the model built, then seconds and peak memory of each run.
+Started by speed.py, in this project's environment or in the peers'. Prints a JSON object a line: first the memory of
+the process with the model built, then seconds and peak memory of each run.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def build_layer(name: str, tokens: int) -> tuple[torch.nn.Module, Run]:
     x = torch.randn(1, tokens + 1, LAYER_WIDTH)
     if name == "layer_sgemm":  # scores and weighted sums of 641 keys a query, and nothing else
         queries, keys, values = (torch.randn(LAYER_HEADS, n, 64) for n in (tokens, 641, 641))
-        return torch.nn.Identity(), lambda: [(q @ k.T) @ v for q, k, v in zip(queries, keys, values, strict=True)][0]
+        return torch.nn.Identity(), lambda: torch.stack([(q @ k.T) @ v for q, k, v in zip(queries, keys, values)])  # noqa: B905
     if name == "layer_public_lsg":
         from lsg_converter.bart.modeling_lsg_bart import LSGBartConfig, LSGBartEncoderSelfAttention
 

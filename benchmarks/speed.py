@@ -1,8 +1,8 @@
 """Speed and memory side by side with the peers: `python benchmarks/speed.py --peers PEERS_PYTHON`.
 
-PEERS_PYTHON is the python of an environment made with requirements-peers.txt. Every model is a process of its own; all models
-of a row are started, warmed up once, and then run in turn, round after round, so that a change in the machine's speed hits
-all of them. Writes benchmarks/results/speed.json, .md and .png.
+PEERS_PYTHON is the python of an environment made with requirements-peers.txt. Every model is a process of its own; all
+models of a row are started, warmed up once, and then run in turn, round after round, so that a change in the machine's
+speed hits all of them. Writes benchmarks/results/speed.json, .md and .png.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Row:
 def rows(lengths: list[int]) -> list[Row]:
     table = [Row("attention layer", LAYER, n) for n in lengths if n >= 4096]
     table += [Row("encoder forward", ENCODERS, n) for n in lengths]
-    table += [Row("encoder forward bf16", ("lsg_fairseq", "public_lsg", "bart_full"), n, dtype="bfloat16") for n in lengths
-              if n in (4096, 16384)]  # fmt: skip
+    halves = ("lsg_fairseq", "public_lsg", "bart_full")
+    table += [Row("encoder forward bf16", halves, n, dtype="bfloat16") for n in lengths if n in (4096, 16384)]
     table += [Row("encoder forward + backward", ENCODERS, n, "train") for n in lengths if n <= 4096]
     table += [Row("encoder forward by sparsity type", tuple(f"lsg_fairseq:{t}" for t in TYPES), 4096)]
     return table
@@ -106,7 +106,7 @@ def measure(row: Row, pythons: dict[str, str], rounds: int) -> dict[str, dict[st
 def to_markdown(results: dict) -> str:
     """A table a comparison; every figure is the median, and its ratio to ours."""
     lines = [
-        f"Measured on {results['machine']}, {results['rounds']} rounds, medians; extra memory is the peak over the model."
+        f"Measured on {results['machine']}; medians of {results['rounds']} rounds; extra memory: the peak over the model."
     ]
     for row in results["rows"]:
         ours = row["models"].get("lsg_fairseq") or row["models"].get("layer_lsg_fairseq")
@@ -155,9 +155,8 @@ def draw(results: dict, path: Path) -> None:
 def machine() -> str:
     import torch
 
-    model = next(
-        (x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), platform.processor()
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
     return f"{model}, 2 threads, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
 
 

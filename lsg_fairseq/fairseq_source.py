@@ -16,7 +16,7 @@ from lsg_fairseq.hub_loading import model_arguments, open_checkpoint
 from lsg_fairseq.hub_sources import read_generation_settings
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
-from lsg_fairseq.state_dicts import TOKEN_TABLE
+from lsg_fairseq.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
 from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, has_tokenizer, load_tokenizer, remove_mask
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt")
@@ -51,7 +51,7 @@ def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Sour
     weights = state["model"]
     num_rows = len(weights[TOKEN_TABLE]) if TOKEN_TABLE in weights else 0
     dictionary = _dictionary_of(path.parent, tokenizer, num_rows)
-    spec = spec_from_fairseq_args(args, num_rows, is_lsg=args["arch"].startswith("lsg_"))
+    spec = spec_from_fairseq_args(args, num_rows, is_lsg=GLOBAL_TABLE in weights)
     notes = () if tokenizer else (f"{path} comes without a tokenizer: name a Hugging Face one with --tokenizer",)
     return Source(
         name=str(path),

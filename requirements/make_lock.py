@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 FLAGS = "--generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate".split()
 # The lock must not name the index it was made with.
 FLAGS += "--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --quiet".split()
-HEADER = "# Made by `make lock` from lock.in: every package that `make` installs beside torch, with the hashes of its files.\n"
+HEADER = "# Made by `make lock` from lock.in: what `make` installs beside torch, with the hashes of its files.\n"
 
 
 def main() -> None:

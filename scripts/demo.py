@@ -134,8 +134,8 @@ def report(printed: str, papers: dict[str, list[dict[str, str]]], data: Path, mi
     print(next(line for line in printed.splitlines() if line.startswith("Generate test")))
     print(f"\nPaper:    {paper['title']}\nAbstract: {paper['summary'][:400]} ...\nSummary:  {summaries['0'][:600]}")
     print(
-        f"\nThis model saw {len(papers['train'])} papers for {minutes:g} minutes, from random weights: it has learnt how "
-        "abstracts sound,\nnot yet to say what a paper is about. Fine-tune from pretrained weights for real use; see README."
+        f"\nThis model saw {len(papers['train'])} papers for {minutes:g} minutes, from random weights: it only begins\n"
+        "to learn how abstracts sound, not what a paper is about. For real use, fine-tune pretrained weights: README."
     )
 
 

@@ -19,7 +19,8 @@ BLOCK = 16
 
 # Dimensions that keep a training run under a few seconds.
 TINY = [
-    *"--arch lsg_bart_small --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 32 --decoder-embed-dim 32".split(),
+    *"--arch lsg_bart_small --encoder-layers 2 --decoder-layers 2".split(),
+    *"--encoder-embed-dim 32 --decoder-embed-dim 32".split(),
     *"--encoder-ffn-embed-dim 64 --decoder-ffn-embed-dim 64 --max-source-positions 1024".split(),
     *f"--lsg-block-size {BLOCK} --lsg-sparse-block-size {BLOCK}".split(),
 ]

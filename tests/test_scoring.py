@@ -32,7 +32,6 @@ def test_f1_is_symmetric_and_bounded(reference: str, prediction: str) -> None:
     assert tuple(scores) == ROUGE_NAMES
     assert all(0 <= value <= 1 for value in scores.values())
     assert rouge_scores(prediction, reference) == pytest.approx(scores)
-    assert scores["rouge2"] <= scores["rouge1"] + 1e-12 or len(reference.split()) == 1
 
 
 @given(text=WORDS)

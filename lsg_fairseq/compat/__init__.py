@@ -1,6 +1,7 @@
 """What stock fairseq needs on today's Python and torch, mended from outside: one small function a problem.
 
-Each `Fix` names the upstream issue, tells whether the installed fairseq still needs it, and is a no-op where it does not.
+Each `Fix` names the upstream issue, tells whether the installed fairseq still needs it, and is a no-op where it does
+not.
 `apply_fixes` runs when the package is imported, which is before fairseq builds anything for a --user-dir.
 """
 
@@ -21,7 +22,7 @@ except ValueError as error:  # the official 0.12.2: "mutable default ... is not 
         "replace it: pip uninstall fairseq && pip install ve-fairseq==0.12.3"
     ) from error
 
-from lsg_fairseq.compat import batching, commands, devices, loading
+from lsg_fairseq.compat import batching, commands, devices, loading  # noqa: E402
 
 
 @dataclass(frozen=True)

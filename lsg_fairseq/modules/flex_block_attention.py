@@ -1,8 +1,8 @@
 """Block attention through torch's FlexAttention: one fused kernel over globals, tokens and sparse tokens in a row.
 
-The block mask holds the structure alone and is cached, so nothing is rebuilt for a batch or a layer; what is masked goes
-in as a bias on the scores. Meant for CUDA, where forward and backward are fused; a CPU has the forward alone, which is
-how it is tested. It has no dropout.
+The block mask holds the structure alone and is cached, so nothing is rebuilt for a batch or a layer; what is masked
+goes in as a bias on the scores. Meant for CUDA, where forward and backward are fused; a CPU has the forward alone,
+which is how it is tested. It has no dropout.
 """
 
 from __future__ import annotations

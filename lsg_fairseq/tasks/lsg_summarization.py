@@ -136,8 +136,8 @@ class LSGSummarizationTask(TranslationTask):
         if len(ignored):
             longest = max(np.max(dataset.size(index)) for index in ignored)
             raise LSGError(
-                f"{len(ignored)} examples of up to {longest} tokens exceed the limit {max_positions} and would be dropped; "
-                f"use --max-tokens {longest} or more, or cut them with --max-source-positions"
+                f"{len(ignored)} examples of up to {longest} tokens exceed the limit {max_positions} and would be "
+                f"dropped; use --max-tokens {longest} or more, or cut them with --max-source-positions"
             )
         return kept
 
