@@ -1,9 +1,9 @@
 """The task of needle.py: documents with a needle, and the answers to them counted by where the needle stood.
 
-A document is filler: common words in random order. A marker word stands once, anywhere, and the 4 symbols (of 24) after
-it are the summary. Identity gives nothing away: one filler word in 24 is followed by a run of 4 of the same symbols,
-also right before or after the needle, so only the marker tells the answer from about 600 other symbols in 4,096 tokens.
-One word is one token. Guessing is right once in 331,776 times.
+A document is filler: common words in random order. Once, anywhere, a marker word stands in it, and the symbols after it
+are the summary: a colour, an animal, a tree, a fruit, 12 of each. What they are gives nothing away: one filler word in 32
+is followed by another such run of four, also right before or after the needle, so only the marker tells the answer from
+more than a hundred others in 4,096 tokens. One word is one token. Guessing is right once in 20,736 times.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ COMMON_WORDS = """
     when we there can an your which their said if do will each about how up out them then she many some so these would
     other into has more her two like him see time could no
 """
-GREEK_LETTERS = """
-    alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi
-    psi omega
+SYMBOL_WORDS = """
+    red blue green yellow black white brown pink purple grey orange golden
+    fox bear wolf owl hare deer mouse crow goat swan seal toad
+    oak elm birch pine maple willow cedar beech spruce poplar alder rowan
+    plum apple pear cherry grape lemon melon peach fig quince mango kiwi
 """
-FILLER, SYMBOLS = COMMON_WORDS.split(), GREEK_LETTERS.split()
-MARKER, NEEDLE, DECOYS = "remember", 4, 1 / 24
+FILLER = COMMON_WORDS.split()
+SLOTS = [line.split() for line in SYMBOL_WORDS.strip().splitlines()]
+MARKER, NEEDLE, DECOYS = "remember", len(SLOTS), 1 / 32
 # Tokens of a document; <s> and </s> are two of them.
 SHORT, LONG = 256, 4096
 BINS = 8
@@ -36,9 +39,9 @@ BIN = LONG // BINS
 class Plan:
     """How much of everything. Short documents come in two kinds: of any length, and of nearly full length."""
 
-    any_length: int = 60_000
+    any_length: int = 50_000
     full_length: int = 40_000
-    short_updates: int = 2_200
+    short_updates: int = 2_000
     long_documents: int = 800
     long_updates: int = 200
     tests_per_bin: int = 25
@@ -53,8 +56,8 @@ def make_document(rng: random.Random, words: int, marker: int | None = None) -> 
     while len(text) < words:
         text.append(rng.choice(FILLER))
         if rng.random() < DECOYS:
-            text += rng.choices(SYMBOLS, k=NEEDLE)
-    answer = rng.choices(SYMBOLS, k=NEEDLE)
+            text += map(rng.choice, SLOTS)
+    answer = [rng.choice(slot) for slot in SLOTS]
     marker = rng.randrange(words - NEEDLE) if marker is None else marker
     text[marker : marker + NEEDLE + 1] = [MARKER, *answer]
     return {"document": " ".join(text[:words]), "summary": " ".join(answer), "marker": marker}

@@ -106,7 +106,7 @@ def measure(row: Row, pythons: dict[str, str], rounds: int) -> dict[str, dict[st
 def to_markdown(results: dict) -> str:
     """A table a comparison; every figure is the median, and its ratio to ours."""
     lines = [
-        f"Measured on {results['machine']}; medians of {results['rounds']} rounds; extra memory: the peak over the model."
+        f"Measured on {results['machine']}; medians of {results['rounds']} rounds; extra memory: peak over the model."
     ]
     for row in results["rows"]:
         ours = row["models"].get("lsg_fairseq") or row["models"].get("layer_lsg_fairseq")
