@@ -14,10 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lsg_fairseq.hf_config import ModelSpec
-from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
-from lsg_fairseq.position_tables import pegasus_sinusoids, resize_both
-from lsg_fairseq.state_dicts import (
+from lsg_fairseq.checkpoints.hf_config import ModelSpec
+from lsg_fairseq.checkpoints.position_tables import pegasus_sinusoids, resize_both
+from lsg_fairseq.checkpoints.state_dicts import (
     BOS_ROW,
     LOGITS_BIAS,
     SOURCE_POSITIONS,
@@ -29,6 +28,7 @@ from lsg_fairseq.state_dicts import (
     num_fairseq_rows,
     spread_rows,
 )
+from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
 
 # The whole mapping, read in both directions. {e}, {d}: encoder.layers.N, decoder.layers.N for every layer; {p}: q, k,
 # v, out; {head}: the name of the classification head. Shapes: V vocabulary, C model size, E / D encoder / decoder

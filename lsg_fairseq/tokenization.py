@@ -13,9 +13,8 @@ from fairseq.dataclass import FairseqDataclass
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import LongTensor
 
-from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.sequence_format import SequenceFormat
-from lsg_fairseq.tokenizer_files import (
+from lsg_fairseq.data.sequence_format import SequenceFormat
+from lsg_fairseq.data.tokenizer_files import (
     BART_MASK,
     BART_SPECIALS,
     JSON_FILE,
@@ -27,6 +26,7 @@ from lsg_fairseq.tokenizer_files import (
     load_tokenizer,
     replace_surrogates,
 )
+from lsg_fairseq.modules.lsg_config import LSGError
 
 __all__ = [
     "LSGBPE",

@@ -15,7 +15,7 @@ from fairseq.data import Dictionary
 from fairseq.tasks.translation import load_langpair_dataset
 
 from lsg_fairseq.commands.preprocess import main
-from lsg_fairseq.sequence_format import SequenceFormat
+from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.tokenization import LSGBPE, load_tokenizer, train_tokenizer
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts/preprocess.py"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from lsg_fairseq.checkpoints.convert import check_is_new, locate, plan_conversion, write_conversion
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.convert import check_is_new, locate, plan_conversion, write_conversion
 from lsg_fairseq.models.lsg_model import add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig
 
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Convert as the arguments say; see lsg_fairseq.convert for what is raised."""
+    """Convert as the arguments say; see lsg_fairseq.checkpoints.convert for what is raised."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("lsg_fairseq").setLevel(logging.INFO)
     check_is_new(args.out)

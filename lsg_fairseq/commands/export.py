@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.export import export_checkpoint
 
 PROGRAM = "lsg-export"
 
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Export as the arguments say; see lsg_fairseq.export for what is raised."""
+    """Export as the arguments say; see lsg_fairseq.checkpoints.export for what is raised."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     for line in export_checkpoint(args.source, args.out, args.short, args.tokenizer):
         print(line)

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsg_fairseq.document_files import Split
+from lsg_fairseq.data.document_files import Split
+from lsg_fairseq.data.preprocessing import LENGTH_LIMITS, Job, SplitReport, preprocess
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.preprocessing import LENGTH_LIMITS, Job, SplitReport, preprocess
 
 PROGRAM = "lsg-preprocess"
 FILES_HELP = "JSON Lines, or two parallel text files (documents, summaries)"

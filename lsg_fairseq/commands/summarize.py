@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from lsg_fairseq.batched_generation import BatchedGenerator
+from lsg_fairseq.data.resumable_output import open_resumable
 from lsg_fairseq.hub import read_overrides
-from lsg_fairseq.hub_interface import LSGHubInterface
-from lsg_fairseq.hub_sources import SourceOptions
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
-from lsg_fairseq.published_checkpoints import PUBLISHED
-from lsg_fairseq.resumable_output import open_resumable
-from lsg_fairseq.summarizing import Inputs, StreamOutput, in_shard, summarize_documents
+from lsg_fairseq.pretrained.batched_generation import BatchedGenerator
+from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
+from lsg_fairseq.pretrained.hub_sources import SourceOptions
+from lsg_fairseq.pretrained.published_checkpoints import PUBLISHED
+from lsg_fairseq.pretrained.summarizing import Inputs, StreamOutput, in_shard, summarize_documents
 
 PROGRAM = "lsg-summarize"
 DEFAULT_CHECKPOINT = PUBLISHED["lsg_bart_base_4096_multinews"].hub_id

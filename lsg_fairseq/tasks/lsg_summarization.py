@@ -24,12 +24,12 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from lsg_fairseq.data.sequence_format import SequenceFormat
+from lsg_fairseq.data.tokenizer_files import has_tokenizer
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import parse_rouge_arguments, rouge_scores
-from lsg_fairseq.sequence_format import SequenceFormat
 from lsg_fairseq.tokenization import LSGBPE, LineBPE
-from lsg_fairseq.tokenizer_files import has_tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ import torch
 from fairseq.data import Dictionary, indexed_dataset
 from tqdm import tqdm
 
-from lsg_fairseq.document_files import Split, SplitCheck, check_split
-from lsg_fairseq.encoding import Encoded, encode_in_order, task_count
+from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
+from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
+from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.output_folder import written_aside
-from lsg_fairseq.sequence_format import SequenceFormat
 from lsg_fairseq.tokenization import build_dictionary, has_tokenizer, load_tokenizer, train_tokenizer
 
 REPORT_FILE = "preprocess.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.summarizing import Document, StreamOutput
+from lsg_fairseq.pretrained.summarizing import Document, StreamOutput
 
 JOURNAL_SUFFIX = ".journal"
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lsg_fairseq.hf_config import ModelSpec
+from lsg_fairseq.checkpoints.hf_config import ModelSpec
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.position_tables import make_global_table, resize_both
-from lsg_fairseq.state_dicts import (
+from lsg_fairseq.checkpoints.position_tables import make_global_table, resize_both
+from lsg_fairseq.checkpoints.state_dicts import (
     BOS_ROW,
     GLOBAL_TABLE,
     LOGITS_BIAS,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lsg_fairseq.document_files import Example
+from lsg_fairseq.data.document_files import Example
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import build_dictionary, load_tokenizer, token_rows
 

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, TextIO
 
 from tqdm import tqdm
 
-from lsg_fairseq.batched_generation import WINDOW, BatchedGenerator
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.pretrained.batched_generation import WINDOW, BatchedGenerator
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
 STDIN = "standard input"

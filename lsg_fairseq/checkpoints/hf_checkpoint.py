@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lsg_fairseq.hf_config import family_of
+from lsg_fairseq.checkpoints.hf_config import family_of
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # In the order of preference, which is transformers': one file, or an index that names its shards.

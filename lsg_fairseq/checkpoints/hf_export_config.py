@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lsg_fairseq.hf_config import ACTIVATIONS, LSG_FIELDS, RATE_NAMES, SIZE_NAMES, ModelSpec
+from lsg_fairseq.checkpoints.hf_config import ACTIVATIONS, LSG_FIELDS, RATE_NAMES, SIZE_NAMES, ModelSpec
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGError
 
 # The special ids that transformers' config classes assume; an export writes them unless the original says otherwise.

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from lsg_fairseq.hf_config import family_of
-from lsg_fairseq.hub_loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
+from lsg_fairseq.checkpoints.hf_config import family_of
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.pretrained.hub_loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
 from lsg_fairseq.tokenization import has_tokenizer
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -111,7 +111,7 @@ def _find_tokenizer(model: Path, tokenizer: str | Path | None, data: str) -> tup
 
 
 def _files_of_hub_id(hub_id: str, options: SourceOptions) -> CheckpointFiles:
-    from lsg_fairseq.hub_downloads import download_checkpoint, find_revision
+    from lsg_fairseq.pretrained.hub_downloads import download_checkpoint, find_revision
 
     revision = find_revision(hub_id, options.revision)
     return _converted(hub_id, revision.commit, options, lambda: download_checkpoint(revision))
@@ -143,7 +143,7 @@ def _key(source: str | Path, fingerprint: str, options: SourceOptions) -> str:
 
 
 def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
-    from lsg_fairseq.convert import plan_conversion, write_conversion
+    from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
 
     if (source / "config.json").is_file():
         check_family(family_of(json.loads((source / "config.json").read_text())), source, options.family)

@@ -16,8 +16,8 @@ from typing import Any
 import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from lsg_fairseq.data.sequence_format import PEGASUS_FORMAT, SequenceFormat
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.sequence_format import PEGASUS_FORMAT, SequenceFormat
 
 JSON_FILE, VOCAB_FILE, MERGES_FILE = "tokenizer.json", "vocab.json", "merges.txt"
 SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.model")

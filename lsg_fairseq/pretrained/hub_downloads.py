@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsg_fairseq.hf_checkpoint import WEIGHT_FILES
+from lsg_fairseq.checkpoints.hf_checkpoint import WEIGHT_FILES
+from lsg_fairseq.data.tokenizer_files import ALL_FILES as TOKENIZER_FILES
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizer_files import ALL_FILES as TOKENIZER_FILES
 
 CONFIG_FILE = "config.json"
 SECONDS_TO_ANSWER = 10

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lsg_fairseq.modules.lsg_config import LSGError
 
 if TYPE_CHECKING:
-    from lsg_fairseq.hub_interface import LSGHubInterface
+    from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
 
 # Documents that are sorted by length among themselves; what is in memory at once, and what waits for its turn.
 WINDOW = 128
