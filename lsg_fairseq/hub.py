@@ -10,9 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from lsg_fairseq.checkpoints.loading import Overrides
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
 from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
-from lsg_fairseq.pretrained.hub_loading import Overrides
 from lsg_fairseq.pretrained.hub_sources import SourceOptions
 from lsg_fairseq.pretrained.published_checkpoints import LICENCE, PUBLISHED
 

@@ -19,10 +19,10 @@ from test_restore import stock_bart, write_stock_checkpoint
 
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.export import export_checkpoint
+from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.commands.convert import main as convert_main
 from lsg_fairseq.commands.export import main as export_main
 from lsg_fairseq.compat.loading import load_checkpoint_file
-from lsg_fairseq.pretrained.hub_loading import CheckpointFiles, Overrides, load_task_and_model
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")
 MODELS = REFERENCE / "models"

@@ -20,7 +20,7 @@ from lsg_fairseq.checkpoints.convert_source import Source
 from lsg_fairseq.checkpoints.fairseq_source import read_fairseq_source
 from lsg_fairseq.checkpoints.hf_config import ModelSpec
 from lsg_fairseq.checkpoints.hf_export_config import hf_config_from_args
-from lsg_fairseq.pretrained.hub_sources import CONVERTED_FILE, TRAINED_FILES
+from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.checkpoints.position_tables import tile_positions

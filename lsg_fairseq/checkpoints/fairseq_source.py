@@ -12,8 +12,8 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 
 from lsg_fairseq.checkpoints.convert_source import MASK, ORIGINAL_FILE, Source
 from lsg_fairseq.checkpoints.hf_config import spec_from_fairseq_args
-from lsg_fairseq.pretrained.hub_loading import model_arguments, open_checkpoint
-from lsg_fairseq.pretrained.hub_sources import read_generation_settings
+from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
+from lsg_fairseq.checkpoints.folder_files import read_generation_settings
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.data.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.checkpoints.state_dicts import GLOBAL_TABLE, TOKEN_TABLE

@@ -10,10 +10,10 @@ import torch
 from fairseq.data.data_utils import collate_tokens
 from torch import Tensor, nn
 
+from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
+from lsg_fairseq.models.classification import final_token_states, register_head
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.pretrained.batched_generation import BatchedGenerator, GenerationSettings
-from lsg_fairseq.pretrained.classification import final_token_states, register_head
-from lsg_fairseq.pretrained.hub_loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
 from lsg_fairseq.tokenization import symbol_from_token, token_from_symbol
 

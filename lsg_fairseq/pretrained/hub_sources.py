@@ -13,15 +13,12 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, HUB_ID, TRAINED_FILES, read_generation_settings
 from lsg_fairseq.checkpoints.hf_config import family_of
+from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.pretrained.hub_loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
 from lsg_fairseq.tokenization import has_tokenizer
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-TRAINED_FILES = ("checkpoint_best.pt", "checkpoint_last.pt")
-CONVERTED_FILE = "model.pt"
-GENERATION_FILE = "generation.json"
 # Part of the key of a conversion's result; count up when the same input is converted to something else.
 CONVERSION_VERSION = 1
 
@@ -111,7 +108,7 @@ def _find_tokenizer(model: Path, tokenizer: str | Path | None, data: str) -> tup
 
 
 def _files_of_hub_id(hub_id: str, options: SourceOptions) -> CheckpointFiles:
-    from lsg_fairseq.pretrained.hub_downloads import download_checkpoint, find_revision
+    from lsg_fairseq.checkpoints.hub_downloads import download_checkpoint, find_revision
 
     revision = find_revision(hub_id, options.revision)
     return _converted(hub_id, revision.commit, options, lambda: download_checkpoint(revision))
@@ -173,19 +170,3 @@ def check_family(family: str, checkpoint: Path, wanted: str | None) -> None:
     if wanted is not None and family != wanted:
         entry = "lsg_pegasus_large" if family == "pegasus" else "lsg_bart_base or lsg_bart_large"
         raise LSGError(f"{checkpoint} is a {family} checkpoint: load it with {entry} instead")
-
-
-def read_generation_settings(folder: Path) -> dict[str, object]:
-    """The generation settings beside a converted checkpoint; none where there are none.
-
-    Raises:
-        LSGError: the file is no JSON object.
-    """
-    path = folder / GENERATION_FILE
-    try:
-        settings = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise LSGError(f"{path} is not JSON ({error}): convert the checkpoint again") from error
-    if not isinstance(settings, dict):
-        raise LSGError(f"{path} must be a JSON object, not {settings!r:.80}: convert the checkpoint again")
-    return settings

@@ -21,7 +21,7 @@ from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.data.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.pretrained.classification import register_heads_of
+from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
 from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, load_tokenizer
 
