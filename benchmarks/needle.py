@@ -93,7 +93,9 @@ class Stages:
 def prepare(stages: Stages, plan: Plan) -> None:
     """Corpora and data folders; the tokenizer learns from the short documents that every word is a token."""
     written, contents = stages.folder / "corpora.json", json.dumps(asdict(plan))
-    if not written.exists() or written.read_text() != contents:
+    if written.exists() and written.read_text() != contents:
+        sys.exit(f"{stages.folder} holds the work of another plan: remove it, or choose another --folder")
+    if not written.exists():
         write_corpora(stages.folder, plan)
         written.write_text(contents)
     short = ["--train", "short.jsonl", "--out", "short", "--train-tokenizer", 1000]
@@ -115,7 +117,7 @@ def train_long(stages: Stages, plan: Plan, sparsity_type: str) -> None:
     start = ["--restore-file", "model-short/checkpoint_last.pt"]
     start += [f"--reset-{part}" for part in ("optimizer", "lr-scheduler", "dataloader", "meters")]
     size = ["--max-source-positions", LONG, "--lsg-attention", "lsg", "--lsg-sparsity-type", sparsity_type]
-    rate = ["--lr", 5e-4, "--warmup-updates", 20, "--total-num-update", plan.long_updates]
+    rate = ["--lr", 3e-4, "--warmup-updates", 20, "--total-num-update", plan.long_updates]
     limits = ["--batch-size", 4, "--max-update", plan.long_updates]
     train(stages, sparsity_type, "train-short", "long", *start, *size, *limits, *rate)
 

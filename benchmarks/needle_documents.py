@@ -1,9 +1,10 @@
 """The task of needle.py: documents with a needle, and the answers to them counted by where the needle stood.
 
 A document is filler: common words in random order. Once, anywhere, a marker word stands in it, and the symbols after it
-are the summary: a colour, an animal, a tree, a fruit, 12 of each. What they are gives nothing away: one filler word in 32
-is followed by another such run of four, also right before or after the needle, so only the marker tells the answer from
-more than a hundred others in 4,096 tokens. One word is one token. Guessing is right once in 20,736 times.
+are the summary: a colour, an animal, a tree, a fruit, 12 of each. What they are gives nothing away: one filler word in
+32 is followed by another such run of four, also right before or after the needle, so that 4,096 tokens hold over 400
+such symbols, and only the marker tells the answer from the rest. One word is one token. Guessing is right once in 20,736
+times.
 """
 
 from __future__ import annotations
@@ -37,25 +38,27 @@ BIN = LONG // BINS
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything. Short documents come in two kinds: of any length, and of nearly full length."""
+    """How much of everything. Short documents come in two kinds: of any length, and of full length."""
 
     any_length: int = 50_000
-    full_length: int = 40_000
-    short_updates: int = 2_000
-    long_documents: int = 800
-    long_updates: int = 200
+    full_length: int = 60_000
+    short_updates: int = 2_800
+    long_documents: int = 1_200
+    long_updates: int = 300
     tests_per_bin: int = 25
 
 
 QUICK = Plan(400, 100, 12, 16, 2, 1)
 
 
-def make_document(rng: random.Random, words: int, marker: int | None = None) -> dict[str, object]:
+def make_document(
+    rng: random.Random, words: int, marker: int | None = None, decoys: float = DECOYS
+) -> dict[str, object]:
     """A document of so many words, its summary, and the number of the marker's word (anywhere if None)."""
     text: list[str] = []
     while len(text) < words:
         text.append(rng.choice(FILLER))
-        if rng.random() < DECOYS:
+        if rng.random() < decoys:
             text += map(rng.choice, SLOTS)
     answer = [rng.choice(slot) for slot in SLOTS]
     marker = rng.randrange(words - NEEDLE) if marker is None else marker
@@ -69,7 +72,13 @@ def short_lengths(rng: random.Random, plan: Plan) -> Iterator[int]:
     for _ in range(plan.any_length):
         yield round(math.exp(rng.uniform(math.log(NEEDLE + 2), math.log(longest))))
     for _ in range(plan.full_length):
-        yield rng.randint(160, longest)
+        yield longest
+
+
+def short_documents(rng: random.Random, plan: Plan) -> Iterator[dict[str, object]]:
+    """Up to 8 times as many decoys as a long document has for its length: that teaches where exactly to look."""
+    for words in short_lengths(rng, plan):
+        yield make_document(rng, words, decoys=rng.uniform(0, 8 * DECOYS))
 
 
 def test_markers(rng: random.Random, plan: Plan) -> Iterator[int]:
@@ -81,7 +90,7 @@ def test_markers(rng: random.Random, plan: Plan) -> Iterator[int]:
 def write_corpora(folder: Path, plan: Plan) -> None:
     """Write short, long and test.jsonl, each from its own seed."""
     rng = random.Random(1)
-    _write(folder / "short.jsonl", (make_document(rng, words) for words in short_lengths(rng, plan)))
+    _write(folder / "short.jsonl", short_documents(rng, plan))
     rng = random.Random(2)
     _write(folder / "long.jsonl", (make_document(rng, LONG - 2) for _ in range(plan.long_documents)))
     rng = random.Random(3)
