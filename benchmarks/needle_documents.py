@@ -3,8 +3,8 @@
 A document is filler: common words in random order. Once, anywhere, a marker word stands in it, and the symbols after it
 are the summary: a colour, an animal, a tree, a fruit, 12 of each. What they are gives nothing away: one filler word in
 32 is followed by another such run of four, also right before or after the needle, so that 4,096 tokens hold over 400
-such symbols, and only the marker tells the answer from the rest. One word is one token. Guessing is right once in 20,736
-times.
+such symbols, and only the marker tells the answer from the rest. One word is one token. Guessing is right once in
+20,736 times.
 """
 
 from __future__ import annotations

@@ -23,12 +23,13 @@ WHEEL = "aclsum==0.1.2 --hash=sha256:c75ffc48d3eabc5f37c68ea087943780a8595008795
 PLUGIN = ["--user-dir", "lsg_fairseq", "--task", "lsg_summarization"]
 MODEL = [
     *("--arch", "lsg_bart_small", "--max-source-positions", "4096", "--max-target-positions", "512"),
+    *("--encoder-layers", "2", "--decoder-layers", "2"),
     *("--lsg-block-size", "128", "--lsg-sparse-block-size", "128", "--lsg-sparsity-type", "norm"),
 ]
 TRAINING = [
     *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1.0", "--weight-decay", "0.01"),
     *("--lr", "1e-3", "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "40", "--warmup-init-lr", "1e-5"),
-    *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1", "--batch-size", "2"),
+    *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1", "--batch-size", "1"),
     *("--max-epoch", "20", "--no-epoch-checkpoints", "--num-workers", "0", "--cpu", "--seed", "1"),
     *("--log-format", "simple", "--log-interval", "10", "--patience", "4"),
 ]

@@ -1,4 +1,4 @@
-"""The README's recipe, from a Hugging Face checkpoint to summaries, with the README's own words on a tiny checkpoint."""
+"""The README's recipe, from a Hugging Face checkpoint to summaries, in the README's own words, on a tiny checkpoint."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from fairseq import utils
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
+logger = logging.getLogger(__name__)
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
 # --- --user-dir of a package that is already imported from elsewhere is "not globally unique".
@@ -29,6 +31,8 @@ def accept_imported_user_dir() -> None:
     def import_user_module(args: Any) -> None:
         user_dir = vars(args).get("user_dir") if isinstance(args, argparse.Namespace) else args.get("user_dir")
         if user_dir is not None and Path(user_dir).name == PACKAGE_DIR.name:
+            if Path(user_dir).is_dir() and Path(user_dir).resolve() != PACKAGE_DIR:
+                logger.warning(f"{PACKAGE_DIR} is imported already and serves; --user-dir {user_dir} is not looked at")
             return
         upstream(args)
 
