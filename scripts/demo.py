@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import statistics
@@ -110,7 +111,11 @@ def step(folder: Path, name: str, command: list[object]) -> str:
     lines = []
     with (folder / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
-            [str(BIN / arguments[0]), *arguments[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [str(BIN / arguments[0]), *arguments[1:]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},  # or progress would come in lumps
         )
         for line in process.stdout:
             log.write(line)
