@@ -1,1 +1,1 @@
-"""Checkpoints in and out: Hugging Face and fairseq files, their configurations, and the converted folder between them."""
+"""Checkpoints in and out: Hugging Face and fairseq files, their configurations, and the converted folder."""

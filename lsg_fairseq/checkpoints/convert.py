@@ -13,10 +13,10 @@ from torch import Tensor
 from lsg_fairseq.checkpoints.convert_source import Source
 from lsg_fairseq.checkpoints.converted_folder import check_folder, generation_flags, write_folder
 from lsg_fairseq.checkpoints.fairseq_source import read_fairseq_source
-from lsg_fairseq.checkpoints.hf_source import read_hf_source
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, HUB_ID, TRAINED_FILES
-from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
+from lsg_fairseq.checkpoints.hf_source import read_hf_source
 from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
 
 logger = logging.getLogger(__name__)
 

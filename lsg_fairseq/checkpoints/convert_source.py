@@ -9,13 +9,13 @@ from typing import Any
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from lsg_fairseq.conversion import convert_from_hf
 from lsg_fairseq.checkpoints.fairseq_checkpoint import upgrade_fairseq_bart
 from lsg_fairseq.checkpoints.hf_checkpoint import HFCheckpoint
 from lsg_fairseq.checkpoints.hf_config import ModelSpec
-from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.checkpoints.position_tables import lengthen
+from lsg_fairseq.conversion import convert_from_hf
 from lsg_fairseq.data.sequence_format import SequenceFormat
+from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import DocumentTokenizer, symbol_from_token
 
 MASK = "<mask>"

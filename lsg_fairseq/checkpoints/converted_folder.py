@@ -15,8 +15,14 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from lsg_fairseq.checkpoints.convert_source import ORIGINAL_FILE, Source
-from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, fill_weights, load_task_and_model, open_checkpoint
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, GENERATION_FILE
+from lsg_fairseq.checkpoints.loading import (
+    CheckpointFiles,
+    Overrides,
+    fill_weights,
+    load_task_and_model,
+    open_checkpoint,
+)
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
 

@@ -14,17 +14,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lsg_fairseq.conversion import convert_to_hf
 from lsg_fairseq.checkpoints.convert import check_is_new
 from lsg_fairseq.checkpoints.convert_source import Source
 from lsg_fairseq.checkpoints.fairseq_source import read_fairseq_source
+from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
 from lsg_fairseq.checkpoints.hf_config import ModelSpec
 from lsg_fairseq.checkpoints.hf_export_config import hf_config_from_args
-from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
-from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.checkpoints.position_tables import tile_positions
 from lsg_fairseq.checkpoints.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS
+from lsg_fairseq.conversion import convert_to_hf
+from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import embedding_rows
 
 WEIGHTS_FILE = "model.safetensors"

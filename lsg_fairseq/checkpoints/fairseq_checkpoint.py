@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.hf_config import ModelSpec
-from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.checkpoints.position_tables import make_global_table, resize_both
 from lsg_fairseq.checkpoints.state_dicts import (
     BOS_ROW,
@@ -20,6 +19,7 @@ from lsg_fairseq.checkpoints.state_dicts import (
     TOKEN_TABLE,
     check_copies,
 )
+from lsg_fairseq.modules.lsg_config import LSGError
 
 
 def upgrade_fairseq_bart(state: Mapping[str, Tensor], spec: ModelSpec, mask_row: int | None) -> dict[str, Tensor]:

@@ -11,12 +11,12 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 
 from lsg_fairseq.checkpoints.convert_source import MASK, ORIGINAL_FILE, Source
+from lsg_fairseq.checkpoints.folder_files import read_generation_settings
 from lsg_fairseq.checkpoints.hf_config import spec_from_fairseq_args
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
-from lsg_fairseq.checkpoints.folder_files import read_generation_settings
-from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.data.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.checkpoints.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
+from lsg_fairseq.data.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
+from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, has_tokenizer, load_tokenizer, remove_mask
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt")

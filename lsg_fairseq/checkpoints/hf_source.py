@@ -13,8 +13,8 @@ from lsg_fairseq.checkpoints.convert_source import MASK, Source
 from lsg_fairseq.checkpoints.hf_checkpoint import read_hf_folder
 from lsg_fairseq.checkpoints.hf_config import ModelSpec, fairseq_args_from_hf, spec_from_hf_config
 from lsg_fairseq.checkpoints.hf_generation import generation_settings
-from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.data.sequence_format import PEGASUS_FORMAT
+from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, embedding_rows, load_tokenizer, remove_mask
 
 

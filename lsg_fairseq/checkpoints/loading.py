@@ -19,9 +19,9 @@ from lsg_fairseq.checkpoints.hf_config import spec_from_fairseq_args
 from lsg_fairseq.checkpoints.position_tables import resize_both
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.data.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
+from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
 from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, load_tokenizer
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.hf_config import ModelSpec
-from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
 from lsg_fairseq.checkpoints.state_dicts import BOS_ROW, GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
+from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
 
 # The stride between the positions of neighbouring global tokens in the published LSG checkpoints.
 GLOBAL_STRIDE = 64
