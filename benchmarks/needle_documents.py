@@ -81,6 +81,16 @@ def short_documents(rng: random.Random, plan: Plan) -> Iterator[dict[str, object
         yield make_document(rng, words, decoys=rng.uniform(0, 8 * DECOYS))
 
 
+def long_markers(rng: random.Random, plan: Plan) -> Iterator[int]:
+    """Markers anywhere, but each fourth one by a seam of the tiled positions, where 255 is followed by 0 again.
+
+    The short model never met that, and by chance only one needle in 64 would lie across a seam.
+    """
+    for i in range(plan.long_documents):
+        seam = SHORT * rng.randrange(1, LONG // SHORT) - 1  # <s> is token 0
+        yield rng.randrange(LONG - 2 - NEEDLE) if i % 4 else seam - rng.randint(1, NEEDLE)
+
+
 def test_markers(rng: random.Random, plan: Plan) -> Iterator[int]:
     """Markers spread evenly over the bins of positions; no needle lies across the edge of a bin, so of a cut either."""
     for i in range(BINS * plan.tests_per_bin):
@@ -92,7 +102,7 @@ def write_corpora(folder: Path, plan: Plan) -> None:
     rng = random.Random(1)
     _write(folder / "short.jsonl", short_documents(rng, plan))
     rng = random.Random(2)
-    _write(folder / "long.jsonl", (make_document(rng, LONG - 2) for _ in range(plan.long_documents)))
+    _write(folder / "long.jsonl", (make_document(rng, LONG - 2, m) for m in long_markers(rng, plan)))
     rng = random.Random(3)
     _write(folder / "test.jsonl", (make_document(rng, LONG - 2, marker) for marker in test_markers(rng, plan)))
 
