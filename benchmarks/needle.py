@@ -1,10 +1,10 @@
 """Needle in a haystack, through the stock commands: does a small LSG-BART read all of its 4,096 source positions?
 
 A marker word stands anywhere in 4,096 tokens, and the symbols after it are the summary (needle_documents.py). The way
-to a model is LSG's own. One with 256 source positions and full attention is trained on short documents, in one pass
-from the shortest to the longest. `fairseq-train --restore-file` then makes it longer, its 256 position rows tiled to
-4,096, with LSG attention of each sparsity type, and trains it a little on 4,096-token documents. Held-out documents are
-answered three times: just made longer; after training; and by that same model with sources cut to 1,024 tokens.
+to a model is LSG's own: train short, then make it longer. A model with 256 source positions is trained on short
+documents, in one pass from the shortest to the longest. `fairseq-train --restore-file` then tiles its 256 position rows
+to 4,096, and trains it with each sparsity type, a little, on 4,096-token documents. Held-out documents are answered
+three times: just made longer; after training; and by that same model with sources cut to 1,024 tokens.
 
     python benchmarks/needle.py             all of it, in needle-run/; a finished stage is not repeated
     python benchmarks/needle.py --quick     the same commands on next to nothing: a minute, and wrong answers
@@ -105,19 +105,19 @@ def prepare(stages: Stages, plan: Plan) -> None:
 
 
 def train_short(stages: Stages, plan: Plan) -> None:
-    """256 positions, full attention; --curriculum keeps fairseq's order by length for the one pass."""
-    size = ["--max-source-positions", SHORT, "--lsg-attention", "full"]
+    """256 positions, no sparse tokens; --curriculum keeps fairseq's order by length for the one pass."""
+    size = ["--max-source-positions", SHORT, "--lsg-sparsity-type", "none"]
     batches = ["--batch-size", 64, "--max-tokens", 8192, "--curriculum", 1, "--max-epoch", 1]
     rate = ["--lr", 1e-3, "--warmup-updates", 200, "--total-num-update", plan.short_updates]
     train(stages, "short", "preprocess-short", "short", *size, *batches, *rate)
 
 
 def train_long(stages: Stages, plan: Plan, sparsity_type: str) -> None:
-    """The short model with 4,096 positions and LSG attention."""
+    """The short model with 4,096 positions and sparse tokens of one type."""
     start = ["--restore-file", "model-short/checkpoint_last.pt"]
     start += [f"--reset-{part}" for part in ("optimizer", "lr-scheduler", "dataloader", "meters")]
-    size = ["--max-source-positions", LONG, "--lsg-attention", "lsg", "--lsg-sparsity-type", sparsity_type]
-    rate = ["--lr", 3e-4, "--warmup-updates", 20, "--total-num-update", plan.long_updates]
+    size = ["--max-source-positions", LONG, "--lsg-sparsity-type", sparsity_type]
+    rate = ["--lr", 5e-4, "--warmup-updates", 20, "--total-num-update", plan.long_updates]
     limits = ["--batch-size", 4, "--max-update", plan.long_updates]
     train(stages, sparsity_type, "train-short", "long", *start, *size, *limits, *rate)
 
@@ -129,7 +129,7 @@ def train(stages: Stages, name: str, needs: str, data: str, *flags: object) -> N
 
 def evaluate(stages: Stages, sparsity_type: str) -> Iterator[dict[str, object]]:
     """A row of the table for each way of answering the test documents."""
-    longer = {"max_source_positions": LONG, "lsg_attention": "lsg", "lsg_sparsity_type": sparsity_type}
+    longer = {"max_source_positions": LONG, "lsg_sparsity_type": sparsity_type}
     trained = f"model-{sparsity_type}/checkpoint_last.pt"
     ways = {
         "made longer": ["--path", "model-short/checkpoint_last.pt", "--model-overrides", json.dumps(longer)],

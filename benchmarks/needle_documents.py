@@ -41,11 +41,11 @@ class Plan:
     """How much of everything. Short documents come in two kinds: of any length, and of full length."""
 
     any_length: int = 50_000
-    full_length: int = 60_000
-    short_updates: int = 2_800
+    full_length: int = 50_000
+    short_updates: int = 2_450
     long_documents: int = 1_200
     long_updates: int = 300
-    tests_per_bin: int = 25
+    tests_per_bin: int = 40
 
 
 QUICK = Plan(400, 100, 12, 16, 2, 1)
@@ -92,9 +92,10 @@ def long_markers(rng: random.Random, plan: Plan) -> Iterator[int]:
 
 
 def test_markers(rng: random.Random, plan: Plan) -> Iterator[int]:
-    """Markers spread evenly over the bins of positions; no needle lies across the edge of a bin, so of a cut either."""
-    for i in range(BINS * plan.tests_per_bin):
-        yield i % BINS * BIN + rng.randrange(BIN - NEEDLE - 2)
+    """Markers spread evenly over all positions: one, drawn at random, in each stretch of the same length."""
+    number = BINS * plan.tests_per_bin
+    for i in range(number):
+        yield min(int((i + rng.random()) * LONG / number), LONG - 3 - NEEDLE)
 
 
 def write_corpora(folder: Path, plan: Plan) -> None:
