@@ -109,7 +109,7 @@ def train_short(stages: Stages, plan: Plan) -> None:
     size = ["--max-source-positions", SHORT, "--lsg-sparsity-type", "none"]
     batches = ["--batch-size", 64, "--max-tokens", 8192, "--curriculum", 1, "--max-epoch", 1]
     rate = ["--lr", 1e-3, "--warmup-updates", 200, "--total-num-update", plan.short_updates]
-    train(stages, "short", "preprocess-short", "short", *size, *batches, *rate)
+    train(stages, "short", "preprocess-long", "short", *size, *batches, *rate)
 
 
 def train_long(stages: Stages, plan: Plan, sparsity_type: str) -> None:
@@ -117,7 +117,7 @@ def train_long(stages: Stages, plan: Plan, sparsity_type: str) -> None:
     start = ["--restore-file", "model-short/checkpoint_last.pt"]
     start += [f"--reset-{part}" for part in ("optimizer", "lr-scheduler", "dataloader", "meters")]
     size = ["--max-source-positions", LONG, "--lsg-sparsity-type", sparsity_type]
-    rate = ["--lr", 5e-4, "--warmup-updates", 20, "--total-num-update", plan.long_updates]
+    rate = ["--lr", 4e-4, "--warmup-updates", 20, "--total-num-update", plan.long_updates]
     limits = ["--batch-size", 4, "--max-update", plan.long_updates]
     train(stages, sparsity_type, "train-short", "long", *start, *size, *limits, *rate)
 

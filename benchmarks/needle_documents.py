@@ -43,8 +43,8 @@ class Plan:
     any_length: int = 50_000
     full_length: int = 50_000
     short_updates: int = 2_450
-    long_documents: int = 1_200
-    long_updates: int = 300
+    long_documents: int = 4_000
+    long_updates: int = 1_000
     tests_per_bin: int = 40
 
 
@@ -66,6 +66,11 @@ def make_document(
     return {"document": " ".join(text[:words]), "summary": " ".join(answer), "marker": marker}
 
 
+def training_document(rng: random.Random, words: int, marker: int | None = None) -> dict[str, object]:
+    """As make_document, with up to 8 times as many decoys: that teaches where exactly to look."""
+    return make_document(rng, words, marker, decoys=rng.uniform(0, 8 * DECOYS))
+
+
 def short_lengths(rng: random.Random, plan: Plan) -> Iterator[int]:
     """Words a document. Without thousands of tiny ones, training never finds out what the marker is for."""
     longest = SHORT - 2
@@ -73,12 +78,6 @@ def short_lengths(rng: random.Random, plan: Plan) -> Iterator[int]:
         yield round(math.exp(rng.uniform(math.log(NEEDLE + 2), math.log(longest))))
     for _ in range(plan.full_length):
         yield longest
-
-
-def short_documents(rng: random.Random, plan: Plan) -> Iterator[dict[str, object]]:
-    """Up to 8 times as many decoys as a long document has for its length: that teaches where exactly to look."""
-    for words in short_lengths(rng, plan):
-        yield make_document(rng, words, decoys=rng.uniform(0, 8 * DECOYS))
 
 
 def long_markers(rng: random.Random, plan: Plan) -> Iterator[int]:
@@ -101,9 +100,9 @@ def test_markers(rng: random.Random, plan: Plan) -> Iterator[int]:
 def write_corpora(folder: Path, plan: Plan) -> None:
     """Write short, long and test.jsonl, each from its own seed."""
     rng = random.Random(1)
-    _write(folder / "short.jsonl", short_documents(rng, plan))
+    _write(folder / "short.jsonl", (training_document(rng, words) for words in short_lengths(rng, plan)))
     rng = random.Random(2)
-    _write(folder / "long.jsonl", (make_document(rng, LONG - 2, m) for m in long_markers(rng, plan)))
+    _write(folder / "long.jsonl", (training_document(rng, LONG - 2, m) for m in long_markers(rng, plan)))
     rng = random.Random(3)
     _write(folder / "test.jsonl", (make_document(rng, LONG - 2, marker) for marker in test_markers(rng, plan)))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.document_files import Split
 from lsg_fairseq.data.preprocessing import LENGTH_LIMITS, Job, SplitReport, preprocess
-from lsg_fairseq.modules.lsg_config import LSGError
 
 PROGRAM = "lsg-preprocess"
 FILES_HELP = "JSON Lines, or two parallel text files (documents, summaries)"
@@ -20,22 +19,15 @@ FILES_HELP = "JSON Lines, or two parallel text files (documents, summaries)"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
     job = job_from_arguments(build_parser(), argv)
-    # A kill must clean up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        reports = preprocess(job)
-    except (LSGError, OSError) as error:
-        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted, nothing was written", file=sys.stderr)
-        return 128 + signal.SIGINT
-    for report in reports:
+    return run_command(PROGRAM, lambda: _preprocess(job))
+
+
+def _preprocess(job: Job) -> None:
+    for report in preprocess(job):
         if warning := report.warning():
             print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
         print(describe(report))
     print(f"wrote {job.out}")
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:

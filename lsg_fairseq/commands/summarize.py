@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,10 +14,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.resumable_output import open_resumable
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
-from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.pretrained.batched_generation import BatchedGenerator
 from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
 from lsg_fairseq.pretrained.hub_sources import SourceOptions
@@ -35,22 +34,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
     args = read_arguments(build_parser(), argv)
-    # A kill must clean up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     warnings.showwarning = lambda message, *_: print(f"{PROGRAM}: warning: {message}", file=sys.stderr)
-    try:
-        summarize(args)
-    except BrokenPipeError:
-        # Whoever read standard output has gone; Python must not try to flush it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except (LSGError, OSError) as error:
-        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted; the same command continues a file named by --output", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+    return run_command(PROGRAM, lambda: summarize(args), "and the same command continues a file named by --output")
 
 
 def summarize(args: argparse.Namespace) -> None:
