@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint needle figures lock clean
+.PHONY: demo test test-all lint gpu-check needle figures lock clean
 
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
@@ -18,6 +18,9 @@ test-all: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+gpu-check: $(READY)
+	$(BIN)/python benchmarks/gpu_check.py
 
 needle: $(READY)
 	$(BIN)/python benchmarks/needle.py

@@ -2,37 +2,30 @@
 
 PEERS_PYTHON is the python of an environment made with requirements-peers.txt. Every model is a process of its own; all
 models of a row are started, warmed up once, and then run in turn, round after round, so that a change in the machine's
-speed hits all of them. Writes benchmarks/results/speed.json, .md and .png.
+speed hits all of them. Takes about an hour and a half; writes benchmarks/results/speed.json after every row, and goes
+on there if it was interrupted, then speed.md and speed.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from contestants import AUTOCAST, PEERS, TYPES
+from speed_report import draw, to_markdown
+
 HERE = Path(__file__).resolve().parent
-PEERS = ("public_lsg", "bart_full", "led", "bigbird", "layer_public_lsg")
-LABELS = {
-    "lsg_fairseq": "lsg_fairseq",
-    "floor": "floor (no attention)",
-    "public_lsg": "public LSG-BART",
-    "bart_full": "BART, fused full attention",
-    "led": "LED",
-    "bigbird": "BigBird-Pegasus",
-    "layer_sgemm": "sgemm of 641 keys",
-    "layer_lsg_fairseq": "lsg_fairseq",
-    "layer_public_lsg": "public LSG-BART",
-    "layer_full": "fused full attention",
-}
-LAYER = ("layer_sgemm", "layer_lsg_fairseq", "layer_public_lsg", "layer_full")
 ENCODERS = ("lsg_fairseq", "floor", "public_lsg", "bart_full", "led", "bigbird")
-TYPES = ("none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride")
+HALVES = ("lsg_fairseq", "public_lsg", "bart_full")
+FORWARD = "encoder forward"
+TRAIN = "encoder forward + backward"
 
 
 @dataclass(frozen=True)
@@ -43,17 +36,22 @@ class Row:
     names: tuple[str, ...]
     tokens: int
     mode: str = "forward"
-    dtype: str = "float32"
+    dtype: str = "fp32"
 
 
-def rows(lengths: list[int]) -> list[Row]:
-    table = [Row("attention layer", LAYER, n) for n in lengths if n >= 4096]
-    table += [Row("encoder forward", ENCODERS, n) for n in lengths]
-    halves = ("lsg_fairseq", "public_lsg", "bart_full")
-    table += [Row("encoder forward bf16", halves, n, dtype="bfloat16") for n in lengths if n in (4096, 16384)]
-    table += [Row("encoder forward + backward", ENCODERS, n, "train") for n in lengths if n <= 4096]
-    table += [Row("encoder forward by sparsity type", tuple(f"lsg_fairseq:{t}" for t in TYPES), 4096)]
-    return table
+def rows() -> list[Row]:
+    """Everything that is measured, the short rows first."""
+    layers = ("layer", "layer_products", "layer_public_lsg", "layer_full")
+    dropouts = ("dropout", "dropout_public_lsg", "dropout_bart_full")
+    table = [Row("attention layer", layers, n) for n in (4096, 16384)]
+    table += [Row("encoder forward by sparsity type", tuple(f"type_{name}" for name in TYPES), 4096)]
+    table += [Row("beam-4 generation of 128 tokens", ("generation", "generation_public_lsg"), 4096)]
+    table += [Row(FORWARD, ENCODERS, n) for n in (1024, 2048, 4096)]
+    table += [Row(TRAIN, ENCODERS, n, "train") for n in (1024, 4096)]
+    table += [Row(f"{TRAIN}, attention dropout 0.1", dropouts, 4096, "train")]
+    table += [Row(f"{FORWARD}, {dtype}", HALVES, 4096, dtype=dtype) for dtype in ("bf16", AUTOCAST)]
+    table += [Row(FORWARD, ENCODERS, n) for n in (8192, 16384)]
+    return [*table, Row(f"{FORWARD}, bf16", HALVES, 16384, dtype="bf16")]
 
 
 class Contestant:
@@ -61,31 +59,24 @@ class Contestant:
 
     def __init__(self, python: str, name: str, row: Row) -> None:
         command = [python, HERE / "contestants.py", name, str(row.tokens), row.mode, row.dtype]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, **pipes, text=True)
         self.built_mib = self._answer()["built_mib"]
         self.runs: list[dict[str, float]] = []
-        self.run(counted=False)
 
-    def run(self, counted: bool = True) -> None:
+    def run(self) -> dict[str, float]:
+        """Seconds and peak memory of one run."""
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
-        answer = self._answer()
-        if counted:
-            self.runs.append(answer)
+        return self._answer()
 
     def result(self) -> dict[str, float]:
+        """Medians and extremes over the runs kept; memory over what the built model needs."""
         self.process.stdin.close()
         self.process.wait()
         seconds = [run["seconds"] for run in self.runs]
-        extra = self.runs[-1]["peak_mib"] - self.built_mib
-        return {
-            "median_s": statistics.median(seconds),
-            "min_s": min(seconds),
-            "max_s": max(seconds),
-            "extra_mib": extra,
-        }
+        figures = {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+        return {**figures, "built_mib": self.built_mib, "extra_mib": self.runs[-1]["peak_mib"] - self.built_mib}
 
     def _answer(self) -> dict[str, float]:
         line = self.process.stdout.readline()
@@ -94,65 +85,18 @@ class Contestant:
         return json.loads(line)
 
 
-def measure(row: Row, pythons: dict[str, str], rounds: int) -> dict[str, dict[str, float]]:
+def measure(row: Row, peers_python: str, rounds: int) -> dict[str, dict[str, float]]:
     """Start, warm up and run all models of a row in turn."""
-    contestants = {name: Contestant(pythons.get(name, sys.executable), name, row) for name in row.names}
-    for _ in range(rounds):
+    contestants = {n: Contestant(peers_python if n in PEERS else sys.executable, n, row) for n in row.names}
+    for kept in [False] + [True] * rounds:
         for contestant in contestants.values():
-            contestant.run()
+            run = contestant.run()
+            contestant.runs += [run] if kept else []
     return {name: contestant.result() for name, contestant in contestants.items()}
 
 
-def to_markdown(results: dict) -> str:
-    """A table a comparison; every figure is the median, and its ratio to ours."""
-    lines = [
-        f"Measured on {results['machine']}; medians of {results['rounds']} rounds; extra memory: peak over the model."
-    ]
-    for row in results["rows"]:
-        ours = row["models"].get("lsg_fairseq") or row["models"].get("layer_lsg_fairseq")
-        ours = ours or row["models"]["lsg_fairseq:none"]
-        lines += [
-            "",
-            f"**{row['title']}, {row['tokens']:,} tokens**",
-            "",
-            "| | ms | times ours | extra MiB |",
-            "|---|--:|--:|--:|",
-        ]
-        for name, value in row["models"].items():
-            ratio = value["median_s"] / ours["median_s"]
-            label = LABELS.get(name, name.removeprefix("lsg_fairseq:"))
-            lines.append(f"| {label} | {value['median_s'] * 1e3:,.0f} | {ratio:.2f} | {value['extra_mib']:,.0f} |")
-    return "\n".join(lines) + "\n"
-
-
-def draw(results: dict, path: Path) -> None:
-    """Encoder seconds and memory over the number of tokens."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2))
-    for axis, key, unit in zip(axes, ("median_s", "extra_mib"), ("seconds", "MiB over the model"), strict=True):
-        for name in ENCODERS:
-            points = [(r["tokens"], r["models"][name][key]) for r in results["rows"] if r["title"] == "encoder forward"]
-            style = (
-                {"linewidth": 3, "color": "C3"}
-                if name == "lsg_fairseq"
-                else {"linestyle": "--" if name == "floor" else "-"}
-            )
-            axis.plot(*zip(*points, strict=True), marker="o", markersize=4, label=LABELS[name], **style)
-        axis.set(xscale="log", yscale="log", xlabel="source tokens", ylabel=unit)
-        axis.set_xticks([p[0] for p in points], [f"{p[0]:,}" for p in points])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
-    figure.suptitle("Encoder forward, BART-base's sizes, fp32, batch 1, 2 CPU cores")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
 def machine() -> str:
+    """What the figures depend on."""
     import torch
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -161,28 +105,28 @@ def machine() -> str:
 
 
 def main() -> None:
+    """Measure what the results file does not have yet; then the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", required=True, help="python of the peers' environment")
+    parser.add_argument("--peers", required=True, metavar="PYTHON", help="python of the peers' environment")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
-    parser.add_argument("--only", help="measure only rows whose title contains this")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    options = parser.parse_args()
-    pythons = dict.fromkeys(PEERS, options.peers)
-    results = {"machine": machine(), "rounds": options.rounds, "rows": []}
-    for row in rows(options.lengths):
-        if options.only and options.only not in row.title:
+    parser.add_argument("--only", default="", help="measure only rows whose title contains this")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "speed.json", help="default: %(default)s")
+    args = parser.parse_args()
+    conditions = {"machine": machine(), "rounds": args.rounds}
+    results = json.loads(args.out.read_text()) if args.out.exists() else {**conditions, "rows": []}
+    if {name: results[name] for name in conditions} != conditions:
+        sys.exit(f"{args.out} was measured under other conditions; remove it, or name another --out")
+    for row in (row for row in rows() if args.only in row.title):
+        about = asdict(row) | {"names": list(row.names)}
+        if any(all(done[key] == value for key, value in about.items()) for done in results["rows"]):
             continue
         print(f"{row.title}, {row.tokens:,} tokens ...", file=sys.stderr, flush=True)
-        models = measure(row, pythons, options.rounds)
-        results["rows"].append(
-            {"title": row.title, "tokens": row.tokens, "mode": row.mode, "dtype": row.dtype, "models": models}
-        )
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "speed.json").write_text(json.dumps(results, indent=1) + "\n")
-    (options.out / "speed.md").write_text(to_markdown(results))
-    if not options.only:
-        draw(results, options.out / "speed.png")
+        results["rows"].append({**about, "models": measure(row, args.peers, args.rounds)})
+        aside = args.out.with_suffix(".partial")
+        aside.write_text(json.dumps(results, indent=1) + "\n")
+        os.replace(aside, args.out)
+    args.out.with_suffix(".md").write_text(to_markdown(results))
+    draw(results, args.out.with_suffix(".png"))
     print(to_markdown(results))
 
 

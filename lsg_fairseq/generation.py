@@ -18,6 +18,9 @@ class ForcingEnsemble(EnsembleModel):
 
     fairseq's own ways to force tokens, prefix_tokens and the end at max_len, keep their log-probabilities in a
     hypothesis' score, which changes the ranking.
+
+    Attention weights are not passed on: the generator would keep one for each source position, output position and
+    beam, and reorder them all at every step.
     """
 
     def __init__(self, models: list[nn.Module], first: int | None, last: int | None) -> None:
@@ -28,14 +31,14 @@ class ForcingEnsemble(EnsembleModel):
 
     def forward_decoder(
         self, tokens: Tensor, encoder_outs: Any, incremental_states: Any, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, None]:
         """Log-probabilities (B*beam,V) of the next token; a forced one is certain."""
-        log_probs, attention = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
+        log_probs, _ = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
         token = self._forced_at(tokens.size(1) - 1)
         if token is not None:
             log_probs = log_probs.new_full(log_probs.shape, -math.inf)
             log_probs[:, token] = 0.0
-        return log_probs, attention
+        return log_probs, None
 
     def _forced_at(self, step: int) -> int | None:
         if step == self.last_step and self.last is not None:

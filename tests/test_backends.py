@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import REPOSITORY, run
 from models import build_model, random_tokens
+from torch.nn.attention.flex_attention import create_block_mask
 
 from lsg_fairseq.modules import block_attention, flex_block_attention, fused_cpu_attention
 from lsg_fairseq.modules.block_attention import Tokens, choose_backend
@@ -14,6 +20,7 @@ from lsg_fairseq.modules.fused_cpu_attention import block_layout
 from lsg_fairseq.modules.lsg_attention import lsg_attention
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 
+CHECK = REPOSITORY / "benchmarks" / "gpu_check.py"
 CONFIG = LSGConfig(block_size=8, sparse_block_size=8, sparsity_factor=2, sparsity_type="stride")
 
 
@@ -123,6 +130,51 @@ def test_flex_structure_is_made_once() -> None:
     assert made[0] is made[1]
 
 
+@pytest.mark.parametrize(("num_tokens", "block", "factor"), [(384, 128, 2), (480, 32, 4), (1280, 256, 2), (200, 8, 8)])
+def test_flex_structure_is_the_whole_mask_in_tiles(num_tokens: int, block: int, factor: int) -> None:
+    config = LSGConfig(block_size=block, sparse_block_size=block, sparsity_factor=factor, num_global_tokens=3)
+    num_sparse = num_tokens // factor
+    made = flex_block_attention.structure(num_tokens, num_sparse, config, "cpu")
+    num_keys = 3 + num_tokens + num_sparse
+    visible = flex_block_attention.visible(num_tokens, config)
+    expected = create_block_mask(visible, None, None, num_tokens, num_keys, device="cpu")
+    assert made.shape == expected.shape
+    assert torch.equal(made.to_dense(), expected.to_dense())
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(made, name), getattr(expected, name)), name
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles FlexAttention for a CPU with g++")
+def test_flex_attention_compiles_once_for_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA, where a compilation for each length of document would pass dynamo's limit; forward alone."""
+    torch._dynamo.reset()
+    kernel = torch.compile(flex_block_attention.flex_attention, fullgraph=True)
+    monkeypatch.setattr(flex_block_attention, "_kernel", lambda device: kernel)
+    counts = []
+    for num_tokens in (256, 384, 512, 640):  # two tiles and more: torch compiles for one on its own
+        generator = torch.Generator().manual_seed(0)
+        inputs = [torch.randn(2, 2, 1 + num_tokens, 16, generator=generator) for _ in range(3)]
+        outputs = []
+        for backend in ("flex", "reference"):
+            monkeypatch.setenv("LSG_ATTENTION_BACKEND", backend)
+            outputs.append(lsg_attention(*inputs, CONFIG))
+        torch.testing.assert_close(*outputs, atol=2e-5, rtol=1e-4)
+        counts.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert counts[-1] == counts[1]
+
+
+def test_gpu_check_runs_without_a_gpu(tmp_path: Path) -> None:
+    """What a machine with a GPU will be asked to run does run, and its checks can fail."""
+    printed = run(sys.executable, CHECK, "--device", "cpu", "--quick", "--out", tmp_path / "check.json")
+    assert " 0 failed" in printed
+    result = json.loads((tmp_path / "check.json").read_text())
+    assert len(result["checks"]) > 100
+    assert all(check["error"] <= check["allowed"] for check in result["checks"])
+    assert len(result["speed"]) == 12
+    if not torch.cuda.is_available():
+        assert "sees no GPU" in run(sys.executable, CHECK, check=False)
+
+
 def test_flex_failure_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise RuntimeError("no kernel image")
@@ -130,8 +182,10 @@ def test_flex_failure_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatc
     expected = attend(make_tokens())
     monkeypatch.setitem(block_attention.FUSED_BACKENDS, "flex", fail)
     monkeypatch.setattr(block_attention, "_fitting_backend", lambda tokens: "flex")
+    monkeypatch.setattr(block_attention, "FAILED_BACKENDS", set())
     with pytest.warns(UserWarning, match=r"FlexAttention failed \(no kernel image\)"):
         torch.testing.assert_close(attend(make_tokens()), expected)
+    assert {"flex"} == block_attention.FAILED_BACKENDS
     monkeypatch.setenv("LSG_ATTENTION_BACKEND", "flex")
     with pytest.raises(RuntimeError, match="no kernel image"):
         attend(make_tokens())

@@ -53,9 +53,10 @@ def block_attention(tokens: Tokens, sparse: SparseTokens | None, config: LSGConf
         return reference_block_attention(tokens, sparse, config, dropout_p)
     try:
         return FUSED_BACKENDS[backend](*_sequences(tokens, sparse, config), config)
-    except FLEX_FAILURES as error:
-        if backend != "flex" or _forced_backend() == "flex":
+    except Exception as error:  # torch's compiler raises many kinds where a device, a size or an installation is amiss
+        if backend != "flex" or _forced_backend() == "flex" or isinstance(error, torch.OutOfMemoryError):
             raise
+        FAILED_BACKENDS.add(backend)
         warnings.warn(f"FlexAttention failed ({error}); the slower reference attention takes over", stacklevel=2)
         return reference_block_attention(tokens, sparse, config, dropout_p)
 
@@ -92,7 +93,8 @@ def _fitting_backend(tokens: Tokens) -> str:
     if query.device.type == "cuda":
         # FlexAttention's kernels want 16 and more, a power of two.
         width = query.size(-1)
-        return "flex" if width >= 16 and width & (width - 1) == 0 and query.dtype != torch.float64 else "reference"
+        fits = width >= 16 and width & (width - 1) == 0 and query.dtype != torch.float64
+        return "flex" if fits and "flex" not in FAILED_BACKENDS else "reference"
     fits = query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64, torch.bfloat16)
     return "fused_cpu" if fits and fused_cpu_attention.is_available() else "reference"
 
@@ -123,8 +125,8 @@ FUSED_BACKENDS = {
     "fused_cpu": fused_cpu_attention.fused_cpu_block_attention,
     "flex": flex_block_attention.flex_block_attention,
 }
-# What torch's compiler and kernels raise where a device, a size or an installation does not suit them.
-FLEX_FAILURES = (RuntimeError, NotImplementedError, ImportError)
+# Not tried again in this process: a failed compilation takes its seconds each time.
+FAILED_BACKENDS: set[str] = set()
 
 
 def reference_block_attention(

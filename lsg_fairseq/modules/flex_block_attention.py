@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from lsg_fairseq.modules.lsg_config import LSGConfig
 
 # Finite, so that a query that sees nothing keeps a defined softmax, and far below any score in half precision.
 MASKED_SCORE = -3e4
+# Rows and columns of the mask's tiles that a kernel skips or computes: FlexAttention's own default.
+TILE = 128
 
 
 def flex_block_attention(
@@ -42,7 +44,34 @@ def structure(num_tokens: int, num_sparse: int, config: LSGConfig, device: str) 
     """Which keys [globals, tokens, sparse tokens] each regular query sees, padding aside."""
     mask_mod = visible(num_tokens, config)
     num_keys = config.num_global_tokens + num_tokens + num_sparse
-    return create_block_mask(mask_mod, None, None, num_tokens, num_keys, device=device)
+    some, every = tiles(mask_mod, num_tokens, num_keys, torch.device(device))
+    blocks = (part for tile in (some & ~every, every) for part in _as_block_lists(tile))
+    return BlockMask.from_kv_blocks(*blocks, BLOCK_SIZE=TILE, mask_mod=mask_mod, seq_lengths=(num_tokens, num_keys))
+
+
+def tiles(
+    mask_mod: Callable[..., Tensor], num_tokens: int, num_keys: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Of each tile of the mask, whether it is seen in part and whether it is seen as a whole: (rows,columns) bool.
+
+    One row of tiles at a time: torch's create_block_mask holds the whole mask at once, in gigabytes for long sources.
+    """
+    rows = []
+    zero, keys = torch.zeros((), dtype=torch.long, device=device), torch.arange(num_keys, device=device)
+    for start in range(0, num_tokens, TILE):
+        queries = torch.arange(start, min(start + TILE, num_tokens), device=device)[:, None]
+        seen = mask_mod(zero, zero, queries, keys)
+        seen = torch.nn.functional.pad(seen, (0, -num_keys % TILE, 0, TILE - len(queries))).unflatten(1, (-1, TILE))
+        rows.append((seen.any(2).any(0), seen.all(2).all(0)))
+    some, every = zip(*rows, strict=True)
+    return torch.stack(some), torch.stack(every)
+
+
+def _as_block_lists(tile: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows,columns) bool -> how many columns each row has (1,1,rows), and which, these first (1,1,rows,columns)."""
+    count = tile.sum(1, dtype=torch.int32)
+    columns = tile.int().argsort(dim=1, descending=True, stable=True).int()
+    return count[None, None], columns[None, None]
 
 
 def visible(num_tokens: int, config: LSGConfig) -> Callable[..., Tensor]:
@@ -82,5 +111,9 @@ def _masking(masks: list[Tensor | None], lengths: list[int], query: Tensor) -> C
 
 @functools.lru_cache(maxsize=2)
 def _kernel(device: str) -> Any:
-    """Compiled where it is fused; eager FlexAttention materialises all scores, which only tests on a CPU can afford."""
-    return torch.compile(flex_attention, dynamic=False) if device == "cuda" else flex_attention
+    """Compiled where it is fused; eager FlexAttention materialises all scores, which only tests on a CPU can afford.
+
+    Sizes are compiled as symbols from the second one on: documents differ in length, and a compilation for each would
+    soon pass dynamo's limit. `fullgraph` makes what is beyond that limit an error rather than eager.
+    """
+    return torch.compile(flex_attention, fullgraph=True) if device == "cuda" else flex_attention
