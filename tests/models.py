@@ -25,12 +25,12 @@ def build_dictionary(num_symbols: int = 60) -> Dictionary:
     return dictionary
 
 
-def build_model(arch: str = "lsg_bart_small", **flags: object) -> torch.nn.Module:
+def build_model(arch: str = "lsg_bart_small", num_symbols: int = 60, **flags: object) -> torch.nn.Module:
     """A model in evaluation mode; keyword arguments are flags as in a Namespace, `lsg_*` included."""
     lsg = {"lsg_block_size": 8, "lsg_sparse_block_size": 8, "lsg_sparsity_factor": 2}
     args = Namespace(arch=arch, **{**TINY_SIZES, "max_source_positions": 256, **lsg, **flags})
     ARCH_CONFIG_REGISTRY[arch](args)
-    dictionary = build_dictionary()
+    dictionary = build_dictionary(num_symbols)
     task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
     torch.manual_seed(0)
     model = ARCH_MODEL_REGISTRY[arch].build_model(args, task)
