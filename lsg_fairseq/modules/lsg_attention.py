@@ -53,7 +53,9 @@ def lsg_attention(
     regular = tokens.rows(num_globals)
     sparse = select_sparse_tokens(*regular, config, generator) if config.has_sparse_tokens else None
     global_rows = full_attention(query[:, :, :num_globals], tokens, dropout_p)
-    return torch.cat([global_rows, block_attention(tokens, sparse, config, dropout_p)], dim=2)
+    block_rows = block_attention(tokens, sparse, config, dropout_p)
+    # Laid out as (G+T,B,H,D), so that the module's next step, (G+T,B,C), needs no second copy.
+    return torch.cat([rows.permute(2, 0, 1, 3) for rows in (global_rows, block_rows)]).permute(1, 2, 0, 3)
 
 
 class EncoderSelfAttention(nn.Module):

@@ -1,0 +1,58 @@
+"""The benchmarks' own code: what turns measurements into claims, and the shortest run of each kind of stage."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, run
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+ENCODERS = ("lsg_fairseq", "floor", "public_lsg", "bart_full", "led", "bigbird")
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def measured(seconds: float, extra_mib: float = 100.0) -> dict[str, float]:
+    return {"median_s": seconds, "min_s": seconds, "max_s": seconds, "built_mib": 500.0, "extra_mib": extra_mib}
+
+
+def results_with(ours_16k: float) -> dict[str, Any]:
+    rows = []
+    for tokens, ours in ((4096, 1.0), (16384, ours_16k)):
+        models = {name: measured(ours if name == "lsg_fairseq" else 2.0) for name in ENCODERS}
+        rows.append({"title": "encoder forward", "names": list(ENCODERS), "tokens": tokens, "models": models})
+    return {"machine": "a machine", "rounds": 5, "rows": rows}
+
+
+@pytest.mark.parametrize(
+    ("ours_16k", "reached"), [(4.0, "| 1.00 | ≤ 1.15 | yes |"), (6.0, "| 1.50 | ≤ 1.15 | **no** |")]
+)
+def test_a_missed_goal_is_said(ours_16k: float, reached: str) -> None:
+    text = load("speed_report").to_markdown(results_with(ours_16k))
+    line = next(line for line in text.splitlines() if "time for each token" in line)
+    assert line.endswith(reached)
+    assert "| **lsg_fairseq** | 1,000 | 1.00 |" in text
+    assert "| LED | 2,000 | 2.00 |" in text
+
+
+def test_the_plot_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib comes with the benchmarks extra")
+    load("speed_report").draw(results_with(4.0), tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_needle_runs_from_end_to_end(tmp_path: Path) -> None:
+    printed = run(sys.executable, BENCHMARKS / "needle.py", "--quick", "--folder", tmp_path)
+    assert "| norm | trained |" in printed
+    assert (tmp_path / "needle.json").exists()
