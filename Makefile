@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint gpu-check needle figures lock clean
+.PHONY: demo test test-all lint gpu-check needle extrapolation figures lock clean
 
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
@@ -25,6 +25,9 @@ gpu-check: $(READY)
 needle: $(READY)
 	$(BIN)/python benchmarks/needle.py
 
+extrapolation: $(READY)
+	$(BIN)/python benchmarks/extrapolation.py
+
 figures: $(READY)
 	$(BIN)/python benchmarks/draw_attention_patterns.py
 
@@ -43,4 +46,4 @@ lock:
 	$(PYTHON) requirements/make_lock.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo-run needle-run
+	rm -rf $(VENV) build *.egg-info demo-run needle-run extrapolation-run

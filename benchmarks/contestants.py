@@ -7,17 +7,16 @@ the process with the model built, then seconds and peak memory of each run.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import our_models
 import peer_models
 import torch
+from process_memory import memory_mib, reset_peak
 
 Build = Callable[[int], tuple[torch.nn.Module, Callable[[], object]]]
 TYPES = ("none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride")
@@ -45,18 +44,6 @@ PEERS: dict[str, Build] = {
 }
 AUTOCAST = "bf16 autocast"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, AUTOCAST: torch.float32}
-
-
-def memory_mib(field: str) -> float:
-    """VmRSS (resident now) or VmHWM (its peak since the last reset) of this process, MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
-
-
-def reset_peak() -> None:
-    """Let VmHWM start again from what is resident now, so that building the model does not count."""
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def run_once(model: torch.nn.Module, run: Callable[[], object], mode: str, dtype: str) -> float:
