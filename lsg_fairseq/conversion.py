@@ -1,6 +1,7 @@
-"""Hugging Face and fairseq state dicts of BART and Pegasus, short or LSG, into each other without losing a digit.
+"""Hugging Face and fairseq state dicts, short or LSG, into each other without losing a digit.
 
-Pure functions state_dict -> state_dict; hf_checkpoint.py reads the files. A row of a Hugging Face embedding table is
+Pure functions state_dict -> state_dict; hf_checkpoint.py reads the files. BART and Pegasus are converted here, encoders
+alone (BERT, RoBERTa, ...) in checkpoints/encoder_conversion.py. A row of a Hugging Face embedding table is
 a token id; `rows` (LongTensor [V], rows[i] = fairseq row of Hugging Face id i) says where it goes. Without `rows` the
 order is the same, as it is for BART. Pegasus' rows leave fairseq's `<pad>` free: Hugging Face's `<pad>`, which also
 starts its decoder, becomes fairseq's `<s>`.
@@ -9,26 +10,34 @@ starts its decoder, becomes fairseq's `<s>`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.hf_config import ModelSpec
-from lsg_fairseq.checkpoints.position_tables import pegasus_sinusoids, resize_both
+from lsg_fairseq.checkpoints.encoder_conversion import (
+    convert_encoder_from_hf,
+    convert_encoder_to_hf,
+    convert_longer_encoder,
+)
+from lsg_fairseq.checkpoints.model_spec import ModelSpec
+from lsg_fairseq.checkpoints.position_tables import lengthen, pegasus_sinusoids, resize_both
 from lsg_fairseq.checkpoints.state_dicts import (
     BOS_ROW,
+    FAIRSEQ_LAYER_FORMAT,
+    HEAD_NAME,
     LOGITS_BIAS,
     SOURCE_POSITIONS,
     TARGET_POSITIONS,
     TIED_TABLES,
     TOKEN_TABLE,
+    KeyPair,
     check_copies,
     check_fit,
     num_fairseq_rows,
+    only_head,
     spread_rows,
 )
-from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
+from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS
 
 # The whole mapping, read in both directions. {e}, {d}: encoder.layers.N, decoder.layers.N for every layer; {p}: q, k,
 # v, out; {head}: the name of the classification head. Shapes: V vocabulary, C model size, E / D encoder / decoder
@@ -85,17 +94,6 @@ TIED_HF = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weig
 # Ignored, as they carry no weight: fairseq's marks of its layer format (Hugging Face's oldest BARTs still have them).
 IGNORED_HF = ("model.encoder.version", "model.decoder.version")
 IGNORED_FAIRSEQ = ("encoder.version", "decoder.version")
-FAIRSEQ_LAYER_FORMAT = 3.0
-# fairseq's own default for --classification-head-name: Hugging Face's single head has no name.
-HEAD_NAME = "sentence_classification_head"
-
-
-class KeyPair(NamedTuple):
-    """One tensor's two names and its shape in the symbols of KEY_TABLE."""
-
-    hf: str
-    fairseq: str
-    shape: tuple[str, ...]
 
 
 def key_pairs(spec: ModelSpec, head: str | None = None) -> Iterator[KeyPair]:
@@ -124,6 +122,8 @@ def convert_from_hf(hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tenso
         LSGError: every missing, unexpected and misshapen key at once; embeddings that are not tied; `rows` that do
             not fit.
     """
+    if not spec.has_decoder:
+        return convert_encoder_from_hf(hf_state, spec, rows)
     state = _canonical_hf(hf_state)
     check_copies("model.shared.weight", state, TIED_HF)
     state = {key: value for key, value in state.items() if key not in (*TIED_HF, *IGNORED_HF)}
@@ -142,6 +142,18 @@ def convert_from_hf(hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tenso
     return converted | {key: torch.tensor([FAIRSEQ_LAYER_FORMAT]) for key in IGNORED_FAIRSEQ}
 
 
+def convert_longer_from_hf(
+    hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | None, lengths: tuple[int, int], mask_row: int
+) -> dict[str, Tensor]:
+    """Return the fairseq state dict of an LSG model of `lengths` (source, target) made of a Hugging Face one.
+
+    The arguments are those of convert_from_hf and position_tables.lengthen, where what is raised is said.
+    """
+    if not spec.has_decoder:
+        return convert_longer_encoder(hf_state, spec, rows, lengths[0], mask_row)
+    return lengthen(convert_from_hf(hf_state, spec, rows), spec, *lengths, mask_row)[0]
+
+
 def convert_to_hf(state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | None = None) -> dict[str, Tensor]:
     """Return the Hugging Face state dict of a fairseq one, the inverse of convert_from_hf, with `model.` in front.
 
@@ -152,7 +164,9 @@ def convert_to_hf(state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | N
         LSGError: every missing, unexpected and misshapen key at once; embeddings that are not tied; `rows` that do
             not fit; more than one classification head.
     """
-    head = _only_head(state)
+    if not spec.has_decoder:
+        return convert_encoder_to_hf(state, spec, rows)
+    head = only_head(state)
     check_copies(TOKEN_TABLE, state, TIED_TABLES)
     state = {key: value for key, value in state.items() if key not in (*TIED_TABLES, *IGNORED_FAIRSEQ)}
     pairs = list(key_pairs(spec, head))
@@ -178,16 +192,6 @@ def _canonical_hf(hf_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key in state:
             state.setdefault("model.shared.weight", state[key])
     return state
-
-
-def _only_head(state: Mapping[str, Tensor]) -> str | None:
-    heads = sorted({key.split(".")[1] for key in state if key.startswith("classification_heads.")})
-    if len(heads) > 1:
-        raise LSGError(
-            f"a Hugging Face model has one classification head and this one has {len(heads)} ({', '.join(heads)}): "
-            "remove all but one"
-        )
-    return heads[0] if heads else None
 
 
 def _with_defaults(

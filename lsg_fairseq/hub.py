@@ -12,39 +12,14 @@ from typing import Any
 
 from lsg_fairseq.checkpoints.loading import Overrides
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
-from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
+from lsg_fairseq.pretrained.hub_base import HubInterface
+from lsg_fairseq.pretrained.hub_help import documentation
+from lsg_fairseq.pretrained.hub_loading import from_checkpoint
 from lsg_fairseq.pretrained.hub_sources import SourceOptions
-from lsg_fairseq.pretrained.published_checkpoints import LICENCE, PUBLISHED
+from lsg_fairseq.pretrained.published_checkpoints import PUBLISHED
 
 FIELD_NAMES = tuple(f.name for f in fields(LSGConfig))
 DROPOUT_ALIAS = "attention_probs_dropout_prob"
-
-SETTINGS_HELP = """
-Args:
-    checkpoint: what to load instead of the published weights: a Hugging Face folder or hub id (a short BART or Pegasus
-        or an LSG one; sizes come from its config.json), a fairseq model.pt, a folder that lsg-convert wrote, or a
-        training folder (checkpoint_best.pt, else checkpoint_last.pt). A path is tried before a hub id.
-    tokenizer: folder of the tokenizer, where it is not found with the checkpoint.
-    revision: branch, tag or commit of a hub id.
-    max_source_positions: longest document in tokens, `<s>` and `</s>` included. More than the checkpoint has: its
-        position tables are lengthened. Less: documents are cut.
-    attention_probs_dropout_prob: dropout of the attention (in training).
-    lsg_num_pre_rounds: the model cards' name of lsh_num_pre_rounds.
-{fields}
-
-What is not given stays as the checkpoint has it. sparsity_type=None means "none".
-
-Returns:
-    LSGHubInterface, in evaluation mode: .summarize(text), .encode, .decode, .extract_features, .fill_mask,
-    .register_classification_head, .predict, and fairseq's .model and .task.
-
-Raises:
-    LSGError: a name or a value is not allowed (the sentence names those that are), or there is no such checkpoint.
-
-Example:
-    lsg = torch.hub.load("lsg_fairseq", "{name}", source="local", trust_repo=True)  # the folder of the checkout
-    print(lsg.summarize(document))
-"""
 
 
 def every_entry(
@@ -66,7 +41,7 @@ def every_entry(
     adaptive: bool | None = None,
     lsg_num_pre_rounds: int | None = None,
     attention_probs_dropout_prob: float | None = None,
-) -> LSGHubInterface:
+) -> HubInterface:
     """The signature of every entry, spelled out once; what an entry does is in _load."""
     raise NotImplementedError("call one of the entries instead, such as lsg_bart_base")
 
@@ -74,15 +49,15 @@ def every_entry(
 SIGNATURE = inspect.signature(every_entry)
 
 
-def _entry(name: str) -> Callable[..., LSGHubInterface]:
+def _entry(name: str) -> Callable[..., HubInterface]:
     """Make the entry for one row of PUBLISHED: the row's weights and documentation behind one signature."""
 
     @functools.wraps(every_entry)
-    def entry(*args: Any, **settings: Any) -> LSGHubInterface:
+    def entry(*args: Any, **settings: Any) -> HubInterface:
         return _load(name, _bind(name, args, settings))
 
     entry.__name__ = entry.__qualname__ = name
-    entry.__doc__ = _documentation(name)
+    entry.__doc__ = documentation(name, PUBLISHED[name])
     return entry
 
 
@@ -103,7 +78,7 @@ def _bind(name: str, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[st
         raise LSGError(f"{name} cannot be called like that: {error}; name the settings") from error
 
 
-def _load(name: str, given: dict[str, Any]) -> LSGHubInterface:
+def _load(name: str, given: dict[str, Any]) -> HubInterface:
     overrides = read_overrides(given)
     published = PUBLISHED[name]
     checkpoint = given.get("checkpoint")
@@ -113,7 +88,7 @@ def _load(name: str, given: dict[str, Any]) -> LSGHubInterface:
         revision=given.get("revision"),
         max_source_positions=overrides.max_source_positions,
     )
-    return LSGHubInterface.from_checkpoint(published.hub_id if checkpoint is None else checkpoint, options, overrides)
+    return from_checkpoint(published.hub_id if checkpoint is None else checkpoint, options, overrides)
 
 
 def read_overrides(given: dict[str, Any]) -> Overrides:
@@ -149,17 +124,6 @@ def _check_length(value: Any) -> int | None:
     return value
 
 
-def _documentation(name: str) -> str:
-    published = PUBLISHED[name]
-    purpose = f"fine-tuned on {published.fine_tuned_on}" if published.fine_tuned_on else "not fine-tuned"
-    described = "\n".join(f"    {f.name}: {f.metadata['help']}." for f in fields(LSGConfig))
-    return (
-        f"LSG-{published.family.title()} that reads {published.max_source_positions:,} tokens, {purpose}.\n\n"
-        f"Published weights: {published.hub_id} ({published.source}; licence: {LICENCE}).\n"
-        + SETTINGS_HELP.format(name=name, fields=described)
-    )
-
-
 lsg_bart_base = _entry("lsg_bart_base")
 lsg_bart_large = _entry("lsg_bart_large")
 lsg_pegasus_large = _entry("lsg_pegasus_large")
@@ -173,3 +137,12 @@ lsg_bart_base_4096_booksum = _entry("lsg_bart_base_4096_booksum")
 lsg_bart_base_16384_arxiv = _entry("lsg_bart_base_16384_arxiv")
 lsg_bart_base_16384_pubmed = _entry("lsg_bart_base_16384_pubmed")
 lsg_bart_base_16384_mediasum = _entry("lsg_bart_base_16384_mediasum")
+lsg_roberta_base = _entry("lsg_roberta_base")
+lsg_distilroberta_base = _entry("lsg_distilroberta_base")
+lsg_xlm_roberta_base = _entry("lsg_xlm_roberta_base")
+lsg_camembert_base = _entry("lsg_camembert_base")
+lsg_distilcamembert_base = _entry("lsg_distilcamembert_base")
+lsg_bert_base = _entry("lsg_bert_base")
+lsg_distilbert_base = _entry("lsg_distilbert_base")
+lsg_legal_base = _entry("lsg_legal_base")
+lsg_legal_small = _entry("lsg_legal_small")

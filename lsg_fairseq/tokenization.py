@@ -13,18 +13,20 @@ from fairseq.dataclass import FairseqDataclass
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import LongTensor
 
-from lsg_fairseq.data.sequence_format import SequenceFormat
-from lsg_fairseq.data.tokenizer_files import (
-    BART_MASK,
-    BART_SPECIALS,
+from lsg_fairseq.data.document_tokenizer import (
     JSON_FILE,
     MERGES_FILE,
     VOCAB_FILE,
     DocumentTokenizer,
+    replace_surrogates,
+)
+from lsg_fairseq.data.sequence_format import SequenceFormat
+from lsg_fairseq.data.tokenizer_files import (
+    BART_MASK,
+    BART_SPECIALS,
     byte_level_backend,
     has_tokenizer,
     load_tokenizer,
-    replace_surrogates,
 )
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -158,7 +160,7 @@ class LSGBPE:
 
     def is_beginning_of_word(self, symbol: str) -> bool:
         """Whether a word starts here (fairseq's denoising task masks whole words)."""
-        return symbol.startswith(("Ġ", "▁")) or symbol == self.tokenizer.mask
+        return self.tokenizer.starts_word(token_from_symbol(symbol))
 
 
 class LineBPE:

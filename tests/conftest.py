@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,15 @@ TINY = [
 ]
 TRAINING = "--optimizer adam --lr 1e-3 --batch-size 4 --max-epoch 1 --cpu --num-workers 0 --no-progress-bar".split()
 SUMMARIZATION = ["--user-dir", str(PLUGIN), "--task", "lsg_summarization"]
+
+ENCODER_SIZES = {f"encoder_{name}": n for name, n in (("layers", 2), ("embed_dim", 32), ("ffn_embed_dim", 64))}
+ENCODER_SIZES["encoder_attention_heads"] = 4
+TINY_ENCODER = ["--arch", "lsg_roberta_small", *(f"--{k.replace('_', '-')}={n}" for k, n in ENCODER_SIZES.items())]
+TINY_ENCODER += ["--lsg-block-size", BLOCK, "--lsg-sparse-block-size", BLOCK]
+MASKED_LM = ["--user-dir", PLUGIN, *"--task masked_lm --criterion masked_lm --sample-break-mode eos".split()]
+CLASSES = ["--user-dir", PLUGIN, *"--task sentence_prediction --criterion sentence_prediction --num-classes 2".split()]
+CLASSES += "--init-token 0 --shorten-method truncate".split()
+RESETS = ["--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler"]
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +93,45 @@ def checkpoints(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     run("fairseq-train", corpus, *SUMMARIZATION, *TINY, *TRAINING, "--max-epoch", 2, "--save-dir", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def labelled(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """input0 (documents, which masked_lm reads too) and label, as fairseq's RoBERTa recipes lay them out."""
+    from lsg_fairseq.tokenization import LSGBPE
+
+    folder = tmp_path_factory.mktemp("labelled")
+    bpe = LSGBPE.from_folder(corpus / "tokenizer")
+    for split in ("train", "valid"):
+        documents = [
+            json.loads(line)["document"] for line in (corpus.parent / f"{split}.jsonl").read_text().splitlines()
+        ]
+        (folder / f"{split}.input0").write_text("".join(bpe.encode(document) + "\n" for document in documents))
+        (folder / f"{split}.label").write_text("".join(f"{len(document) % 2}\n" for document in documents))
+    for name, flags in (("input0", ["--srcdict", corpus / "dict.txt"]), ("label", [])):
+        prefixes = [part for split in ("train", "valid") for part in (f"--{split}pref", folder / f"{split}.{name}")]
+        run(
+            "fairseq-preprocess", "--only-source", *prefixes, *flags, "--destdir", folder / "bin" / name, "--workers", 1
+        )
+    return folder / "bin"
+
+
+@pytest.fixture(scope="session")
+def pretrained(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoints of two epochs of masked language modelling."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    run("fairseq-train", labelled / "input0", *MASKED_LM, *TINY_ENCODER, *TRAINING, "--max-epoch", 2,
+        "--save-dir", folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(labelled: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint fine-tuned from the pretrained one, which is made longer on the way."""
+    folder = tmp_path_factory.mktemp("classifier")
+    printed = run("fairseq-train", labelled, *CLASSES, *TINY_ENCODER, *TRAINING, "--max-positions", 5000, *RESETS,
+                  "--restore-file", pretrained / "checkpoint_last.pt", "--save-dir", folder,
+                  "--best-checkpoint-metric", "accuracy", "--maximize-best-checkpoint-metric")  # fmt: skip
+    assert "checkpoint brought up to this model: position table of 4,098 rows made 5,002\n" in printed
+    assert re.search(r"valid on 'valid' subset \| loss [\d.]+ .*\| accuracy [\d.]+", printed)
+    return folder / "checkpoint_best.pt"

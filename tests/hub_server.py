@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 
 @dataclass
@@ -132,3 +135,13 @@ class HubHandler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             return self.send(content[start:], headers, status=206)
         return self.send(content, headers)
+
+
+def use_environment(monkeypatch: pytest.MonkeyPatch, **variables: object) -> None:
+    """Set variables and have huggingface_hub imported anew, as it reads them then."""
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HF_HUB_DISABLE_TELEMETRY": 1, "HF_HUB_DISABLE_XET": 1, **variables}.items():
+        monkeypatch.setenv(name, str(value))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+        monkeypatch.delitem(sys.modules, name)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import PLUGIN, run
 from fairseq import checkpoint_utils, utils
-from fairseq.data import data_utils
+from fairseq.data import ListDataset, TokenBlockDataset, data_utils, token_block_dataset
 from fairseq.dataclass.configs import DistributedTrainingConfig
 from fairseq.distributed import utils as distributed_utils
 from fairseq.models import distributed_fairseq_model
@@ -72,6 +72,20 @@ def test_stock_batching_loses_the_longest() -> None:
     stock = inspect.unwrap(data_utils.batch_by_size)
     lengths = np.ones(20, dtype=np.int64)
     assert sum(map(len, stock(np.arange(20), lengths.__getitem__, lengths, required_batch_size_multiple=8))) == 16
+
+
+@pytest.mark.skipif(hasattr(np, "compat"), reason="this numpy has np.compat")
+def test_blocks_of_one_sentence_need_no_old_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = ListDataset([torch.arange(length) for length in (3, 9, 5)], [3, 9, 5])
+
+    def blocks() -> list[int]:
+        dataset = TokenBlockDataset(sentences, sentences.sizes, 4, pad=1, eos=2, break_mode="eos")
+        return [len(block) for block in dataset]
+
+    assert blocks() == [3, 9, 5]
+    monkeypatch.setattr(token_block_dataset, "np", np)
+    with pytest.raises(AttributeError, match="compat"):
+        blocks()
 
 
 def test_no_examples_no_batches() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import FakeHub, serve
+from hub_server import FakeHub, serve, use_environment
 from reference_checkpoints import REFERENCE
 from safetensors.torch import load_file
 
@@ -31,16 +31,6 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHu
     with serve(FakeHub.from_folder(REPO, BART)) as running:
         use_environment(monkeypatch, HF_ENDPOINT=running.url, HF_HOME=tmp_path / "hf", TORCH_HOME=tmp_path / "torch")
         yield running
-
-
-def use_environment(monkeypatch: pytest.MonkeyPatch, **variables: object) -> None:
-    """Set variables and have huggingface_hub imported anew, as it reads them then."""
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"HF_HUB_DISABLE_TELEMETRY": 1, "HF_HUB_DISABLE_XET": 1, **variables}.items():
-        monkeypatch.setenv(name, str(value))
-    for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
-        monkeypatch.delitem(sys.modules, name)
 
 
 def test_only_what_is_needed_is_fetched_once(fake_hub: FakeHub) -> None:

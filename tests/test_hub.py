@@ -451,7 +451,9 @@ def test_types_and_modes_return_the_interface(trained: Path) -> None:
 # --- the model cards' examples (docs/hub_examples.md) ----------------------------------------------------------------
 
 
-def test_the_cards_examples(trained: Path) -> None:
+def test_the_cards_examples(trained: Path, pretrained: Path, corpus: Path, tmp_path: Path) -> None:
+    shutil.copy(pretrained / "checkpoint_best.pt", tmp_path)
+    shutil.copytree(corpus / "tokenizer", tmp_path / "tokenizer")
     code = (REPOSITORY / "docs" / "hub_examples.md").read_text()
     blocks = [block for block in re.findall(r"```python\n(.*?)```", code, re.S) if "# a network is needed" not in block]
     assert len(blocks) >= 4
@@ -459,7 +461,14 @@ def test_the_cards_examples(trained: Path) -> None:
     for block in blocks:
         block = block.replace('REPO = "path/to/lsg_fairseq"', f"REPO = {str(REPOSITORY)!r}")
         block = block.replace('CHECKPOINT = "ccdv/lsg-bart-base-4096"', f"CHECKPOINT = {str(trained)!r}")
+        block = block.replace('ENCODER = "ccdv/lsg-base-4096"', f"ENCODER = {str(tmp_path)!r}")
         exec(block, namespace)
     assert namespace["logits"].shape[-1] == len(namespace["lsg"].task.target_dictionary)
     assert namespace["classes"].shape == (1, 3)
     assert isinstance(namespace["summary"], str)
+    assert namespace["topics"].shape == (2, 3)
+    roberta = namespace["roberta"].model
+    trained_alone = {name for name, parameter in roberta.named_parameters() if parameter.grad is not None}
+    assert "encoder.sentence_encoder.global_embeddings.weight" in trained_alone
+    assert {name.partition(".")[0] for name in trained_alone} == {"encoder", "classification_heads"}
+    assert sum(name.startswith("encoder.") for name in trained_alone) == 1

@@ -30,26 +30,27 @@ class Plan:
 
     source: Source
     args: dict[str, Any]
+    lengths: tuple[int, int]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The converted weights; see Source.state_dict for what is raised."""
-        return self.source.state_dict(self.args["max_source_positions"], self.args["max_target_positions"])
+        return self.source.state_dict(*self.lengths)
 
     def lines(self) -> list[str]:
         """The plan in words."""
         spec, args = self.source.spec, self.args
         kind = "LSG" if spec.is_lsg else "short"
-        positions = [
-            f"{side} positions: {old:,} -> {args[f'max_{side}_positions']:,}"
-            for side, old in (("source", spec.max_source_positions), ("target", spec.max_target_positions))
-        ]
+        known = (spec.max_source_positions, spec.max_target_positions)
+        sides = ("source positions", "target positions") if spec.has_decoder else ("positions",)
+        layers = f"{spec.encoder_layers}+{spec.decoder_layers}" if spec.has_decoder else spec.encoder_layers
+        generation = f"generation: {' '.join(generation_flags(self.source.generation)) or 'nothing stated'}"
         return [
-            f"{self.source.name}: {kind} {spec.family}, {spec.encoder_layers}+{spec.decoder_layers} layers, "
-            f"{spec.embed_dim} wide, {len(self.source.dictionary):,} symbols",
-            *positions,
+            f"{self.source.name}: {kind} {spec.model_type or spec.family}, {layers} layers, {spec.embed_dim} wide, "
+            f"{len(self.source.dictionary):,} symbols",
+            *(f"{what}: {old:,} -> {new:,}" for what, old, new in zip(sides, known, self.lengths, strict=False)),
             f"global table: {'kept as trained' if spec.is_lsg else 'made from the positions'}",
             "attention: " + ", ".join(f"{f.name}={args[f'lsg_{f.name}']}" for f in fields(LSGConfig)),
-            f"generation: {' '.join(generation_flags(self.source.generation)) or 'nothing stated'}",
+            *([generation] if spec.has_decoder else []),
             *(f"note: {note}" for note in self.source.notes),
         ]
 
@@ -67,7 +68,7 @@ def convert_checkpoint(
     Args:
         source: a Hugging Face folder or hub id, a fairseq model.pt, or a folder with one.
         max_source_positions: default 4,096 for a short model (its own if that is more), an LSG model's own otherwise.
-        max_target_positions: default as many as source positions.
+        max_target_positions: default as many as source positions; none for an encoder alone.
         lsg: LSGConfig fields that replace those of the checkpoint.
         tokenizer: folder with Hugging Face tokenizer files that replace the checkpoint's.
 
@@ -91,12 +92,15 @@ def plan_conversion(
     source = read_source(path, tokenizer)
     spec = source.spec
     length = max_source_positions or max(spec.max_source_positions, 0 if spec.is_lsg else DEFAULT_POSITIONS)
-    target = max_target_positions or max(length, spec.max_target_positions)
+    target = max_target_positions or (max(length, spec.max_target_positions) if spec.has_decoder else 0)
+    if target and not spec.has_decoder:
+        raise LSGError(f"{source.name} is an encoder alone: leave --max-target-positions out, as it has none")
     stated = {name.removeprefix("lsg_"): value for name, value in source.args.items() if name.startswith("lsg_")}
     asked = {FIELD_ALIASES.get(name, name): value for name, value in (lsg or {}).items()}
     settings = asdict(LSGConfig.from_dict({**stated, **asked}))
     args = {**source.args, **{f"lsg_{name}": value for name, value in settings.items()}}
-    return Plan(source, args | {"max_source_positions": length, "max_target_positions": target})
+    names = ("max_source_positions", "max_target_positions") if spec.has_decoder else ("max_positions",)
+    return Plan(source, args | dict(zip(names, (length, target), strict=False)), (length, target))
 
 
 def locate(source: str | Path, revision: str | None = None) -> Path:

@@ -10,10 +10,11 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.fairseq_checkpoint import upgrade_fairseq_bart
+from lsg_fairseq.checkpoints.fairseq_roberta import upgrade_fairseq_roberta
 from lsg_fairseq.checkpoints.hf_checkpoint import HFCheckpoint
-from lsg_fairseq.checkpoints.hf_config import ModelSpec
+from lsg_fairseq.checkpoints.model_spec import ModelSpec
 from lsg_fairseq.checkpoints.position_tables import lengthen
-from lsg_fairseq.conversion import convert_from_hf
+from lsg_fairseq.conversion import convert_from_hf, convert_longer_from_hf
 from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import DocumentTokenizer, symbol_from_token
@@ -46,21 +47,29 @@ class Source:
     original: Mapping[str, Any] = field(default_factory=dict)
 
     def state_dict(self, max_source_positions: int, max_target_positions: int) -> dict[str, Tensor]:
-        """The state dict of an LSG model of these lengths.
+        """The state dict of an LSG model of these lengths; the second is 0 for an encoder alone.
 
         Raises:
             LSGError: weights and configuration do not fit, or a trained position table would have to be cut.
         """
         lengths = (max_source_positions, max_target_positions)
         mask = find_mask(self.dictionary, self.tokenizer)
-        state = self.weights if self.hf is None else convert_from_hf(self.hf.tensors, self.spec, self.rows)
-        if self.spec.family == "bart" and (self.hf is None or (mask is None and not self.spec.is_lsg)):
+        if self.upgrades(mask):
+            upgrade = upgrade_fairseq_bart if self.spec.has_decoder else upgrade_fairseq_roberta
             sizes = {"max_source_positions": lengths[0], "max_target_positions": lengths[1]}
-            spec = replace(self.spec, **sizes, vocab_size=len(self.dictionary))
-            return upgrade_fairseq_bart(state, spec, mask)
+            state = self.weights if self.hf is None else convert_from_hf(self.hf.tensors, self.spec, self.rows)
+            return upgrade(state, replace(self.spec, **sizes, vocab_size=len(self.dictionary)), mask)
         if mask is None and not self.spec.is_lsg:
             raise LSGError(f"the tokenizer of {self.name} has no mask token, which new global tokens are made from")
-        return lengthen(state, self.spec, *lengths, mask_row=mask)[0]
+        if self.hf is None:
+            return lengthen(self.weights, self.spec, *lengths, mask_row=mask)[0]
+        return convert_longer_from_hf(self.hf.tensors, self.spec, self.rows, lengths, mask)
+
+    def upgrades(self, mask: int | None) -> bool:
+        """Whether the weights are to be brought up as fairseq's own: those are, and a BART without a `<mask>` row."""
+        if self.hf is None:
+            return self.spec.family == "bart" or not (self.spec.has_decoder or self.spec.is_lsg)
+        return self.spec.family == "bart" and mask is None and not self.spec.is_lsg
 
 
 def find_mask(dictionary: Dictionary, tokenizer: DocumentTokenizer | None) -> int | None:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.configs import FairseqConfig
+from fairseq.models import FairseqEncoderModel
+from fairseq.tasks.masked_lm import MaskedLMConfig
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -23,6 +26,7 @@ from lsg_fairseq.checkpoints.loading import (
     load_task_and_model,
     open_checkpoint,
 )
+from lsg_fairseq.checkpoints.model_spec import ENCODER_FAMILIES, family_of_arch
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
 
@@ -41,9 +45,9 @@ def write_folder(source: Source, args: Mapping[str, Any], state: Mapping[str, Te
 def checkpoint_content(args: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
     """What fairseq-train would have saved: all of its configuration groups, and no optimizer state."""
     cfg = OmegaConf.to_container(OmegaConf.structured(FairseqConfig()), resolve=True, enum_to_str=True)
-    cfg["model"] = Namespace(**args, _name=args["arch"], task="lsg_summarization")
-    task = OmegaConf.structured(LSGSummarizationConfig(source_lang="source", target_lang="target"))
-    cfg["task"] = OmegaConf.to_container(task, enum_to_str=True, resolve=False) | {"_name": "lsg_summarization"}
+    name, task = task_of(args)
+    cfg["model"] = Namespace(**args, _name=args["arch"], task=name)
+    cfg["task"] = OmegaConf.to_container(OmegaConf.structured(task), enum_to_str=True, resolve=False) | {"_name": name}
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
     return {
         "args": None,
@@ -56,13 +60,21 @@ def checkpoint_content(args: Mapping[str, Any], state: Mapping[str, Tensor]) -> 
     }
 
 
+def task_of(args: Mapping[str, Any]) -> tuple[str, FairseqDataclass]:
+    """The name and the settings of the task that a model of these arguments is stored with."""
+    if family_of_arch(args["arch"]) in ENCODER_FAMILIES:
+        return "masked_lm", MaskedLMConfig(tokens_per_sample=args["max_positions"])
+    return "lsg_summarization", LSGSummarizationConfig(source_lang="source", target_lang="target")
+
+
 def write_companions(source: Source, folder: Path) -> None:
-    """Everything beside the weights: dictionaries, tokenizer, sequence format, generation settings."""
+    """Everything beside the weights: dictionaries, tokenizer, sequence format, a decoder's generation settings."""
     for name in DICTIONARY_FILES:
         source.dictionary.save(str(folder / name))
     source.sequence_format.save(folder)
-    (folder / GENERATION_FILE).write_text(json.dumps(dict(source.generation), indent=2) + "\n")
-    (folder / ARGUMENTS_FILE).write_text(" ".join(generation_flags(source.generation)) + "\n")
+    if source.spec.has_decoder:
+        (folder / GENERATION_FILE).write_text(json.dumps(dict(source.generation), indent=2) + "\n")
+        (folder / ARGUMENTS_FILE).write_text(" ".join(generation_flags(source.generation)) + "\n")
     if source.tokenizer is not None:
         (folder / "tokenizer").mkdir()
         for path in source.tokenizer.files:
@@ -95,6 +107,9 @@ def check_folder(state: Mapping[str, Tensor], folder: Path) -> None:
     files = CheckpointFiles(folder / CONVERTED_FILE, folder, tokenizer, is_never_overwritten=True)
     _, model, _ = load_task_and_model(files, Overrides())
     before = _probe(model)
+    state = dict(state)
+    # What the checkpoint is without, such as a masked-LM head, was made when the model was loaded too.
+    model.upgrade_state_dict(state)
     fill_weights(model, state, copy=False)
     if not torch.equal(before, _probe(model)):
         raise LSGError("the model read back computes something else than the one written: check the disk")
@@ -113,8 +128,9 @@ def changed_tensors(state: Mapping[str, Tensor], path: Path) -> list[str]:
 @torch.inference_mode()
 def _probe(model: nn.Module) -> Tensor:
     """Logits of a few random tokens, in a source just long enough for sparse attention if the model can read it."""
-    encoder = model.encoder
+    is_encoder = isinstance(model, FairseqEncoderModel)
+    encoder = model.encoder.sentence_encoder if is_encoder else model.encoder
     length = min(2 * encoder.lsg_config.block_size + 1, encoder.max_positions())
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(4, len(encoder.dictionary), (1, length), generator=generator)
-    return model(tokens, None, tokens[:, :2])[0]
+    return model(tokens)[0] if is_encoder else model(tokens, None, tokens[:, :2])[0]

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from lsg_fairseq.checkpoints.convert import check_is_new
 from lsg_fairseq.checkpoints.convert_source import Source
+from lsg_fairseq.checkpoints.fairseq_roberta import LM_HEAD, has_initial_lm_head
 from lsg_fairseq.checkpoints.fairseq_source import read_fairseq_source
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
-from lsg_fairseq.checkpoints.hf_config import ModelSpec
+from lsg_fairseq.checkpoints.hf_config import spec_from_hf_config
+from lsg_fairseq.checkpoints.hf_encoder_export_config import encoder_config_from_args, exported_spec
 from lsg_fairseq.checkpoints.hf_export_config import hf_config_from_args
+from lsg_fairseq.checkpoints.model_spec import ModelSpec
 from lsg_fairseq.checkpoints.position_tables import tile_positions
 from lsg_fairseq.checkpoints.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS
 from lsg_fairseq.conversion import convert_to_hf
@@ -37,8 +40,8 @@ def export_checkpoint(
 
     Args:
         source: a converted folder, a training folder, or a fairseq checkpoint file with its tokenizer beside it.
-        short: write a plain BART or Pegasus, which attends in full and has no global tokens. Its position tables are
-            cut to the original's length where all further rows repeat it, that is where training has not changed them.
+        short: write a plain BART, Pegasus, BERT or the like, with full attention and no global tokens. Its position
+            tables are cut to the original's length where all further rows repeat it: where training left them alone.
         tokenizer: folder with the tokenizer files, if they are elsewhere.
 
     Raises:
@@ -49,15 +52,19 @@ def export_checkpoint(
     if opened.tokenizer is None:
         raise LSGError(f"{opened.name} has no tokenizer folder beside it: name one with --tokenizer")
     state, spec, lines = dict(opened.weights), opened.spec, []
+    if not spec.has_decoder:
+        spec = exported_spec(spec, opened.args, opened.original.get("config"))
+        state, lines = without_untrained_head(state)
     if short:
-        state, spec, lines = make_short(state, spec, opened.original.get("config") or {})
+        state, spec, more = make_short(state, spec, opened.original.get("config"))
+        lines += more
     rows = embedding_rows(opened.tokenizer, opened.dictionary)[: spec.vocab_size]
     # Pegasus' dictionary has its own <pad>, which Hugging Face's vocabulary is without.
     spec = replace(spec, vocab_size=len(rows))
     tensors = convert_to_hf(state, spec, None if torch.equal(rows, torch.arange(len(opened.dictionary))) else rows)
     with written_aside(out) as aside:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, aside / WEIGHTS_FILE, {"format": "pt"})
-        write_json_files(opened, spec, any(key.startswith("classification_heads.") for key in state), aside)
+        write_json_files(opened, config_of(opened, spec, tensors, rows), aside)
         for path in opened.tokenizer.files:
             shutil.copyfile(path, aside / path.name)
         check_written(tensors, aside / WEIGHTS_FILE)
@@ -78,31 +85,53 @@ def find_model(path: Path) -> Path:
 
 
 def make_short(
-    state: Mapping[str, Tensor], spec: ModelSpec, original: Mapping[str, Any]
+    state: Mapping[str, Tensor], spec: ModelSpec, original: Mapping[str, Any] | None
 ) -> tuple[dict[str, Tensor], ModelSpec, list[str]]:
     """Take the global table out, and cut the position tables if nothing is lost; returns sentences about it as well."""
-    kept = {key: tensor for key, tensor in state.items() if key != GLOBAL_TABLE}
+    kept = {key: tensor for key, tensor in state.items() if key != spec.encoder_key(GLOBAL_TABLE)}
     spec = replace(spec, is_lsg=False)
-    length = original.get("max_position_embeddings")
-    tables = {key: kept[key] for key in (SOURCE_POSITIONS, TARGET_POSITIONS)}
+    length = spec_from_hf_config(original).max_source_positions if original else 0
+    names = (SOURCE_POSITIONS, TARGET_POSITIONS) if spec.has_decoder else (spec.encoder_key(SOURCE_POSITIONS),)
+    tables = {key: kept[key] for key in names}
     if not length or not all(repeats_after(table, spec, length) for table in tables.values()):
         return kept, spec, [f"all {max(spec.max_source_positions, spec.max_target_positions):,} positions are kept"]
     kept |= {key: table[: spec.position_offset + length].clone() for key, table in tables.items()}
-    return kept, replace(spec, max_source_positions=length, max_target_positions=length), []
+    lengths = {"max_source_positions": length, "max_target_positions": length if spec.has_decoder else 0}
+    return kept, replace(spec, **lengths), []
+
+
+def without_untrained_head(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Leave a masked-LM head out that was made here and never trained; returns a sentence about it as well."""
+    if not has_initial_lm_head(state):
+        return state, []
+    kept = {key: tensor for key, tensor in state.items() if not key.startswith(LM_HEAD)}
+    return kept, ["the masked-LM head has its initial values and is left out"]
 
 
 def repeats_after(table: Tensor, spec: ModelSpec, length: int) -> bool:
-    """Whether the first `length` positions say everything: BART's further rows repeat them, Pegasus' are computed."""
+    """Whether the first `length` positions say everything: learned ones repeat them, Pegasus' are computed."""
     positions = table[spec.position_offset :]
     if len(positions) < length:
         return False
     return spec.family == "pegasus" or torch.equal(positions, tile_positions(positions[:length], len(positions)))
 
 
-def write_json_files(source: Source, spec: ModelSpec, has_head: bool, folder: Path) -> None:
-    """config.json, and generation_config.json if the model came with one."""
+def config_of(source: Source, spec: ModelSpec, tensors: Mapping[str, Tensor], rows: Tensor) -> dict[str, object]:
+    """The config.json of the tensors; `rows` are the dictionary's of Hugging Face's embedding rows."""
     original = source.original.get("config")
-    files = {"config.json": hf_config_from_args(source.args, spec, original, has_head)}
+    if spec.has_decoder:
+        has_head = any(key.startswith("classification_head.") for key in tensors)
+        return hf_config_from_args(source.args, spec, original, has_head)
+    ids, dictionary = rows.tolist(), source.dictionary
+    token_ids = {"pad_token_id": ids.index(dictionary.pad())}
+    if spec.family == "roberta":
+        token_ids |= {"bos_token_id": ids.index(dictionary.bos()), "eos_token_id": ids.index(dictionary.eos())}
+    return encoder_config_from_args(source.args, spec, tensors, token_ids, original)
+
+
+def write_json_files(source: Source, config: Mapping[str, object], folder: Path) -> None:
+    """config.json, and generation_config.json if the model came with one."""
+    files = {"config.json": config}
     if source.original.get("generation_config"):
         files["generation_config.json"] = source.original["generation_config"]
     for name, content in files.items():

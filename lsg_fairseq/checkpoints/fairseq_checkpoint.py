@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.hf_config import ModelSpec
+from lsg_fairseq.checkpoints.model_spec import ModelSpec
 from lsg_fairseq.checkpoints.position_tables import make_global_table, resize_both
 from lsg_fairseq.checkpoints.state_dicts import (
     BOS_ROW,
@@ -41,9 +41,9 @@ def upgrade_fairseq_bart(state: Mapping[str, Tensor], spec: ModelSpec, mask_row:
         LSGError: the embedding rows or the widths differ from the dictionary's or the model's, the checkpoint has
             more positions than the model, or its embeddings are not tied.
     """
-    upgraded = _split_packed_projections(state)
+    upgraded = split_packed_projections(state)
     old_table = _token_table(upgraded, spec)
-    table, mask_embedding = _fit_mask_row(old_table, spec.vocab_size, mask_row)
+    table, mask_embedding = fit_mask_row(old_table, spec.vocab_size, mask_row)
     upgraded |= dict.fromkeys((TOKEN_TABLE, *TIED_TABLES), table)
     if GLOBAL_TABLE not in upgraded:
         positions = upgraded[SOURCE_POSITIONS][spec.position_offset :]
@@ -73,8 +73,12 @@ def _token_table(state: Mapping[str, Tensor], spec: ModelSpec) -> Tensor:
     return state[TOKEN_TABLE]
 
 
-def _fit_mask_row(table: Tensor, num_rows: int, mask_row: int | None) -> tuple[Tensor, Tensor]:
-    """Return the table with the dictionary's number of rows, and the embedding [C] that stands for `<mask>`."""
+def fit_mask_row(table: Tensor, num_rows: int, mask_row: int | None) -> tuple[Tensor, Tensor]:
+    """Return the table [rows, C] with the dictionary's number of rows, and the embedding [C] that stands for `<mask>`.
+
+    Raises:
+        LSGError: the numbers of rows differ by more than a `<mask>` at the end.
+    """
     if len(table) == num_rows:
         return table, table[mask_row] if mask_row is not None else _mean_embedding(table)
     if len(table) == num_rows + 1 and mask_row is None:
@@ -92,7 +96,7 @@ def _mean_embedding(table: Tensor) -> Tensor:
     return table.float().mean(dim=0).to(table.dtype)
 
 
-def _split_packed_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def split_packed_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Replace `in_proj_weight` [3C, C] and `in_proj_bias` [3C] of old checkpoints by q, k and v projections."""
     split: dict[str, Tensor] = {}
     for key, value in state.items():

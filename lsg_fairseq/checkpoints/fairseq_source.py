@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 
 from lsg_fairseq.checkpoints.convert_source import MASK, ORIGINAL_FILE, Source
+from lsg_fairseq.checkpoints.fairseq_roberta import with_current_names
 from lsg_fairseq.checkpoints.folder_files import read_generation_settings
-from lsg_fairseq.checkpoints.hf_config import spec_from_fairseq_args
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
+from lsg_fairseq.checkpoints.model_spec import spec_from_fairseq_args
 from lsg_fairseq.checkpoints.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
 from lsg_fairseq.data.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -21,7 +23,13 @@ from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, has_to
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt")
 # fairseq's own architectures that an LSG model can be made of, and the LSG architecture of the same defaults.
-STOCK_ARCHITECTURES = {"bart_large": "lsg_bart_large", "bart_base": "lsg_bart_base"}
+STOCK_ARCHITECTURES = {
+    "bart_large": "lsg_bart_large",
+    "bart_base": "lsg_bart_base",
+    "roberta_large": "lsg_roberta_large",
+    "roberta_base": "lsg_roberta_base",
+}
+POSITION_ARGUMENTS = ("max_source_positions", "max_target_positions", "max_positions")
 # What a converted checkpoint carries over of a model's arguments: everything that changes its output.
 MODEL_ARGUMENTS = (
     *(f"{side}_{name}" for side in ("encoder", "decoder") for name in ("embed_dim", "ffn_embed_dim", "layers")),
@@ -30,15 +38,15 @@ MODEL_ARGUMENTS = (
     *("decoder_input_dim", "decoder_output_dim", "max_source_positions", "max_target_positions"),
     *("dropout", "attention_dropout", "activation_dropout", "activation_fn", "no_scale_embedding"),
     *("layernorm_embedding", "share_all_embeddings", "share_decoder_input_output_embed"),
-    *("pooler_dropout", "pooler_activation_fn"),
+    *("pooler_dropout", "pooler_activation_fn", "max_positions", "layer_norm_eps", "untie_weights_roberta"),
 )
 
 
 def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Source:
-    """Open a fairseq checkpoint: fairseq's own BART, or an LSG model.
+    """Open a fairseq checkpoint: fairseq's own BART or RoBERTa, or an LSG model.
 
     Its dict.txt is read from beside it. The tokenizer is the folder given, or `tokenizer` beside it; fairseq's own
-    BARTs come without one that could be used, but Hugging Face's BART tokenizer has the same order of tokens.
+    models come without one that could be used, but Hugging Face's tokenizer of that model has the same order of tokens.
 
     Raises:
         LSGError: it is damaged, another model, or its dictionary or tokenizer does not fit.
@@ -48,10 +56,11 @@ def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Sour
     beside = path.parent / "tokenizer"
     folder = tokenizer_folder or (beside if has_tokenizer(beside) else None)
     tokenizer = load_tokenizer(folder) if folder else None
-    weights = state["model"]
-    num_rows = len(weights[TOKEN_TABLE]) if TOKEN_TABLE in weights else 0
-    dictionary = _dictionary_of(path.parent, tokenizer, num_rows)
-    spec = spec_from_fairseq_args(args, num_rows, is_lsg=GLOBAL_TABLE in weights)
+    spec = spec_from_fairseq_args(args, 0)
+    weights = state["model"] if spec.has_decoder else with_current_names(state["model"])
+    tokens = weights.get(spec.encoder_key(TOKEN_TABLE), ())
+    dictionary = _dictionary_of(path.parent, tokenizer, len(tokens))
+    spec = replace(spec, vocab_size=len(tokens), is_lsg=spec.encoder_key(GLOBAL_TABLE) in weights)
     notes = () if tokenizer else (f"{path} comes without a tokenizer: name a Hugging Face one with --tokenizer",)
     return Source(
         name=str(path),
@@ -71,15 +80,15 @@ def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
     """The arguments that matter, with what the architecture would fill in; a stock BART's name becomes the LSG one.
 
     Raises:
-        LSGError: the model is neither a BART nor an LSG model.
+        LSGError: the model is neither one of STOCK_ARCHITECTURES nor an LSG model.
     """
     args.arch = STOCK_ARCHITECTURES.get(args.arch, args.arch)
     if not args.arch.startswith("lsg_") or args.arch not in ARCH_CONFIG_REGISTRY:
         known = ", ".join(STOCK_ARCHITECTURES)
         raise LSGError(f"{path} is a {args.arch!r} model: only fairseq's {known} and LSG models can be converted")
-    positions = args.max_source_positions, args.max_target_positions
+    positions = {name: getattr(args, name, None) for name in POSITION_ARGUMENTS}
     ARCH_CONFIG_REGISTRY[args.arch](args)
-    args.max_source_positions, args.max_target_positions = positions
+    vars(args).update({name: value for name, value in positions.items() if value is not None})
     kept = {name: value for name, value in vars(args).items() if name in MODEL_ARGUMENTS or name.startswith("lsg_")}
     return {"arch": args.arch, **kept}
 

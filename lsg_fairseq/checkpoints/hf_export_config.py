@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lsg_fairseq.checkpoints.hf_config import ACTIVATIONS, LSG_FIELDS, RATE_NAMES, SIZE_NAMES, ModelSpec
-from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGError
+from lsg_fairseq.checkpoints.hf_config import RATE_NAMES, SIZE_NAMES
+from lsg_fairseq.checkpoints.hf_values import LSG_FIELDS, hf_activation
+from lsg_fairseq.checkpoints.model_spec import ModelSpec
+from lsg_fairseq.modules.lsg_config import FIELD_ALIASES
 
 # The special ids that transformers' config classes assume; an export writes them unless the original says otherwise.
 TOKEN_IDS: dict[str, dict[str, int]] = {
@@ -45,7 +47,7 @@ def hf_config_from_args(
     config: dict[str, object] = {name: value for name, value in (original or {}).items() if name not in lsg_only}
     config = {**TOKEN_IDS[spec.family], **config, "model_type": spec.family, "is_encoder_decoder": True}
     config |= {hf: args[fairseq] for hf, fairseq, _ in (*SIZE_NAMES, *RATE_NAMES) if fairseq in args}
-    config["activation_function"] = _hf_activation(args["activation_fn"])
+    config["activation_function"] = hf_activation(args["activation_fn"])
     config["scale_embedding"] = not args["no_scale_embedding"]
     config["num_hidden_layers"] = args["encoder_layers"]
     config["vocab_size"] = spec.vocab_size
@@ -54,14 +56,6 @@ def hf_config_from_args(
     task = "SequenceClassification" if has_classification_head else "ConditionalGeneration"
     config["architectures"] = [f"{'LSG' if spec.is_lsg else ''}{plain}For{task}"]
     return config | (_lsg_layout(args, spec.family) if spec.is_lsg else {})
-
-
-def _hf_activation(name: str) -> str:
-    for hf, fairseq in ACTIVATIONS.items():
-        if name == fairseq:
-            return hf
-    known = ", ".join(dict.fromkeys(ACTIVATIONS.values()))
-    raise LSGError(f"activation_fn {name!r} has no counterpart in transformers: models with {known} can be exported")
 
 
 def _lsg_layout(args: Mapping[str, Any], family: str) -> dict[str, object]:

@@ -10,9 +10,14 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.convert_source import MASK, Source
+from lsg_fairseq.checkpoints.encoder_heads import parts_of_hf
+from lsg_fairseq.checkpoints.encoder_key_table import layout_of
+from lsg_fairseq.checkpoints.encoder_notes import encoder_notes
 from lsg_fairseq.checkpoints.hf_checkpoint import read_hf_folder
-from lsg_fairseq.checkpoints.hf_config import ModelSpec, fairseq_args_from_hf, spec_from_hf_config
+from lsg_fairseq.checkpoints.hf_config import fairseq_args_from_hf, spec_from_hf_config
+from lsg_fairseq.checkpoints.hf_encoder_config import check_lm_activation
 from lsg_fairseq.checkpoints.hf_generation import generation_settings
+from lsg_fairseq.checkpoints.model_spec import ModelSpec
 from lsg_fairseq.data.sequence_format import PEGASUS_FORMAT
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, embedding_rows, load_tokenizer, remove_mask
@@ -28,26 +33,45 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
     spec, args = spec_from_hf_config(checkpoint.config), fairseq_args_from_hf(checkpoint.config)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
     dictionary, hf_rows = fit_tokenizer(tokenizer, spec)
-    settings, notes = generation_settings(checkpoint.config, checkpoint.generation_config)
-    start = _symbol(dictionary, hf_rows, settings.pop("decoder_start_token_id"), "decoder_start_token_id")
-    first = settings.pop("forced_bos_token_id")
-    if first is not None:
-        settings["forced_first_token"] = _symbol(dictionary, hf_rows, first, "forced_bos_token_id")
     in_order = torch.equal(hf_rows, torch.arange(len(dictionary)))
-    return Source(
+    source = Source(
         name=str(folder),
         spec=spec,
         args=args,
         dictionary=dictionary,
         tokenizer=tokenizer,
-        sequence_format=replace(tokenizer.sequence_format, decoder_start=start),
+        sequence_format=tokenizer.sequence_format,
         hf=checkpoint,
         rows=None if in_order else hf_rows,
+    )
+    return _with_generation(source, hf_rows) if spec.has_decoder else _with_heads(source)
+
+
+def _with_generation(source: Source, hf_rows: Tensor) -> Source:
+    """What an encoder-decoder's files say about generation."""
+    checkpoint, dictionary = source.hf, source.dictionary
+    settings, notes = generation_settings(checkpoint.config, checkpoint.generation_config)
+    start = _symbol(dictionary, hf_rows, settings.pop("decoder_start_token_id"), "decoder_start_token_id")
+    first = settings.pop("forced_bos_token_id")
+    if first is not None:
+        settings["forced_first_token"] = _symbol(dictionary, hf_rows, first, "forced_bos_token_id")
+    return replace(
+        source,
+        sequence_format=replace(source.sequence_format, decoder_start=start),
         # transformers' minimum is 0 where nothing is stated, and fairseq's 1.
         generation={"min_len": 0, **settings},
         notes=tuple(notes),
         original={"config": checkpoint.config, "generation_config": checkpoint.generation_config},
     )
+
+
+def _with_heads(source: Source) -> Source:
+    """What becomes of an encoder's heads and token types, also for the converted folder's record."""
+    tensors, layout = source.hf.tensors, layout_of(source.spec)
+    if layout.lm in parts_of_hf(tensors, layout):
+        check_lm_activation(source.args, source.spec.model_type)
+    notes = encoder_notes(tensors, source.spec)
+    return replace(source, notes=tuple(notes), original={"config": source.hf.config, "notes": notes})
 
 
 def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictionary, Tensor]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsg_fairseq.checkpoints.hf_checkpoint import WEIGHT_FILES
-from lsg_fairseq.data.tokenizer_files import ALL_FILES as TOKENIZER_FILES
+from lsg_fairseq.data.document_tokenizer import ALL_FILES as TOKENIZER_FILES
 from lsg_fairseq.modules.lsg_config import LSGError
 
 CONFIG_FILE = "config.json"

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq.data import Dictionary
+from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lsg_fairseq.checkpoints.hf_config import spec_from_fairseq_args
+from lsg_fairseq.checkpoints.checkpoint_task import build_task, set_max_positions
+from lsg_fairseq.checkpoints.model_spec import spec_from_fairseq_args
 from lsg_fairseq.checkpoints.position_tables import resize_both
 from lsg_fairseq.compat.loading import load_checkpoint_file
-from lsg_fairseq.data.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
-from lsg_fairseq.tokenization import DocumentTokenizer, build_dictionary, load_tokenizer
+from lsg_fairseq.tokenization import DocumentTokenizer, load_tokenizer
 
 NAMES_SHOWN = 5
 
@@ -83,7 +82,7 @@ def task_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_task_and_model(
     files: CheckpointFiles, overrides: Overrides
-) -> tuple[LSGSummarizationTask, nn.Module, DocumentTokenizer]:
+) -> tuple[FairseqTask, nn.Module, DocumentTokenizer]:
     """Build task and model (in evaluation mode) and fill in the weights.
 
     Raises:
@@ -91,38 +90,15 @@ def load_task_and_model(
     """
     state = open_checkpoint(files.model)
     tokenizer = load_tokenizer(files.tokenizer)
-    task = _build_task(files, tokenizer, task_arguments(state))
     args = _overridden(model_arguments(state), overrides)
-    weights = _with_longer_tables(dict(state["model"]), args, overrides.max_source_positions, len(task.src_dict))
+    task = build_task(args, files.vocabulary, tokenizer, task_arguments(state))
+    weights = _with_longer_tables(
+        dict(state["model"]), args, overrides.max_source_positions, len(task.source_dictionary)
+    )
     # The task cuts documents to what is asked for, which may be less than the model could read.
-    task.cfg.max_source_positions = overrides.max_source_positions
+    set_max_positions(task, overrides.max_source_positions)
     model = _build_filled_model(task, args, weights, copy=not files.is_never_overwritten)
     return task, model.eval(), tokenizer
-
-
-def _build_task(
-    files: CheckpointFiles, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]
-) -> LSGSummarizationTask:
-    dictionaries = [
-        _read_dictionary(files.vocabulary, trained_with.get(f"{side}_lang") or side, tokenizer)
-        for side in ("source", "target")
-    ]
-    forced = {name: trained_with[name] for name in ("forced_first_token", "forced_eos") if name in trained_with}
-    cfg = LSGSummarizationConfig(data=str(files.vocabulary), **forced)
-    task = LSGSummarizationTask(cfg, *dictionaries)
-    if trained_with.get("_name", trained_with.get("task")) == "translation":
-        # fairseq's own task puts nothing in front, and the model has never seen anything else.
-        task.sequence_format = SequenceFormat(source_bos=False, target_bos=False)
-    elif not (files.vocabulary / SEQUENCE_FORMAT_FILE).is_file():
-        task.sequence_format = tokenizer.sequence_format
-    return task
-
-
-def _read_dictionary(folder: Path, side: str, tokenizer: DocumentTokenizer) -> Dictionary:
-    for name in (f"dict.{side}.txt", "dict.txt"):
-        if (folder / name).is_file():
-            return Dictionary.load(str(folder / name))
-    return build_dictionary(tokenizer)
 
 
 def _overridden(args: Namespace, overrides: Overrides) -> Namespace:
@@ -139,21 +115,26 @@ def _with_longer_tables(
     weights: dict[str, Tensor], args: Namespace, length: int | None, vocab_size: int
 ) -> dict[str, Tensor]:
     """Lengthen the position tables, and `args` with them, if more is asked for than there is."""
-    source, target = args.max_source_positions, args.max_target_positions
-    if length is None or length <= source:
+    if length is None:
         return weights
     spec = spec_from_fairseq_args(vars(args), vocab_size)
-    args.max_source_positions = length
-    args.max_target_positions = length if target == source else target
-    return resize_both(weights, spec, args.max_source_positions, args.max_target_positions)[0]
+    source, target = spec.max_source_positions, spec.max_target_positions
+    if length <= source:
+        return weights
+    weights, spec = resize_both(weights, spec, length, length if target == source else target)
+    if spec.has_decoder:
+        args.max_source_positions, args.max_target_positions = spec.max_source_positions, spec.max_target_positions
+    else:
+        args.max_positions = spec.max_source_positions
+    return weights
 
 
-def _build_filled_model(
-    task: LSGSummarizationTask, args: Namespace, weights: dict[str, Tensor], copy: bool
-) -> nn.Module:
+def _build_filled_model(task: FairseqTask, args: Namespace, weights: dict[str, Tensor], copy: bool) -> nn.Module:
     """Build a model without storage and put the weights in place; built with storage if a part of it needs that."""
     with _without_storage():
         model = _built(task, args, weights)
+    # Outside: an upgrade may make tensors, which need storage.
+    model.upgrade_state_dict(weights)
     fill_weights(model, weights, copy)
     if not _is_complete(model):
         model = _built(task, args, weights)
@@ -161,10 +142,9 @@ def _build_filled_model(
     return model
 
 
-def _built(task: LSGSummarizationTask, args: Namespace, weights: dict[str, Tensor]) -> nn.Module:
+def _built(task: FairseqTask, args: Namespace, weights: dict[str, Tensor]) -> nn.Module:
     model = task.build_model(Namespace(**vars(args)))
     register_heads_of(model, weights)
-    model.upgrade_state_dict(weights)
     return model
 
 

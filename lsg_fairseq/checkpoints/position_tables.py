@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.hf_config import ModelSpec
+from lsg_fairseq.checkpoints.model_spec import ModelSpec
 from lsg_fairseq.checkpoints.state_dicts import BOS_ROW, GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
 
@@ -90,22 +90,23 @@ def _at_least_512_rows(positions: Tensor, generator: torch.Generator | None) -> 
 def resize_positions(table: Tensor, family: str, length: int, name: str = "position table") -> Tensor:
     """Return a position table for `length` positions; the table itself where that is its length already.
 
-    BART: [2 + n, C] -> [2 + length, C], tiled. Pegasus: [n, C] -> [length, C], recomputed (cut where it is shorter:
-    Pegasus' tables are computed, not trained, so nothing is lost).
+    Learned tables: [2 + n, C] -> [2 + length, C], tiled. Pegasus: [n, C] -> [length, C], recomputed (cut where it is
+    shorter: Pegasus' tables are computed, not trained, so nothing is lost).
 
     Raises:
-        LSGError: `length` is shorter than a trained (BART) table, or below 1.
+        LSGError: `length` is shorter than a learned table, or below 1.
     """
-    offset = 2 if family == "bart" else 0
+    is_learned = family != "pegasus"
+    offset = 2 if is_learned else 0
     known = table.size(0) - offset
     if length == known:
         return table
-    if length < 1 or (length < known and family == "bart"):
+    if length < 1 or (length < known and is_learned):
         raise LSGError(
             f"the {name} cannot be cut from the {known} positions it was trained with to {length}: "
             f"ask for {known} or more"
         )
-    if family == "bart":
+    if is_learned:
         return torch.cat([table[:offset], tile_positions(table[offset:], length)])
     if length < known:
         return table[:length].clone()
@@ -115,10 +116,14 @@ def resize_positions(table: Tensor, family: str, length: int, name: str = "posit
 def resize_both(
     state: Mapping[str, Tensor], spec: ModelSpec, max_source_positions: int, max_target_positions: int
 ) -> tuple[dict[str, Tensor], ModelSpec]:
-    """Resize the two position tables of a fairseq state dict; everything else is the same tensor as before."""
-    lengths = {SOURCE_POSITIONS: max_source_positions, TARGET_POSITIONS: max_target_positions}
-    names = {SOURCE_POSITIONS: "source position table", TARGET_POSITIONS: "target position table"}
-    resized = {key: resize_positions(state[key], spec.family, lengths[key], names[key]) for key in lengths}
+    """Resize the position tables of a fairseq state dict; everything else is the same tensor as before.
+
+    An encoder alone has one table, and 0 for its target positions.
+    """
+    tables = {spec.encoder_key(SOURCE_POSITIONS): (max_source_positions, "source position table")}
+    if spec.has_decoder:
+        tables[TARGET_POSITIONS] = (max_target_positions, "target position table")
+    resized = {key: resize_positions(state[key], spec.family, *table) for key, table in tables.items()}
     spec = replace(spec, max_source_positions=max_source_positions, max_target_positions=max_target_positions)
     return {**state, **resized}, spec
 
@@ -132,6 +137,7 @@ def lengthen(
     untouched. The lengths may equal the present ones.
 
     Args:
+        max_target_positions: 0 for an encoder alone.
         mask_row: fairseq row of the mask token (BART `<mask>`, Pegasus `<mask_2>`); not read for an LSG model.
 
     Raises:
@@ -139,7 +145,8 @@ def lengthen(
     """
     longer, new_spec = resize_both(state, spec, max_source_positions, max_target_positions)
     if not spec.is_lsg:
-        positions = state[SOURCE_POSITIONS][spec.position_offset :]
+        positions = state[spec.encoder_key(SOURCE_POSITIONS)][spec.position_offset :]
+        tokens = state[spec.encoder_key(TOKEN_TABLE)]
         # `<s>` starts a BART sequence, and carries Hugging Face Pegasus' `<pad>` embedding: both are global row 0's.
-        longer[GLOBAL_TABLE] = make_global_table(positions, state[TOKEN_TABLE], BOS_ROW, mask_row)
+        longer[spec.encoder_key(GLOBAL_TABLE)] = make_global_table(positions, tokens, BOS_ROW, mask_row)
     return longer, replace(new_spec, is_lsg=True)

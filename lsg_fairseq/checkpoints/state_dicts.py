@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,18 @@ LOGITS_BIAS = "decoder.final_logits_bias"
 SOURCE_POSITIONS = "encoder.embed_positions.weight"
 TARGET_POSITIONS = "decoder.embed_positions.weight"
 GLOBAL_TABLE = "encoder.global_embeddings.weight"
+# What fairseq's `version` buffers hold.
+FAIRSEQ_LAYER_FORMAT = 3.0
+# fairseq's own default for --classification-head-name: Hugging Face's single head has no name.
+HEAD_NAME = "sentence_classification_head"
+
+
+class KeyPair(NamedTuple):
+    """One tensor's two names and its shape in the symbols of a key table."""
+
+    hf: str
+    fairseq: str
+    shape: tuple[str, ...]
 
 
 def check_fit(
@@ -58,7 +71,12 @@ def check_fit(
         )
 
 
-def check_copies(reference: str, state: Mapping[str, Tensor], copies: Iterable[str]) -> None:
+def check_copies(
+    reference: str,
+    state: Mapping[str, Tensor],
+    copies: Iterable[str],
+    advice: str = "only models whose token embeddings and output projection are tied can be converted",
+) -> None:
     """Make sure that the keys in `copies`, where present, hold what `reference` holds.
 
     Raises:
@@ -66,10 +84,7 @@ def check_copies(reference: str, state: Mapping[str, Tensor], copies: Iterable[s
     """
     untied = [key for key in copies if key in state and not _equal(state[key], state[reference])]
     if untied:
-        raise LSGError(
-            f"{', '.join(untied)} must be equal to {reference}: only models whose token embeddings and output "
-            "projection are tied can be converted"
-        )
+        raise LSGError(f"{', '.join(untied)} must be equal to {reference}: {advice}")
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:
@@ -105,3 +120,18 @@ def spread_rows(table: Tensor, rows: Tensor, fill: Tensor) -> Tensor:
     spread[PAD_ROW] = fill
     spread[rows] = table
     return spread
+
+
+def only_head(keys: Iterable[str]) -> str | None:
+    """Return the name of the one classification head that fairseq keys belong to, None where there is none.
+
+    Raises:
+        LSGError: there are several.
+    """
+    heads = sorted({key.split(".")[1] for key in keys if key.startswith("classification_heads.")})
+    if len(heads) > 1:
+        raise LSGError(
+            f"a Hugging Face model has one classification head and this one has {len(heads)} ({', '.join(heads)}): "
+            "remove all but one"
+        )
+    return heads[0] if heads else None

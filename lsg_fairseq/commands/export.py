@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--short",
         action="store_true",
-        help="a plain BART or Pegasus: full attention, no global tokens, the original's length where it was only tiled",
+        help="a plain model of its kind: full attention, no global tokens, its old length where that was only tiled",
     )
     return parser
 

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from lsg_fairseq.checkpoints.model_spec import ENCODER_FAMILIES
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.resumable_output import open_resumable
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
-from lsg_fairseq.modules.lsg_config import LSGConfig
+from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.pretrained.batched_generation import BatchedGenerator
 from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
+from lsg_fairseq.pretrained.hub_loading import from_checkpoint
 from lsg_fairseq.pretrained.hub_sources import SourceOptions
 from lsg_fairseq.pretrained.published_checkpoints import PUBLISHED
 from lsg_fairseq.pretrained.summarizing import Inputs, StreamOutput, in_shard, summarize_documents
@@ -59,14 +61,26 @@ def summarize(args: argparse.Namespace) -> None:
 
 
 def load(args: argparse.Namespace) -> LSGHubInterface:
-    """The model that the arguments ask for, where and as what they ask for."""
+    """The model that the arguments ask for, where and as what they ask for.
+
+    Raises:
+        LSGError: it cannot be loaded, or is an encoder alone.
+    """
     overrides = read_overrides({**_lsg_settings(args), "max_source_positions": args.max_source_positions})
     options = SourceOptions(
         tokenizer=args.tokenizer, revision=args.revision, max_source_positions=args.max_source_positions
     )
     published = PUBLISHED.get(args.checkpoint)
-    hub = LSGHubInterface.from_checkpoint(published.hub_id if published else args.checkpoint, options, overrides)
+    if published and published.family in ENCODER_FAMILIES:
+        raise _encoder_alone(args.checkpoint)  # before it is downloaded
+    hub = from_checkpoint(published.hub_id if published else args.checkpoint, options, overrides)
+    if not isinstance(hub, LSGHubInterface):
+        raise _encoder_alone(args.checkpoint)
     return hub.to(args.device, DTYPES[args.dtype])
+
+
+def _encoder_alone(checkpoint: str) -> LSGError:
+    return LSGError(f"{checkpoint} is an encoder alone, which cannot summarise: give a BART or Pegasus checkpoint")
 
 
 def build_parser() -> argparse.ArgumentParser:

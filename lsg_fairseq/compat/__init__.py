@@ -22,7 +22,7 @@ except ValueError as error:  # the official 0.12.2: "mutable default ... is not 
         "replace it: pip uninstall fairseq && pip install ve-fairseq==0.12.3"
     ) from error
 
-from lsg_fairseq.compat import batching, commands, devices, loading  # noqa: E402
+from lsg_fairseq.compat import arrays, batching, commands, devices, loading  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ FIXES = [
     ),
     Fix("broadcast_pickle", _UPSTREAM + "5610", loading.broadcast_objects_are_refused, loading.trust_broadcast_objects),
     Fix("longest_batch_kept", _UPSTREAM + "5036", batching.last_batch_is_dropped, batching.keep_last_batch),
+    Fix("numpy_without_compat", "no upstream issue found", arrays.numpy_lacks_compat, arrays.give_numpy_compat),
     Fix("bf16_without_tpu", _UPSTREAM + "4696", devices.bf16_means_tpu, devices.bf16_without_tpu),
     Fix("fp16_on_cpu", "no upstream issue found", devices.flat_gradients_need_cuda, devices.fp16_on_cpu),
     Fix("cpu_workers", "no upstream issue found", devices.cpu_workers_are_not_started, devices.start_cpu_workers),

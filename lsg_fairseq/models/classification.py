@@ -1,4 +1,4 @@
-"""Heads that classify a document by the state of the final decoder token, for BART and Pegasus alike."""
+"""Heads that classify a document: by the state of the final decoder token (BART, Pegasus), or by the first row."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from fairseq.models.bart.model import BARTClassificationHead
+from fairseq.models.roberta import RobertaModel
 from torch import Tensor, nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -27,15 +28,22 @@ def register_head(model: nn.Module, name: str, num_classes: int, inner_dim: int 
         model.classification_heads = nn.ModuleDict()
     if name in model.classification_heads:
         raise LSGError(f"the model has a classification head {name!r} already: choose another name")
-    weight = model.decoder.embed_tokens.weight
-    head = BARTClassificationHead(
-        input_dim=weight.size(1),
-        inner_dim=inner_dim or weight.size(1),
+    if isinstance(model, RobertaModel):
+        model.register_classification_head(name, num_classes, inner_dim)
+    else:
+        model.classification_heads[name] = _decoder_head(model, num_classes, inner_dim)
+    model.classification_heads[name].to(next(model.parameters())).train(model.training)
+
+
+def _decoder_head(model: nn.Module, num_classes: int, inner_dim: int | None) -> BARTClassificationHead:
+    dim = model.decoder.embed_tokens.embedding_dim
+    return BARTClassificationHead(
+        input_dim=dim,
+        inner_dim=inner_dim or dim,
         num_classes=num_classes,
         activation_fn=getattr(model.args, "pooler_activation_fn", "tanh"),
         pooler_dropout=getattr(model.args, "pooler_dropout", 0.0),
     )
-    model.classification_heads[name] = head.to(weight).train(model.training)
 
 
 def register_heads_of(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -9,13 +9,13 @@ from fairseq.models.bart import BARTModel
 from fairseq.models.bart.model import bart_base_architecture, bart_large_architecture
 from omegaconf import DictConfig
 
-from lsg_fairseq.models.lsg_model import LSGModelMixin, fill_lsg_defaults, fill_missing
+from lsg_fairseq.models.lsg_model import LSGEncoderDecoderMixin, fill_lsg_defaults, fill_missing
 
 DEFAULT_SOURCE_POSITIONS = 4096
 
 
 @register_model("lsg_bart")
-class LSGBartModel(LSGModelMixin, BARTModel):
+class LSGBartModel(LSGEncoderDecoderMixin, BARTModel):
     """BART (arXiv 1910.13461) whose encoder self-attention is LSG attention (arXiv 2210.15497)."""
 
     family = "bart"

@@ -1,4 +1,4 @@
-"""What the LSG models share: flags made from LSGConfig, the encoder and decoder hooks, beams that share a source."""
+"""What the LSG models share: flags made from LSGConfig, upgrades of checkpoints, an encoder-decoder's hooks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import logging
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
+from fairseq.data import Dictionary
 from fairseq.models.transformer import TransformerConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from lsg_fairseq.checkpoints.fairseq_checkpoint import upgrade_fairseq_bart
-from lsg_fairseq.checkpoints.hf_config import ModelSpec
+from lsg_fairseq.checkpoints.fairseq_roberta import LM_HEAD_BIAS
+from lsg_fairseq.checkpoints.model_spec import ModelSpec
 from lsg_fairseq.checkpoints.position_tables import resize_both
 from lsg_fairseq.checkpoints.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
 from lsg_fairseq.models.lsg_decoder import LSGDecoder
@@ -28,17 +31,24 @@ FLAG_PREFIX = "lsg_"
 OTHER_FLAGS = {"lsg_config", "lsg_tokenizer"}
 
 
-def add_lsg_flags(parser: argparse._ActionsContainer, prefix: str = FLAG_PREFIX) -> None:
-    """Add `--lsg-<field>` for every field of LSGConfig; a flag that is not given stays unset."""
+def add_lsg_flags(
+    parser: argparse._ActionsContainer, prefix: str = FLAG_PREFIX, own: Mapping[str, Any] | None = None
+) -> None:
+    """Add `--lsg-<field>` for every field of LSGConfig; a flag that is not given stays unset.
+
+    Args:
+        own: as for fill_lsg_defaults; the help names these defaults.
+    """
     for f in fields(LSGConfig):
         parse = _true_or_false if isinstance(f.default, bool) else type(f.default)
         metavar = "true|false" if isinstance(f.default, bool) else parse.__name__.upper()
+        default = (own or {}).get(f.name, f.default)
         parser.add_argument(
             "--" + (prefix + f.name).replace("_", "-"),
             type=parse,
             default=argparse.SUPPRESS,
             metavar=metavar,
-            help=f"{f.metadata['help']} (default: {str(f.default).lower() if metavar == 'true|false' else f.default})",
+            help=f"{f.metadata['help']} (default: {str(default).lower() if metavar == 'true|false' else default})",
         )
 
 
@@ -55,9 +65,14 @@ def fill_missing(args: Namespace | DictConfig, defaults: Mapping[str, Any]) -> N
             setattr(args, name, value)
 
 
-def fill_lsg_defaults(args: Namespace | DictConfig) -> None:
-    """Write every LSG setting into the arguments, so that a checkpoint carries what it was trained with."""
-    fill_missing(args, {FLAG_PREFIX + f.name: f.default for f in fields(LSGConfig)})
+def fill_lsg_defaults(args: Namespace | DictConfig, own: Mapping[str, Any] | None = None) -> None:
+    """Write every LSG setting into the arguments, so that a checkpoint carries what it was trained with.
+
+    Args:
+        own: fields of LSGConfig that have another default in this kind of model.
+    """
+    defaults = {f.name: f.default for f in fields(LSGConfig)} | dict(own or {})
+    fill_missing(args, {FLAG_PREFIX + name: value for name, value in defaults.items()})
 
 
 def read_lsg_config(args: Namespace) -> LSGConfig:
@@ -71,24 +86,23 @@ def read_lsg_config(args: Namespace) -> LSGConfig:
 
 
 class LSGModelMixin:
-    """Put in front of a fairseq encoder-decoder model class to give it the LSG encoder.
+    """What every LSG model has: `--lsg-*` flags, an LSGConfig, checkpoints that are brought up to it.
 
-    A class that uses it says which `family` of checkpoints it reads: "bart" or "pegasus".
+    A class that uses it says which `family` of checkpoints it reads, "bart", "pegasus" or "roberta", and `_upgraded`.
     """
 
     family: str
-    encoder_class: type[LSGEncoder] = LSGEncoder
-    decoder_class: type[LSGDecoder] = LSGDecoder
+    lsg_defaults: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def add_args(cls, parser: argparse._ActionsContainer) -> None:
         """Add fairseq's model flags and the `--lsg-*` ones."""
         super().add_args(parser)
-        add_lsg_flags(parser)
+        add_lsg_flags(parser, own=cls.lsg_defaults)
 
     @classmethod
-    def build_model(cls, args: Namespace | DictConfig, task: Any) -> nn.Module:
-        """Build a model from flags, a hydra configuration or a checkpoint's arguments.
+    def with_lsg_config(cls, args: Namespace | DictConfig) -> Namespace:
+        """A copy of flags, a hydra configuration or a checkpoint's arguments, with their LSGConfig as `lsg_config`.
 
         Raises:
             LSGError: an LSG setting is unknown or not allowed, or an attention kernel was asked for that bypasses LSG.
@@ -96,10 +110,42 @@ class LSGModelMixin:
         plain = OmegaConf.to_container(args, resolve=True) if OmegaConf.is_config(args) else vars(args)
         # A copy: the LSGConfig object must not end up in the arguments that a checkpoint stores.
         args = Namespace(**plain)
+        fill_missing(args, {FLAG_PREFIX + name: value for name, value in cls.lsg_defaults.items()})
         args.lsg_config = read_lsg_config(args)
-        fill_missing(args, {"task": "lsg_summarization"})
         if plain.get("encoder_xformers_att_config"):
             raise LSGError("--encoder-xformers-att-config has no place here: choose attention with --lsg-attention")
+        return args
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Bring a checkpoint up to this model, in place: a stock one, or an LSG model with fewer positions.
+
+        Raises:
+            LSGError: it is of another size, or its position tables are longer than the model's.
+        """
+        if name == "":
+            upgraded = self._upgraded(state_dict)
+            changes = describe_changes(state_dict, upgraded, self.spec)
+            replace_content(state_dict, upgraded)
+            if changes:
+                logger.info(f"checkpoint brought up to this model: {'; '.join(changes)}")
+        super().upgrade_state_dict_named(state_dict, name)
+
+    def _upgraded(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict with all that the model needs of a checkpoint's; what fits already stays the same tensor."""
+        raise NotImplementedError
+
+
+class LSGEncoderDecoderMixin(LSGModelMixin):
+    """Put in front of a fairseq encoder-decoder model class to give it the LSG encoder."""
+
+    encoder_class: type[LSGEncoder] = LSGEncoder
+    decoder_class: type[LSGDecoder] = LSGDecoder
+
+    @classmethod
+    def build_model(cls, args: Namespace | DictConfig, task: Any) -> nn.Module:
+        """Build a model from flags, a hydra configuration or a checkpoint's arguments; raises as with_lsg_config."""
+        args = cls.with_lsg_config(args)
+        fill_missing(args, {"task": "lsg_summarization"})
         return super().build_model(args, task)
 
     @classmethod
@@ -136,38 +182,40 @@ class LSGModelMixin:
             is_lsg=True,
         )
 
-    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Bring a checkpoint up to this model, in place: a stock BART, or an LSG model with fewer positions.
-
-        Raises:
-            LSGError: it is of another size, or its position tables are longer than the model's.
-        """
-        if name == "" and self.args.share_all_embeddings and self.decoder.output_projection is not None:
-            upgraded = self._upgraded(state_dict)
-            changes = describe_changes(state_dict, upgraded)
-            state_dict.clear()
-            state_dict.update(upgraded)
-            if changes:
-                logger.info(f"checkpoint brought up to this model: {'; '.join(changes)}")
-        super().upgrade_state_dict_named(state_dict, name)
-
     def _upgraded(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not self.args.share_all_embeddings or self.decoder.output_projection is None:
+            return state
         dictionary, spec = self.encoder.dictionary, self.spec
         if self.family == "bart":
-            mask_row = dictionary.index("<mask>")
-            return upgrade_fairseq_bart(state, spec, None if mask_row == dictionary.unk() else mask_row)
+            return upgrade_fairseq_bart(state, spec, mask_row(dictionary))
         return resize_both(state, spec, spec.max_source_positions, spec.max_target_positions)[0]
 
 
-def describe_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+def mask_row(dictionary: Dictionary) -> int | None:
+    """The dictionary's row of `<mask>`, None if it has none."""
+    row = dictionary.index("<mask>")
+    return None if row == dictionary.unk() else row
+
+
+def replace_content(state_dict: dict[str, Tensor], content: dict[str, Tensor]) -> None:
+    """Make a state dict hold `content` in place, which is how fairseq's upgrades hand on what they made."""
+    content = dict(content)
+    state_dict.clear()
+    state_dict.update(content)
+
+
+def describe_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], spec: ModelSpec) -> list[str]:
     """What an upgrade did, in words; bookkeeping such as renamed keys is left out."""
+    source, tokens, table = (spec.encoder_key(key) for key in (SOURCE_POSITIONS, TOKEN_TABLE, GLOBAL_TABLE))
     names = {
-        SOURCE_POSITIONS: "source position table",
+        source: "source position table" if spec.has_decoder else "position table",
         TARGET_POSITIONS: "target position table",
-        TOKEN_TABLE: "embedding table (<mask> row)",
+        tokens: "embedding table (<mask> row)",
     }
     pairs = [(what, len(before[key]), len(after[key])) for key, what in names.items() if key in before]
     changes = [f"{what} of {old:,} rows made {new:,}" for what, old, new in pairs if old != new]
-    if GLOBAL_TABLE in after and GLOBAL_TABLE not in before:
-        changes.append(f"global table of {len(after[GLOBAL_TABLE])} rows made from its positions")
+    if table in after and table not in before:
+        changes.append(f"global table of {len(after[table])} rows made from its positions")
+    if LM_HEAD_BIAS in after and LM_HEAD_BIAS not in before:
+        changes.append("masked-LM head made with initial values, as it has none")
     return changes

@@ -18,7 +18,7 @@ from lsg_fairseq.checkpoints.position_tables import pegasus_sinusoids
 from lsg_fairseq.models.half_precision import ClampedDecoderLayer, ClampedEncoderLayer
 from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
-from lsg_fairseq.models.lsg_model import LSGModelMixin, fill_lsg_defaults, fill_missing
+from lsg_fairseq.models.lsg_model import LSGEncoderDecoderMixin, fill_lsg_defaults, fill_missing
 from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.modules.positional_embedding import PegasusPositionalEmbedding
 
@@ -88,7 +88,7 @@ class PegasusDecoder(LSGDecoder):
 
 
 @register_model("lsg_pegasus")
-class LSGPegasusModel(LSGModelMixin, TransformerModel):
+class LSGPegasusModel(LSGEncoderDecoderMixin, TransformerModel):
     """Pegasus (arXiv 1912.08777) whose encoder self-attention is LSG attention (arXiv 2210.15497)."""
 
     family = "pegasus"

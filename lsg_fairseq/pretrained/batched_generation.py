@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.pretrained.hub_base import check_text
 
 if TYPE_CHECKING:
     from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
@@ -164,8 +165,7 @@ class BatchedGenerator:
         self.num_cut = self.tokens_lost = self.longest = 0
 
     def _encode(self, text: str) -> Tensor:
-        if not isinstance(text, str):
-            raise LSGError(f"a text must be a str, not {type(text).__name__}: {text!r:.80}")
+        check_text(text)
         return self._cut(self.hub.encode(text)) if text.strip() else torch.empty(0, dtype=torch.long)
 
     def _cut(self, tokens: Tensor) -> Tensor:

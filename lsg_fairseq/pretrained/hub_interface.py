@@ -1,75 +1,43 @@
-"""LSGHubInterface: a model with its task and tokenizer, for use from Python."""
+"""LSGHubInterface: an encoder-decoder (BART, Pegasus) with its task and tokenizer, for use from Python."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from fairseq.data.data_utils import collate_tokens
-from torch import Tensor, nn
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
+from torch import Tensor
 
-from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
-from lsg_fairseq.models.classification import final_token_states, register_head
+from lsg_fairseq.models.classification import final_token_states
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.pretrained.batched_generation import BatchedGenerator, GenerationSettings
-from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
-from lsg_fairseq.tokenization import symbol_from_token, token_from_symbol
+from lsg_fairseq.pretrained.hub_base import HubInterface, as_texts
+from lsg_fairseq.tokenization import DocumentTokenizer
 
 
-class LSGHubInterface(nn.Module):
-    """A long-context model that is ready to use: `.model` (fairseq), `.task`, and methods from text to text.
+class LSGHubInterface(HubInterface):
+    """An LSG-BART or LSG-Pegasus; methods mean what they mean in fairseq/models/bart/hub_interface.py.
 
-    It is in evaluation mode; `.train()`, `.to(device)`, `.half()` and `.bfloat16()` work as on any module.
+    Args:
+        generation: fairseq's names of the generation settings that belong to the checkpoint.
     """
 
-    def __init__(self, files: CheckpointFiles, overrides: Overrides | None = None) -> None:
-        super().__init__()
-        self.task, self.model, self.tokenizer = load_task_and_model(files, overrides or Overrides())
-        self.generation_settings = GenerationSettings.from_checkpoint(files.generation)
-        dictionary = self.task.source_dictionary
-        self._rows = {token: dictionary.index(symbol_from_token(token)) for token in self.tokenizer.tokens}
-        self.eval()
-
-    @classmethod
-    def from_checkpoint(
-        cls, checkpoint: str | Path, options: SourceOptions | None = None, overrides: Overrides | None = None
-    ) -> LSGHubInterface:
-        """Load whatever find_checkpoint knows.
-
-        Raises:
-            LSGError: the checkpoint cannot be found or loaded, or a setting is not allowed.
-        """
-        return cls(find_checkpoint(checkpoint, options or SourceOptions()), overrides)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+    def __init__(
+        self,
+        task: FairseqTask,
+        model: BaseFairseqModel,
+        tokenizer: DocumentTokenizer,
+        generation: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(task, model, tokenizer)
+        self.generation_settings = GenerationSettings.from_checkpoint(generation or {})
 
     @property
     def max_source_tokens(self) -> int:
         """The longest source that is read, `<s>` and `</s>` included; summarize cuts what is longer."""
         return self.task.max_positions()[0]
-
-    def encode(self, text: str) -> torch.LongTensor:
-        """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol."""
-        dictionary, bos = self.task.source_dictionary, self.task.sequence_format.source_bos
-        ids = [self._rows[token] for token in self.tokenizer.encode(text)]
-        return torch.tensor([*([dictionary.bos()] if bos else []), *ids, dictionary.eos()])
-
-    def decode(self, tokens: Tensor) -> str:
-        """The text of 1-d ids, without `<s>`, `</s>` and `<pad>`.
-
-        Raises:
-            LSGError: tokens has another number of dimensions.
-        """
-        if tokens.dim() != 1:
-            raise LSGError(f"decode takes one sequence of ids, not a tensor of shape {list(tokens.shape)}: give a row")
-        dictionary = self.task.target_dictionary
-        silent = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
-        return self.tokenizer.decode(token_from_symbol(dictionary[i]) for i in tokens.tolist() if i not in silent)
 
     def summarize(
         self,
@@ -123,7 +91,7 @@ class LSGHubInterface(nn.Module):
         Raises:
             LSGError: tokens are longer than what encoder or decoder can read.
         """
-        tokens = (tokens[None] if tokens.dim() == 1 else tokens).to(self.device)
+        tokens = self.batch(tokens)
         allowed = min(self.model.max_positions())
         if tokens.size(1) > allowed:
             raise LSGError(
@@ -135,28 +103,13 @@ class LSGHubInterface(nn.Module):
         features, extra = self.model(tokens, None, previous, features_only=True, return_all_hiddens=return_all_hiddens)
         return [state.transpose(0, 1) for state in extra["inner_states"]] if return_all_hiddens else features
 
-    def register_classification_head(self, name: str, num_classes: int, inner_dim: int | None = None) -> None:
-        """Add an untrained head for `predict`; what it sees is the state of the final decoder token.
+    def head_input(self, tokens: Tensor) -> Tensor:
+        """The state (B,C) of each row's final decoder token.
 
         Raises:
-            LSGError: the name is taken, or num_classes is below 1.
+            LSGError: a row of tokens has no `</s>`.
         """
-        register_head(self.model, name, num_classes, inner_dim)
-
-    def predict(self, head: str, tokens: Tensor, return_logits: bool = False) -> Tensor:
-        """Log-probabilities (B,K) of the head's classes for (T,) or (B,T) ids, or their logits.
-
-        Raises:
-            LSGError: there is no such head, or a row of tokens has no `</s>`.
-        """
-        heads = getattr(self.model, "classification_heads", {})
-        if head not in heads:
-            known = ", ".join(map(repr, heads)) or "none"
-            raise LSGError(f"there is no classification head {head!r} (present: {known}): register one first")
-        tokens = (tokens[None] if tokens.dim() == 1 else tokens).to(self.device)
-        states = final_token_states(self.extract_features(tokens), tokens, self.task.source_dictionary.eos())
-        logits = heads[head](states)
-        return logits if return_logits else nn.functional.log_softmax(logits, dim=-1, dtype=torch.float32)
+        return final_token_states(self.extract_features(tokens), tokens, self.task.source_dictionary.eos())
 
     def fill_mask(
         self, text: str | Sequence[str], topk: int = 5, match_source_len: bool = True
@@ -170,7 +123,7 @@ class LSGHubInterface(nn.Module):
             LSGError: a text has no mask token, or topk is below 1.
         """
         mask = self.tokenizer.mask
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = as_texts(text)
         if mask is None or any(mask not in part for part in texts):
             raise LSGError(f"fill_mask needs the mask token {mask!r} in each text: put it where something is missing")
         first = "<s>" if self.task.sequence_format.target_bos else None
@@ -178,10 +131,6 @@ class LSGHubInterface(nn.Module):
         generator = BatchedGenerator(self, settings, match_source_len=match_source_len)
         filled = [generator.best(self.encode(part), topk) for part in texts]
         return filled[0] if isinstance(text, str) else filled
-
-    def collate(self, tokens: Sequence[Tensor], length: int | None = None) -> torch.LongTensor:
-        """(B,T) ids of several 1-d ones, padded on the right to the longest of them or to `length`."""
-        return collate_tokens(list(tokens), self.task.source_dictionary.pad(), pad_to_length=length)
 
     def forward(
         self,

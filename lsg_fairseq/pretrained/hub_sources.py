@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,11 +16,19 @@ from filelock import FileLock
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, HUB_ID, TRAINED_FILES, read_generation_settings
 from lsg_fairseq.checkpoints.hf_config import family_of
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
+from lsg_fairseq.checkpoints.model_spec import family_of_arch
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import has_tokenizer
 
 # Part of the key of a conversion's result; count up when the same input is converted to something else.
 CONVERSION_VERSION = 1
+# The entries that load a family's checkpoints.
+FAMILY_ENTRIES = {
+    "bart": "lsg_bart_base or lsg_bart_large",
+    "pegasus": "lsg_pegasus_large",
+    "roberta": "lsg_roberta_base",
+    "bert": "lsg_bert_base",
+}
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,11 @@ def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
     """A fairseq checkpoint: used as it is if its model is an LSG one, else converted."""
     state = open_checkpoint(path)
     arch = model_arguments(state).arch
-    if not arch.startswith("lsg_"):
-        return _converted(path, _fingerprint([path, *path.parent.glob("dict*.txt")]), options)
-    check_family("pegasus" if "pegasus" in arch else "bart", path, options.family)
+    check_family(family_of_arch(arch), path, options.family)
     tokenizer, vocabulary = _find_tokenizer(path, options.tokenizer, str(task_arguments(state).get("data") or ""))
+    if not arch.startswith("lsg_"):
+        fingerprint = _fingerprint([path, *path.parent.glob("dict*.txt")])
+        return _converted(path, fingerprint, replace(options, tokenizer=tokenizer))
     return CheckpointFiles(
         model=path,
         vocabulary=vocabulary,
@@ -92,19 +101,23 @@ def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
 
 def _find_tokenizer(model: Path, tokenizer: str | Path | None, data: str) -> tuple[Path, Path]:
     """The folders of tokenizer and vocabulary: the user's, those beside the checkpoint, or those of its data folder."""
+    homes = [model.parent, Path(data.split(":")[0])] if data else [model.parent]
+    folders = [home / "tokenizer" for home in homes]
     if tokenizer is not None:
         given = Path(tokenizer).expanduser()
         folders = [given, given / "tokenizer"]
-        homes = [given, given.parent]
-    else:
-        homes = [model.parent, Path(data.split(":")[0])] if data else [model.parent]
-        folders = [home / "tokenizer" for home in homes]
+        homes = [model.parent, given, given.parent, *homes[1:]]
     for folder in folders:
         if has_tokenizer(folder):
-            vocabularies = [home for home in (folder.parent, model.parent, *homes) if any(home.glob("dict*.txt"))]
+            vocabularies = [home for home in (folder.parent, *homes) if _has_dictionary(home)]
             return folder, next(iter(vocabularies), folder)
     looked = ", ".join(map(str, folders))
     raise LSGError(f"{model} comes without a tokenizer (looked in {looked}): give its folder as tokenizer=")
+
+
+def _has_dictionary(folder: Path) -> bool:
+    """Whether the folder is data of fairseq; sentence_prediction keeps the dictionary of its texts in input0."""
+    return any(folder.glob("dict*.txt")) or (folder / "input0" / "dict.txt").is_file()
 
 
 def _files_of_hub_id(hub_id: str, options: SourceOptions) -> CheckpointFiles:
@@ -162,11 +175,10 @@ def _fingerprint(paths: Iterable[Path]) -> str:
 
 
 def check_family(family: str, checkpoint: Path, wanted: str | None) -> None:
-    """Refuse a Pegasus checkpoint in a BART entry and the other way round.
+    """Refuse another family's checkpoint in an entry.
 
     Raises:
         LSGError: the families differ.
     """
     if wanted is not None and family != wanted:
-        entry = "lsg_pegasus_large" if family == "pegasus" else "lsg_bart_base or lsg_bart_large"
-        raise LSGError(f"{checkpoint} is a {family} checkpoint: load it with {entry} instead")
+        raise LSGError(f"{checkpoint} is a {family} checkpoint: load it with {FAMILY_ENTRIES[family]} instead")

@@ -1,9 +1,10 @@
 """The published LSG checkpoints that the hub entries stand for, in one table.
 
 Confirmed from the publisher's own list of models (https://huggingface.co/ccdv/models) and the pages of each of them.
-Left out, because fairseq has no such model here: encoder-only ones (BERT, RoBERTa, ...) and lsg-barthez-4096 (mBART).
-None of these pages states a licence; the code behind the checkpoints (lsg-converter) is MIT, and the weights descend
-from facebook/bart-base, facebook/bart-large and google/pegasus-large. Ask the publisher before you pass them on.
+Left out, because fairseq has no such model here: lsg-albert-base-v2-4096 and lsg-barthez-4096 (mBART). None of these
+pages states a licence; the code behind the checkpoints (lsg-converter) is MIT, and the weights descend from the models
+of their names: facebook/bart-base, google/pegasus-large, bert-base-uncased and so on (LEGAL-BERT's own licence is
+CC BY-SA 4.0). Ask the publisher before you pass them on.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ LICENCE = "none stated"
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """Where an entry's weights come from, how much they read, and what they were fine-tuned on ("": nothing)."""
+    """Where an entry's weights come from, how much they read, what they were made from and fine-tuned on ("": nothing).
+
+    `made_from` is what the checkpoint's page says, or its name.
+    """
 
     name: str
     family: str
     max_source_positions: int
     fine_tuned_on: str = ""
+    made_from: str = ""
 
     @property
     def hub_id(self) -> str:
@@ -68,5 +73,23 @@ PUBLISHED: dict[str, PublishedCheckpoint] = {
     "lsg_bart_base_16384_mediasum": PublishedCheckpoint(
                                                     "lsg-bart-base-16384-mediasum",  "bart",    16384,
                                                     "ccdv/mediasum"),
+    "lsg_roberta_base": PublishedCheckpoint(        "lsg-base-4096",                 "roberta",  4096,
+                                                    made_from="RoBERTa-base, trained further on 16 GB of text"),
+    "lsg_distilroberta_base": PublishedCheckpoint(  "lsg-distilroberta-base-4096",   "roberta",  4096,
+                                                    made_from="distilroberta-base"),
+    "lsg_xlm_roberta_base": PublishedCheckpoint(    "lsg-xlm-roberta-base-4096",     "roberta",  4096,
+                                                    made_from="xlm-roberta-base"),
+    "lsg_camembert_base": PublishedCheckpoint(      "lsg-camembert-base-4096",       "roberta",  4096,
+                                                    made_from="camembert-base"),
+    "lsg_distilcamembert_base": PublishedCheckpoint("lsg-distilcamembert-base-4096", "roberta",  4096,
+                                                    made_from="distilcamembert-base"),
+    "lsg_bert_base": PublishedCheckpoint(           "lsg-bert-base-uncased-4096",    "bert",     4096,
+                                                    made_from="bert-base-uncased"),
+    "lsg_distilbert_base": PublishedCheckpoint(     "lsg-distilbert-base-uncased-4096", "bert",  4096,
+                                                    made_from="distilbert-base-uncased"),
+    "lsg_legal_base": PublishedCheckpoint(          "lsg-legal-base-uncased-4096",   "bert",     4096,
+                                                    made_from="LEGAL-BERT (nlpaueb/legal-bert-base-uncased)"),
+    "lsg_legal_small": PublishedCheckpoint(         "lsg-legal-small-uncased-4096",  "bert",     4096,
+                                                    made_from="LEGAL-BERT small"),
 }
 # fmt: on

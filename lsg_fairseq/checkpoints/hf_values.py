@@ -1,0 +1,93 @@
+"""Single values of a Hugging Face config.json, checked, and its LSG settings: what every family's configuration has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
+
+# transformers' activations -> fairseq's. The first name of each fairseq value is the one an export writes.
+# fairseq's gelu_accurate is the tanh approximation; its swish cannot be built (fairseq returns the class).
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_accurate",
+    "gelu_fast": "gelu_accurate",
+    "gelu_accurate": "gelu_accurate",
+    "gelu_pytorch_tanh": "gelu_accurate",
+    "gelu_python_tanh": "gelu_accurate",
+    "relu": "relu",
+    "tanh": "tanh",
+    "linear": "linear",
+}
+# LSGConfig fields that are this package's own and unknown to the public LSG configurations.
+NOT_IN_HF = ("attention", "lsh_seed")
+LSG_FIELDS = tuple(f.name for f in fields(LSGConfig) if f.name not in NOT_IN_HF)
+
+
+def is_lsg_config(config: Mapping[str, Any]) -> bool:
+    """Whether config.json describes an LSG checkpoint: the public ones say so in two or three places."""
+    names = [*(config.get("architectures") or []), str(config.get("model_type"))]
+    return config.get("base_model_prefix") == "lsg" or any(str(name).lower().startswith("lsg") for name in names)
+
+
+def lsg_config_from_hf(config: Mapping[str, Any]) -> LSGConfig:
+    """Return the LSG settings that config.json states, defaults elsewhere (a short model's: all defaults).
+
+    Raises:
+        LSGError: a stated value is not allowed.
+    """
+    return LSGConfig.from_dict({name: config[name] for name in (*LSG_FIELDS, *FIELD_ALIASES) if name in config})
+
+
+def size_of(config: Mapping[str, Any], name: str, default: int) -> int:
+    """Return a positive integer.
+
+    Raises:
+        LSGError: it is none.
+    """
+    value = config.get(name, default)
+    if type(value) is not int or value < 1:
+        raise LSGError(f"config.json must state {name} as a positive integer, not {value!r}: correct the file")
+    return value
+
+
+def rate_of(config: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a number from 0 to 1; null counts as not stated.
+
+    Raises:
+        LSGError: it is none.
+    """
+    value = default if config.get(name) is None else config[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise LSGError(f"config.json must state {name} as a number from 0 to 1, not {value!r}: correct the file")
+    return float(value)
+
+
+def activation_of(config: Mapping[str, Any], key: str) -> str:
+    """Return fairseq's name of the activation that config.json states under `key` (default: gelu).
+
+    Raises:
+        LSGError: fairseq has none such.
+    """
+    name = config.get(key, "gelu")
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise LSGError(
+            f"{key} {name!r} has no counterpart in fairseq: checkpoints with {', '.join(ACTIVATIONS)} can be converted"
+        )
+    return ACTIVATIONS[name]
+
+
+def hf_activation(name: str) -> str:
+    """Return transformers' name of an activation of fairseq.
+
+    Raises:
+        LSGError: transformers has none such.
+    """
+    for hf, fairseq in ACTIVATIONS.items():
+        if name == fairseq:
+            return hf
+    known = ", ".join(dict.fromkeys(ACTIVATIONS.values()))
+    raise LSGError(f"activation_fn {name!r} has no counterpart in transformers: models with {known} can be exported")
