@@ -51,6 +51,14 @@ def test_fixes_are_needed_once() -> None:
     assert always <= set(lines["needed"].split())
 
 
+def test_import_leaves_logging_alone() -> None:
+    """fairseq's text-to-speech tasks set the root logger to DEBUG when they are imported."""
+    code = (
+        "import logging, lsg_fairseq; print(logging.getLogger().level == logging.WARNING, logging.getLogger().handlers)"
+    )
+    assert run(sys.executable, "-c", code).splitlines() == ["True []"]
+
+
 @pytest.mark.parametrize("fix", compat.FIXES, ids=lambda fix: fix.name)
 def test_fix_is_not_applied_twice(fix: compat.Fix) -> None:
     assert not fix.needed() or fix.name == "one_line_errors"  # that one is for fairseq's commands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ def run_command(program: str, work: Callable[[], None], if_interrupted: str = NO
     """Do the work of a command; returns its exit status, after one sentence on standard error if that is not 0."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    logging.basicConfig(format=f"{program}: %(message)s", stream=sys.stderr)
+    logging.getLogger("lsg_fairseq").setLevel(logging.INFO)
     try:
         work()
     except BrokenPipeError:

@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# fairseq says at every import that tensorboardX is missing for text to speech.
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
-
+# Two of fairseq's tasks configure logging when they are imported, for DEBUG, and a library's user would see every line
+# of every package. With a handler on the root, logging.basicConfig does nothing; fairseq's commands have their own.
+_placeholder = logging.NullHandler()
+logging.getLogger().addHandler(_placeholder)
 try:
     import fairseq  # noqa: F401
 except ValueError as error:  # the official 0.12.2: "mutable default ... is not allowed"
@@ -21,6 +22,8 @@ except ValueError as error:  # the official 0.12.2: "mutable default ... is not 
         "the installed fairseq cannot be imported on this Python (official fairseq 0.12.2 needs Python 3.10 or older); "
         "replace it: pip uninstall fairseq && pip install ve-fairseq==0.12.3"
     ) from error
+finally:
+    logging.getLogger().removeHandler(_placeholder)
 
 from lsg_fairseq.compat import arrays, batching, commands, devices, loading  # noqa: E402
 

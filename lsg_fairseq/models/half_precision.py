@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 from fairseq.modules.quant_noise import quant_noise
-from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import Tensor, nn
 
+from lsg_fairseq.models.lsg_decoder import LSGDecoderLayer
 from lsg_fairseq.models.lsg_encoder import LSGEncoderLayer
 
 # transformers stays this far below the largest float16 as well.
@@ -50,5 +50,5 @@ class ClampedEncoderLayer(ClampedLayer, LSGEncoderLayer):
     """The LSG encoder layer, safe in float16."""
 
 
-class ClampedDecoderLayer(ClampedLayer, TransformerDecoderLayerBase):
-    """fairseq's decoder layer, safe in float16."""
+class ClampedDecoderLayer(ClampedLayer, LSGDecoderLayer):
+    """The LSG decoder layer, safe in float16."""

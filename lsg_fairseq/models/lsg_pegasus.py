@@ -6,10 +6,8 @@ from argparse import Namespace
 from typing import Any
 
 import torch
-from fairseq.distributed import fsdp_wrap
 from fairseq.models import register_model, register_model_architecture
-from fairseq.models.transformer import TransformerConfig, TransformerModel
-from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from fairseq.models.transformer import TransformerModel
 from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -66,17 +64,12 @@ class PegasusDecoder(LSGDecoder):
     distribution; minus infinity would make a label-smoothed loss infinite.
     """
 
+    layer_class = ClampedDecoderLayer
+
     def __init__(self, cfg, dictionary, embed_tokens: nn.Embedding, no_encoder_attn: bool = False) -> None:
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn=no_encoder_attn)
         table = pegasus_sinusoids(cfg.max_target_positions, cfg.decoder.embed_dim)
         self.embed_positions = PegasusPositionalEmbedding(table, self.padding_idx)
-
-    def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:
-        layer = ClampedDecoderLayer(cfg, no_encoder_attn)
-        if cfg.checkpoint_activations:
-            layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
-        # fairseq's rule: a checkpointed layer is always wrapped for FSDP, whatever its size.
-        return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)
 
     def output_layer(self, features: Tensor) -> Tensor:
         """(B,T,C) -> (B,T,V), `<pad>` far below everything else."""

@@ -1,0 +1,147 @@
+"""The decoder's attention over its source, in which the beams of a document share its keys and values."""
+
+from __future__ import annotations
+
+import math
+import uuid
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lsg_fairseq.modules.lsg_config import LSGError
+
+IncrementalState = dict[str, dict[str, Tensor | None]]
+
+
+class SourceAttention(nn.Module):
+    """Cross-attention by torch's fused kernels, in the place and with the parameters of fairseq's MultiheadAttention.
+
+    fairseq's module builds score matrices and averages them over the heads at every step of a generation. A long
+    source makes that most of a step; here each step reads keys and values once, for all beams together.
+
+    Args:
+        embed_dim: C, a multiple of num_heads.
+        source_dim: width of the encoder's output.
+        num_heads: H.
+        dropout: dropout of the attention probabilities while training.
+    """
+
+    def __init__(self, embed_dim: int, source_dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise LSGError(
+                f"the number of attention heads must divide the width {embed_dim}, which {num_heads} does not"
+            )
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_proj, self.out_proj = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, embed_dim)
+        self.k_proj, self.v_proj = nn.Linear(source_dim, embed_dim), nn.Linear(source_dim, embed_dim)
+        self.beam_size = 1
+        self._state_name = f"{uuid.uuid4()}.source_attention"
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """fairseq's MultiheadAttention.reset_parameters."""
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            nn.init.xavier_uniform_(projection.weight, gain=1 / math.sqrt(2))
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def set_beam_size(self, beam_size: int) -> None:
+        """How many rows of a generation belong to one source; reorder_incremental_state needs it, forward does not."""
+        self.beam_size = beam_size
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        key_padding_mask: Tensor | None = None,
+        incremental_state: IncrementalState | None = None,
+        need_weights: bool = True,
+        static_kv: bool = False,
+        need_head_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from (T,R,C) to sources (S,B,C), R = B * beams, row r to source r // beams; returns (T,R,C).
+
+        Args:
+            key_padding_mask: (B,S) bool, True = padding, or None.
+            incremental_state: during generation, where the projected source is kept from step to step.
+            need_weights, static_kv: fairseq's; without effect.
+            need_head_weights: return probabilities too, (H,R,T,S), except during generation.
+
+        Raises:
+            LSGError: the rows are no multiple of the sources.
+        """
+        source = self._source(key, value, key_padding_mask, incremental_state)
+        beams, rest = divmod(query.size(1), source["key"].size(0))
+        if rest:
+            raise LSGError(f"{query.size(1)} decoder rows cannot share {source['key'].size(0)} sources evenly")
+        # (T,B*beams,C) -> (B,H,beams*T,D): to the kernel, beams are more queries of the same source.
+        heads = self.q_proj(query).unflatten(1, (-1, beams)).unflatten(-1, (self.num_heads, -1))
+        heads = heads.permute(1, 3, 2, 0, 4).flatten(2, 3)
+        mask = source["key_padding_mask"]
+        present = None if mask is None else ~mask[:, None, None]
+        dropout_p = self.dropout if self.training else 0.0
+        if need_head_weights and incremental_state is None:
+            attended, weights = _explicit_attention(heads, source["key"], source["value"], present, dropout_p)
+            weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
+        else:
+            weights = None
+            attended = F.scaled_dot_product_attention(heads, source["key"], source["value"], present, dropout_p)
+        attended = attended.unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
+        return self.out_proj(attended), weights
+
+    def _source(
+        self,
+        key: Tensor | None,
+        value: Tensor | None,
+        key_padding_mask: Tensor | None,
+        incremental_state: IncrementalState | None,
+    ) -> dict[str, Tensor | None]:
+        """Keys and values (B,H,S,D) and the padding mask; projected once in a generation."""
+        if incremental_state is not None and self._state_name in incremental_state:
+            return incremental_state[self._state_name]
+        heads = (
+            proj(x).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3)
+            for proj, x in ((self.k_proj, key), (self.v_proj, value))
+        )
+        if incremental_state is None:
+            keys, values = heads
+            return {"key": keys, "value": values, "key_padding_mask": key_padding_mask}
+        # Read at every step: in rows that follow each other, and without a mask that masks nothing.
+        keys, values = (x.contiguous() for x in heads)
+        if key_padding_mask is not None and not key_padding_mask.any():
+            key_padding_mask = None
+        source = {"key": keys, "value": values, "key_padding_mask": key_padding_mask}
+        incremental_state[self._state_name] = source
+        return source
+
+    def reorder_incremental_state(
+        self, incremental_state: IncrementalState, new_order: Tensor
+    ) -> IncrementalState | None:
+        """Keep the sources that the remaining rows (R) read: nothing moves until a document is finished."""
+        source = incremental_state.get(self._state_name)
+        if source is None or source["key"].size(0) * self.beam_size == new_order.size(0):
+            return incremental_state
+        kept = new_order.view(-1, self.beam_size)[:, 0] // self.beam_size
+        incremental_state[self._state_name] = {
+            name: None if x is None else x.index_select(0, kept) for name, x in source.items()
+        }
+        return incremental_state
+
+    def extra_repr(self) -> str:
+        """What fairseq's log shows of the module."""
+        return f"num_heads={self.num_heads}, dropout={self.dropout}"
+
+
+def _explicit_attention(
+    query: Tensor, key: Tensor, value: Tensor, present: Tensor | None, dropout_p: float
+) -> tuple[Tensor, Tensor]:
+    """Attention (B,H,n,D) and its probabilities (B,H,n,S), for those who want to see them."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.size(-1))
+    if present is not None:
+        scores = scores.masked_fill(~present, -math.inf)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+    return F.dropout(weights, dropout_p) @ value, weights

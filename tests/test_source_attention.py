@@ -1,0 +1,113 @@
+"""The decoder's attention over its source, against fairseq's own module with the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fairseq.modules.multihead_attention import MultiheadAttention
+from models import build_model, random_tokens
+
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.modules.source_attention import SourceAttention
+
+WIDTH, SOURCE, HEADS = 16, 24, 4
+
+
+def make_pair() -> tuple[SourceAttention, MultiheadAttention]:
+    """Ours and fairseq's, with the same weights."""
+    torch.manual_seed(0)
+    theirs = MultiheadAttention(WIDTH, HEADS, kdim=SOURCE, vdim=SOURCE, encoder_decoder_attention=True).eval()
+    ours = SourceAttention(WIDTH, SOURCE, HEADS).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def make_inputs(rows: int = 3, sources: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries (5,rows,C), sources (7,sources,C), and a mask in which the last source ends early."""
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.zeros(sources, 7, dtype=torch.bool)
+    mask[-1, 4:] = True
+    query = torch.randn(5, rows, WIDTH, generator=generator)
+    return query, torch.randn(7, sources, SOURCE, generator=generator), mask
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("need_head_weights", [False, True])
+def test_equals_fairseq(masked: bool, need_head_weights: bool) -> None:
+    ours, theirs = make_pair()
+    query, source, mask = make_inputs()
+    options = {"key_padding_mask": mask if masked else None, "static_kv": True, "need_head_weights": need_head_weights}
+    attended, weights = ours(query, source, source, **options)
+    expected, expected_weights = theirs(query, source, source, **options)
+    torch.testing.assert_close(attended, expected, atol=1e-6, rtol=1e-5)
+    if need_head_weights:
+        torch.testing.assert_close(weights, expected_weights, atol=1e-6, rtol=1e-5)
+    else:
+        assert weights is None
+
+
+def test_gradients_equal_fairseq() -> None:
+    results = []
+    for attention in make_pair():
+        query, source, mask = make_inputs()
+        query.requires_grad_()
+        source.requires_grad_()
+        attention(query, source, source, key_padding_mask=mask, static_kv=True)[0].square().sum().backward()
+        results.append([query.grad, source.grad, *(p.grad for _, p in sorted(attention.named_parameters()))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_beams_read_their_own_source_step_by_step(beams: int) -> None:
+    """Each row of a generation gets what a forward of its source, copied for each beam, gives it."""
+    ours, _ = make_pair()
+    query, source, mask = make_inputs(rows=2 * beams, sources=2)
+    copied = source.repeat_interleave(beams, 1), mask.repeat_interleave(beams, 0)
+    expected = ours(query, copied[0], copied[0], key_padding_mask=copied[1])[0]
+    ours.set_beam_size(beams)
+    state: dict = {}
+    for step in range(5):
+        # Only the first step may look at the source.
+        given = (source, source, mask) if step == 0 else (None, None, None)
+        attended, weights = ours(query[step : step + 1], *given, incremental_state=state, need_head_weights=True)
+        torch.testing.assert_close(attended[0], expected[step], atol=1e-6, rtol=1e-5)
+        assert weights is None
+        before = state[ours._state_name]["key"]
+        # Beams of a source change places.
+        state = ours.reorder_incremental_state(state, torch.arange(2 * beams).view(2, beams).flip(1).flatten())
+        assert state[ours._state_name]["key"] is before
+
+
+def test_a_finished_source_is_let_go() -> None:
+    ours, _ = make_pair()
+    query, source, mask = make_inputs(rows=9, sources=3)
+    ours.set_beam_size(3)
+    state: dict = {}
+    everything = ours(query[:1], source, source, mask, state)[0]
+    left = torch.tensor([0, 2, 1, 7, 6, 8])  # rows of sources 0 and 2
+    state = ours.reorder_incremental_state(state, left)
+    assert state[ours._state_name]["key"].size(0) == 2
+    torch.testing.assert_close(ours(query[:1, left], None, None, None, state)[0], everything[:, left])
+
+
+def test_rows_must_share_sources_evenly() -> None:
+    ours, _ = make_pair()
+    query, source, _ = make_inputs(rows=5, sources=3)
+    with pytest.raises(LSGError, match="5 decoder rows cannot share 3 sources evenly"):
+        ours(query, source, source)
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(LSGError, match="must divide the width 16, which 3 does not"):
+        SourceAttention(16, 16, 3)
+
+
+def test_a_model_still_gives_alignments() -> None:
+    """fairseq's --print-alignment reads the last layer's probabilities from a teacher-forced forward."""
+    model = build_model()
+    tokens, target = random_tokens(20, 12), random_tokens(5, 4, seed=1)
+    attention = model(tokens, None, target)[1]["attn"][0]
+    assert attention.shape == (2, 5, 21)  # one global token in front
+    torch.testing.assert_close(attention.sum(-1), torch.ones(2, 5))
+    assert not attention[1, :, 13:].any()
