@@ -39,7 +39,6 @@ PEERS: dict[str, Build] = {
     "bigbird": peer_models.build_bigbird,
     "layer_public_lsg": peer_models.build_public_layer,
     "dropout_public_lsg": partial(peer_models.build_public_lsg, dropout=DROPOUT),
-    "dropout_bart_full": partial(peer_models.build_bart_full, dropout=DROPOUT),
     "generation_public_lsg": peer_models.build_public_generation,
 }
 AUTOCAST = "bf16 autocast"

@@ -34,12 +34,12 @@ def build_public_lsg(tokens: int, dropout: float = 0.0) -> Built:
     return _encoder(LSGBartModel(config), tokens)
 
 
-def build_bart_full(tokens: int, dropout: float = 0.0) -> Built:
+def build_bart_full(tokens: int) -> Built:
     """BART with torch's fused full attention, its position table grown."""
     from transformers import BartConfig, BartModel
 
-    more = {"max_position_embeddings": POSITIONS, "attn_implementation": "sdpa", "attention_dropout": dropout}
-    return _encoder(BartModel(_config(BartConfig, **more)), tokens)
+    config = _config(BartConfig, max_position_embeddings=POSITIONS, attn_implementation="sdpa")
+    return _encoder(BartModel(config), tokens)
 
 
 def build_led(tokens: int) -> Built:

@@ -19,7 +19,6 @@ LABELS = {
     "layer_full": "fused full attention",
     "dropout": "**lsg_fairseq**",
     "dropout_public_lsg": "public LSG-BART",
-    "dropout_bart_full": "BART, full attention",
     "generation": "**lsg_fairseq**",
     "generation_public_lsg": "public LSG-BART, transformers",
 }
