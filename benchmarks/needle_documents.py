@@ -41,10 +41,10 @@ class Plan:
     """How much of everything. Short documents come in two kinds: of any length, and of full length."""
 
     any_length: int = 50_000
-    full_length: int = 50_000
-    short_updates: int = 2_450
-    long_documents: int = 4_000
-    long_updates: int = 1_000
+    full_length: int = 150_000
+    short_updates: int = 5_560
+    long_documents: int = 2_000
+    long_updates: int = 500
     tests_per_bin: int = 40
 
 
