@@ -23,7 +23,7 @@ from speed_report import draw, to_markdown
 
 HERE = Path(__file__).resolve().parent
 ENCODERS = ("lsg_fairseq", "floor", "public_lsg", "bart_full", "led", "bigbird")
-HALVES = ("lsg_fairseq", "public_lsg", "bart_full")
+HALVES = ("lsg_fairseq", "floor", "public_lsg", "bart_full")
 FORWARD = "encoder forward"
 TRAIN = "encoder forward + backward"
 

@@ -127,7 +127,7 @@ def draw(results: Results, path: Path) -> None:
     for axis, key, unit in zip(axes, ("median_s", "extra_mib"), ("seconds", "MiB over the model"), strict=True):
         for name in rows[0]["names"]:
             others = {"linestyle": "--" if name == "floor" else "-"}
-            style = {"linewidth": 3, "color": "C3"} if name == "lsg_fairseq" else others
+            style = {"linewidth": 3, "color": "black"} if name == "lsg_fairseq" else others
             values = [row["models"][name][key] for row in rows]
             axis.plot(tokens, values, marker="o", markersize=4, label=_label(name).strip("*"), **style)
         axis.set(xscale="log", yscale="log", xlabel="source tokens", ylabel=unit)
