@@ -169,7 +169,9 @@ def test_padding_takes_no_probability_and_smoothing_stays_finite(dtype: torch.dt
     assert log_probs[..., 1].exp().eq(0).all()
     others = torch.cat([output[0][..., :1], output[0][..., 2:]], dim=-1).float().log_softmax(-1)
     torch.testing.assert_close(log_probs[..., 2:].float(), others[..., 1:], rtol=0, atol=1e-6)
-    losses = [label_smoothed_nll_loss(p, tokens[:, 1:7], 0.1, ignore_index=1)[0] for p in (log_probs, others)]
+    target = tokens[:, 1:7]
+    pairs = [(log_probs, target), (others, target - 1)]  # no `<s>` and no padding among these
+    losses = [label_smoothed_nll_loss(p, t, 0.1, ignore_index=None)[0].sum() for p, t in pairs]
     assert torch.isfinite(losses[0])
     # One more word of the lowest log-probability, and nothing that hides the loss.
     assert abs(losses[0] - losses[1]) < 0.1 / 60 * 12 * 150
