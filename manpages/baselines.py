@@ -1,0 +1,120 @@
+"""What needs no model: a page's first sentence, and the description of the nearest training page; scored with ROUGE.
+
+python -m manpages.baselines [--data manpages-run]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+
+from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.data.document_files import read_lines
+from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.scoring import SENTENCE_END, rouge_scores
+
+PROGRAM = "manpages.baselines"
+TEST_SETS = ("test_seen", "test_unseen")
+SCORES = ("rouge1", "rouge2", "rougeL")
+PAGES_AT_ONCE = 256
+Record = dict[str, str]
+Baseline = Callable[[Sequence[Record]], list[str]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
+    args = parser.parse_args(argv)
+    return run_command(PROGRAM, lambda: score_baselines(args.data))
+
+
+def score_baselines(data: Path) -> None:
+    """Write DATA/baselines.json (mean F1 x 100) and DATA/SET.baselines.jsonl (a prediction of each a line).
+
+    Raises:
+        LSGError: DATA lacks a split.
+    """
+    baselines: dict[str, Baseline] = {
+        "first_sentence": lambda pages: [first_sentence(page["document"]) for page in pages],
+        "nearest_training_page": nearest_description(read_records(data, "train")),
+    }
+    results = {}
+    with written_aside(data) as aside:
+        for name in TEST_SETS:
+            pages = read_records(data, name)
+            predictions = {baseline: predict(pages) for baseline, predict in baselines.items()} if pages else {}
+            results[name] = {"pages": len(pages)} | {
+                key: mean_scores(pages, texts) for key, texts in predictions.items()
+            }
+            write_predictions(pages, predictions, aside / f"{name}.baselines.jsonl")
+        (aside / "baselines.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=1))
+
+
+def read_records(data: Path, split: str) -> list[Record]:
+    """The examples of a split.
+
+    Raises:
+        LSGError: the split has not been prepared.
+    """
+    path = data / f"{split}.jsonl"
+    if not path.is_file():
+        raise LSGError(f"{path} does not exist: run scripts/prepare_manpages.py --out {data} first")
+    return [json.loads(text) for _, text in read_lines(path)]
+
+
+def first_sentence(document: str) -> str:
+    """The first sentence of DESCRIPTION, or of the first paragraph that ends in a full stop where there is none."""
+    blocks = document.split("\n\n")
+    described = [text for heading, text in pairwise(blocks) if heading.upper() == "DESCRIPTION"]
+    prose = [block for block in blocks if block.endswith(".")]
+    return SENTENCE_END.split(" ".join([*described, *prose, *blocks][0].split()))[0]
+
+
+def nearest_description(training: Sequence[Record]) -> Baseline:
+    """A baseline that finds the training page of the largest cosine of TF-IDF vectors and gives its description.
+
+    Raises:
+        LSGError: there is no training page.
+    """
+    if not training:
+        raise LSGError("there is no training page, so none can be the nearest: prepare more pages")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True)
+    known = vectorizer.fit_transform(page["document"] for page in training).T.tocsr()
+
+    def predict(pages: Sequence[Record]) -> list[str]:
+        vectors = vectorizer.transform(page["document"] for page in pages)
+        chunks = range(0, len(pages), PAGES_AT_ONCE)
+        # The rows have length 1, so their products are cosines.
+        nearest = [(vectors[start : start + PAGES_AT_ONCE] @ known).toarray().argmax(axis=1) for start in chunks]
+        return [training[index]["summary"] for chunk in nearest for index in chunk]
+
+    return predict
+
+
+def mean_scores(pages: Sequence[Record], predictions: Sequence[str]) -> dict[str, float]:
+    """Mean ROUGE F1 x 100 with stemming, by name."""
+    scored = [rouge_scores(page["summary"], text) for page, text in zip(pages, predictions, strict=True)]
+    return {name: round(100 * fmean(scores[name] for scores in scored), 2) for name in SCORES}
+
+
+def write_predictions(pages: Sequence[Record], predictions: Mapping[str, Sequence[str]], path: Path) -> None:
+    """A line for each page: which it is, its description, and what each baseline says."""
+    with path.open("w", encoding="utf-8") as file:
+        for index, page in enumerate(pages):
+            about = {field: page[field] for field in ("package", "name", "section", "summary")}
+            record = about | {baseline: texts[index] for baseline, texts in predictions.items()}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

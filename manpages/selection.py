@@ -1,0 +1,73 @@
+"""From all examples to the splits: what says nothing of its own page goes, what is left is grouped and split."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from manpages.pages import Example, Reason
+from manpages.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs, words_of
+from manpages.splits import SPLITS, assign_splits
+
+MOST_SHARING = 10  # what more pages say of themselves says too little of any of them
+
+
+def select(examples: Sequence[Example]) -> tuple[dict[str, list[Example]], Counter[Reason]]:
+    """The examples of each split, in the order of their keys, and how many were dropped, by reason."""
+    ordered = sorted(examples, key=lambda example: (example.key, example.document))
+    different = _without_duplicates(ordered)
+    specific = _without_generic(different)
+    kept, groups = _without_near_duplicates(specific)
+    splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
+    dropped = Counter(
+        {
+            Reason.DUPLICATE: len(ordered) - len(different),
+            Reason.GENERIC: len(different) - len(specific),
+            Reason.NEAR_DUPLICATE: len(specific) - len(kept),
+        }
+    )
+    for example, split in zip(kept, assign_splits(kept, groups), strict=True):
+        if isinstance(split, Reason):
+            dropped[split] += 1
+        else:
+            splits[split].append(example)
+    return splits, +dropped
+
+
+def _mould(example: Example) -> str:
+    """The description without the words of the page's name: "Functions for wxSizer class" and the like are all one."""
+    name = set(re.findall(r"[a-z0-9]+", example.name.lower()))
+    return " ".join(word for word in re.findall(r"[a-z0-9]+", example.summary.lower()) if word not in name)
+
+
+def _without_duplicates(examples: Sequence[Example]) -> list[Example]:
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(" ".join(words_of(example.document)), example)
+    return list(first.values())
+
+
+def _without_generic(examples: Sequence[Example]) -> list[Example]:
+    sharing = Counter(_mould(example) for example in examples)
+    return [example for example in examples if sharing[_mould(example)] <= MOST_SHARING]
+
+
+def _without_near_duplicates(examples: Sequence[Example]) -> tuple[list[Example], list[int]]:
+    """What is left, and the group of each; what was dropped still holds its group together."""
+    pairs, similarity = similar_pairs(_signatures(examples))
+    same_description = equal_pairs([" ".join(words_of(example.summary)) for example in examples])
+    same_mould = equal_pairs([_mould(example) for example in examples])
+    groups = group(len(examples), [*map(tuple, pairs.tolist()), *same_description, *same_mould])
+    dropped = near_duplicates(pairs, similarity)
+    left = [index for index in range(len(examples)) if index not in dropped]
+    return [examples[index] for index in left], [groups[index] for index in left]
+
+
+def _signatures(examples: Sequence[Example]) -> np.ndarray:
+    hashing = MinHash()
+    bar = tqdm(examples, desc="comparing pages", unit="page", disable=len(examples) < 1000)
+    return np.array([hashing.signature(example.document) for example in bar])
