@@ -175,12 +175,12 @@ def test_texts_that_make_no_example(check: Callable[[str], None], text: str, rea
     ("path", "content", "reason"),
     [
         ("man/man1/a.1", None, Reason.ALIAS),
-        ("man/man1/a.1.gz", gzip.compress(b'.\\" by hand\n.so man1/b.1\n'), Reason.ALIAS),
+        ("man/man1/a.1.gz", gzip.compress(b'.\\" by hand\n.so man1/b.1\n', mtime=0), Reason.ALIAS),
         ("man/man1/a.1", b".TH A 1\n.so man1/b.1\n", Reason.INCLUDES),
         ("man/man1/a.1", b"x" * (MAX_BYTES + 1), Reason.TOO_LARGE),
-        ("man/man1/a.1.gz", gzip.compress(b"x" * (MAX_BYTES + 1)), Reason.TOO_LARGE),
+        ("man/man1/a.1.gz", gzip.compress(b"x" * (MAX_BYTES + 1), mtime=0), Reason.TOO_LARGE),
         ("man/man1/a.1.gz", b"\x1f\x8b damaged", Reason.UNREADABLE),
-        ("man/man1/a.1.gz", gzip.compress(b".TH A 1")[:-9], Reason.UNREADABLE),
+        ("man/man1/a.1.gz", gzip.compress(b".TH A 1", mtime=0)[:-9], Reason.UNREADABLE),
         ("man/de/man1/a.1", b"", Reason.TRANSLATED),
         ("man/pt_BR/man1/a.1", b"", Reason.TRANSLATED),
         ("man/man1/README", b"", Reason.FILE_NAME),
@@ -194,7 +194,7 @@ def test_files_that_are_no_page_of_their_own(path: str, content: bytes | None, r
 def test_gzipped_and_plain_pages_are_one() -> None:
     paths = [PurePosixPath("man/man3/Foo::Bar.3pm"), PurePosixPath("man/man3/Foo::Bar.3pm.gz")]
     assert {name_and_section(path) for path in paths} == {("Foo::Bar", "3pm")}
-    pages = [RawPage(Package("p"), paths[0], content) for content in (b".TH A", gzip.compress(b".TH A"))]
+    pages = [RawPage(Package("p"), paths[0], content) for content in (b".TH A", gzip.compress(b".TH A", mtime=0))]
     assert {source_of(page) for page in pages} == {b".TH A"}
 
 
