@@ -109,7 +109,7 @@ def test_pieces_are_the_windows_of_the_definition(num_blocks: int, sparse_block:
         assert seen[block, "global"] == [0, 1]
 
 
-@pytest.mark.parametrize("sparsity_type", ["none", "norm", "pooling", "stride"])
+@pytest.mark.parametrize("sparsity_type", ["none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_flex_attention_equals_the_reference(sparsity_type: str, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eager and forward alone, which is what a CPU has; on CUDA the same functions are compiled."""
@@ -119,7 +119,9 @@ def test_flex_attention_equals_the_reference(sparsity_type: str, masked: bool, m
     outputs = []
     for backend in ("flex", "reference"):
         monkeypatch.setenv("LSG_ATTENTION_BACKEND", backend)
-        outputs.append(lsg_attention(*make_tokens()[:3], config, mask if masked else None))
+        generator = torch.Generator().manual_seed(0)
+        inputs = make_tokens()[:3]
+        outputs.append(lsg_attention(*inputs, config, mask if masked else None, generator=generator))
     rows = slice(0, 20) if masked else slice(None)
     torch.testing.assert_close(outputs[0][:, :, rows], outputs[1][:, :, rows], atol=2e-5, rtol=1e-4)
 

@@ -11,10 +11,8 @@ from types import FrameType
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
-NOTHING_WRITTEN = "nothing was written"
 
-
-def run_command(program: str, work: Callable[[], None], if_interrupted: str = NOTHING_WRITTEN) -> int:
+def run_command(program: str, work: Callable[[], None], if_interrupted: str = "nothing was written") -> int:
     """Do the work of a command; returns its exit status, after one sentence on standard error if that is not 0."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from fairseq.distributed import fsdp_wrap
 from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from fairseq.modules import transformer_layer
-from fairseq.modules.checkpoint_activations import checkpoint_wrapper
-from fairseq.modules.quant_noise import quant_noise
 from torch import Tensor, nn
 
+from lsg_fairseq.models.layer_building import with_quant_noise, wrapped
 from lsg_fairseq.modules.source_attention import SourceAttention
 
 
@@ -20,10 +18,7 @@ class LSGDecoderLayer(transformer_layer.TransformerDecoderLayerBase):
         attention = SourceAttention(
             embed_dim, cfg.encoder.embed_dim, cfg.decoder.attention_heads, cfg.attention_dropout
         )
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            projection = getattr(attention, name)
-            setattr(attention, name, quant_noise(projection, self.quant_noise, self.quant_noise_block_size))
-        return attention
+        return with_quant_noise(attention, self)
 
 
 class LSGDecoder(TransformerDecoderBase):
@@ -36,11 +31,7 @@ class LSGDecoder(TransformerDecoderBase):
         self.register_buffer("final_logits_bias", torch.zeros(1, len(dictionary)))
 
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:
-        layer = self.layer_class(cfg, no_encoder_attn)
-        if cfg.checkpoint_activations:
-            layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
-        # fairseq's rule: a checkpointed layer is always wrapped for FSDP, whatever its size.
-        return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)
+        return wrapped(self.layer_class(cfg, no_encoder_attn), cfg)
 
     def output_layer(self, features: Tensor) -> Tensor:
         """(B,T,C) -> (B,T,V)."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from fairseq.distributed import fsdp_wrap
 from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
 from fairseq.modules import transformer_layer
-from fairseq.modules.checkpoint_activations import checkpoint_wrapper
-from fairseq.modules.quant_noise import quant_noise
 from torch import Tensor, nn
 
+from lsg_fairseq.models.layer_building import with_quant_noise, wrapped
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGConfig, LSGError
 from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS, look_up
 
@@ -30,10 +28,7 @@ class LSGEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
         attention = build(
             embed_dim, cfg.encoder.attention_heads, self.lsg_config, cfg.attention_dropout, self.layer_index
         )
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            projection = getattr(attention, name)
-            setattr(attention, name, quant_noise(projection, self.quant_noise, self.quant_noise_block_size))
-        return attention
+        return with_quant_noise(attention, self)
 
 
 class LSGEncoder(TransformerEncoderBase):
@@ -60,10 +55,7 @@ class LSGEncoder(TransformerEncoderBase):
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
         layer = self.layer_class(cfg, self.lsg_config, self._layers_built, return_fc=self.return_fc)
         self._layers_built += 1
-        if cfg.checkpoint_activations:
-            layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
-        # fairseq's rule: a checkpointed layer is always wrapped for FSDP, whatever its size.
-        return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)
+        return wrapped(layer, cfg)
 
     def forward(
         self,

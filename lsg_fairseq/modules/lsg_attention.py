@@ -10,6 +10,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from lsg_fairseq.modules.attention_heads import check_heads, split_heads
 from lsg_fairseq.modules.block_attention import Tokens, block_attention, full_attention
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.modules.registry import register_encoder_attention
@@ -76,10 +77,7 @@ class EncoderSelfAttention(nn.Module):
         self, embed_dim: int, num_heads: int, config: LSGConfig, dropout: float = 0.0, layer_index: int = 0
     ) -> None:
         super().__init__()
-        if embed_dim % num_heads:
-            raise LSGError(
-                f"the number of attention heads must divide the width {embed_dim}, which {num_heads} does not"
-            )
+        check_heads(embed_dim, num_heads)
         self.num_heads = num_heads
         self.config = config
         self.dropout = dropout
@@ -111,17 +109,16 @@ class EncoderSelfAttention(nn.Module):
         """
         if need_weights or attn_mask is not None:
             raise LSGError("encoder self-attention here gives no attention weights and takes no attn_mask")
-        heads = (self._heads(proj(x)) for proj, x in zip(self._projections(), (query, key, value), strict=True))
+        heads = (
+            split_heads(proj(x), self.num_heads)
+            for proj, x in zip(self._projections(), (query, key, value), strict=True)
+        )
         mask = None if key_padding_mask is None else key_padding_mask.bool()
         attended = self.attend(*heads, mask)
         return self.out_proj(attended.permute(2, 0, 1, 3).flatten(2)), None
 
     def _projections(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
         return self.q_proj, self.k_proj, self.v_proj
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(L,B,C) -> (B,H,L,D)."""
-        return x.unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3)
 
     def extra_repr(self) -> str:
         """What fairseq's log shows of the module."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lsg_fairseq.modules.attention_heads import check_heads, split_heads
 from lsg_fairseq.modules.lsg_config import LSGError
 
 IncrementalState = dict[str, dict[str, Tensor | None]]
@@ -29,10 +30,7 @@ class SourceAttention(nn.Module):
 
     def __init__(self, embed_dim: int, source_dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        if embed_dim % num_heads:
-            raise LSGError(
-                f"the number of attention heads must divide the width {embed_dim}, which {num_heads} does not"
-            )
+        check_heads(embed_dim, num_heads)
         self.num_heads = num_heads
         self.dropout = dropout
         self.q_proj, self.out_proj = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, embed_dim)
@@ -75,9 +73,7 @@ class SourceAttention(nn.Module):
             LSGError: the rows are no multiple of the sources.
         """
         source = self._source(key, value, key_padding_mask, incremental_state)
-        beams, rest = divmod(query.size(1), source["key"].size(0))
-        if rest:
-            raise LSGError(f"{query.size(1)} decoder rows cannot share {source['key'].size(0)} sources evenly")
+        beams = _rows_of_a_source(query.size(1), source["key"].size(0))
         # (T,B*beams,C) -> (B,H,beams*T,D): to the kernel, beams are more queries of the same source.
         heads = self.q_proj(query).unflatten(1, (-1, beams)).unflatten(-1, (self.num_heads, -1))
         heads = heads.permute(1, 3, 2, 0, 4).flatten(2, 3)
@@ -103,10 +99,7 @@ class SourceAttention(nn.Module):
         """Keys and values (B,H,S,D) and the padding mask; projected once in a generation."""
         if incremental_state is not None and self._state_name in incremental_state:
             return incremental_state[self._state_name]
-        heads = (
-            proj(x).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3)
-            for proj, x in ((self.k_proj, key), (self.v_proj, value))
-        )
+        heads = (split_heads(proj(x), self.num_heads) for proj, x in ((self.k_proj, key), (self.v_proj, value)))
         if incremental_state is None:
             keys, values = heads
             return {"key": keys, "value": values, "key_padding_mask": key_padding_mask}
@@ -134,6 +127,15 @@ class SourceAttention(nn.Module):
     def extra_repr(self) -> str:
         """What fairseq's log shows of the module."""
         return f"num_heads={self.num_heads}, dropout={self.dropout}"
+
+
+def _rows_of_a_source(num_rows: int, num_sources: int) -> int:
+    if num_rows % num_sources:
+        raise LSGError(
+            f"{num_rows} decoder rows cannot share {num_sources} sources evenly: give a source for each row, or the same "
+            "number of rows for each source"
+        )
+    return num_rows // num_sources
 
 
 def _explicit_attention(

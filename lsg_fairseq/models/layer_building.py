@@ -1,0 +1,25 @@
+"""What fairseq does to the parts of a layer, for encoder and decoder layers that build their attention themselves."""
+
+from __future__ import annotations
+
+from fairseq.distributed import fsdp_wrap
+from fairseq.models.transformer import TransformerConfig
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from fairseq.modules.quant_noise import quant_noise
+from torch import nn
+
+
+def with_quant_noise(attention: nn.Module, layer: nn.Module) -> nn.Module:
+    """Give an attention's projections the quantization noise of its layer (--quant-noise-pq)."""
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        projection = getattr(attention, name)
+        setattr(attention, name, quant_noise(projection, layer.quant_noise, layer.quant_noise_block_size))
+    return attention
+
+
+def wrapped(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:
+    """Wrap a layer for activation checkpointing and FSDP as the configuration says."""
+    if cfg.checkpoint_activations:
+        layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
+    # fairseq's rule: a checkpointed layer is always wrapped for FSDP, whatever its size.
+    return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)
