@@ -132,8 +132,8 @@ class SourceAttention(nn.Module):
 def _rows_of_a_source(num_rows: int, num_sources: int) -> int:
     if num_rows % num_sources:
         raise LSGError(
-            f"{num_rows} decoder rows cannot share {num_sources} sources evenly: give a source for each row, or the same "
-            "number of rows for each source"
+            f"{num_rows} decoder rows cannot share {num_sources} sources evenly: give a source for each row, or the "
+            "same number of rows for each source"
         )
     return num_rows // num_sources
 
