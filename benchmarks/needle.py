@@ -14,18 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
+from machine import machine_facts
 from needle_documents import BIN, BINS, LONG, QUICK, SHORT, Plan, exact_matches, write_corpora
+from stages import Stages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -44,50 +40,6 @@ MODEL = (
     "--cpu --num-workers 0 --seed 1 --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 50"
 ).split()
 GENERATION = f"{PLUGIN} --cpu --beam 1 --max-len-b 8 --batch-size 8".split()
-
-
-class Stages:
-    """Commands run one after another in a folder, each only once: what they printed and their seconds are kept."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.finished: dict[str, dict[str, object]] = {}
-
-    def run(self, name: str, needs: str, *command: object) -> str:
-        """Run a command unless the same one was finished before, and after what it `needs`; returns what it printed.
-
-        Raises:
-            SystemExit: it failed.
-        """
-        command = [str(part) for part in command]
-        log, done = (self.folder / f"{name}.{suffix}" for suffix in ("log", "json"))
-        fresh = done.exists() and done.stat().st_mtime >= (self.folder / f"{needs}.json").stat().st_mtime
-        record = json.loads(done.read_text()) if fresh else {}
-        if record.get("command") != command:
-            done.unlink(missing_ok=True)
-            start = time.perf_counter()
-            if self._run(name, command, log):
-                sys.exit(f"{name} failed; its output is in {log}")
-            record = {"command": command, "seconds": round(time.perf_counter() - start, 1)}
-            done.write_text(json.dumps(record))
-            print(f"{name}: {record['seconds']:.0f} s", flush=True)
-        self.finished[name] = {"seconds": record["seconds"], "command": shlex.join(command)}
-        return log.read_text()
-
-    def _run(self, name: str, command: list[str], log: Path) -> int:
-        # Threads that spin while they wait make training several times slower as soon as anyone else uses a core.
-        env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-        program = str(Path(sys.executable).parent / command[0])
-        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        with (
-            log.open("w") as file,
-            subprocess.Popen([program, *command[1:]], cwd=self.folder, env=env, **pipe) as process,
-        ):
-            for line in process.stdout:
-                file.write(line)
-                if "| train_inner |" in line:
-                    print(f"{name}: {line.split('|')[-1].split(', wps')[0].strip()}", flush=True)
-        return process.returncode
 
 
 def prepare(stages: Stages, plan: Plan) -> None:
@@ -173,14 +125,6 @@ Trained: after {plan["long_updates"]} updates on documents of {LONG:,} tokens. C
 """
 
 
-def machine() -> dict[str, object]:
-    """What the seconds depend on."""
-    names = [line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    processor = names[0] if names else platform.machine()
-    packages = {name: version(name) for name in ("torch", "ve-fairseq", "lsg-fairseq")}
-    return {"processor": processor, "cores": os.cpu_count(), "Python": platform.python_version(), **packages}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all stages; the exit status is 0 if every trained model reaches the goal at every position."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for sparsity_type in args.types or (["norm"] if args.quick else TYPES):
         train_long(stages, plan, sparsity_type)
         rows += evaluate(stages, sparsity_type)
-    result = {"machine": machine(), "plan": asdict(plan), "rows": rows, "stages": stages.finished}
+    result = {"machine": machine_facts(), "plan": asdict(plan), "rows": rows, "stages": stages.finished}
     results = folder if args.quick else RESULTS
     results.mkdir(parents=True, exist_ok=True)
     (results / "needle.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from answers import read_answers
+
 COMMON_WORDS = """
     the of and to in is that for it was on are as with they at be this have from or one had by but not what all were
     when we there can an your which their said if do will each about how up out them then she many some so these would
@@ -111,17 +113,14 @@ def exact_matches(test: Path, printed: str) -> list[list[int]]:
     """[right answers, documents] for each bin of the marker's source position, from fairseq-generate's D- lines.
 
     Raises:
-        ValueError: not every document was answered.
+        LSGError: not every document was answered exactly once.
     """
     documents = [json.loads(line) for line in test.read_text().splitlines()]
-    rows = (line.split("\t") for line in printed.splitlines() if line.startswith("D-"))
-    answers = {int(name[2:]): text.strip() for name, _, text in rows}
-    if sorted(answers) != list(range(len(documents))):
-        raise ValueError(f"fairseq-generate answered {len(answers)} of {len(documents)} documents")
+    answers = read_answers(printed, len(documents))
     counts = [[0, 0] for _ in range(BINS)]
-    for number, document in enumerate(documents):
+    for document, answer in zip(documents, answers, strict=True):
         count = counts[(document["marker"] + 1) // BIN]  # <s> is token 0
-        count[0] += answers[number] == document["summary"]
+        count[0] += answer == document["summary"]
         count[1] += 1
     return counts
 

@@ -22,6 +22,8 @@ from lsg_fairseq.scoring import SENTENCE_END, rouge_scores
 PROGRAM = "manpages.baselines"
 TEST_SETS = ("test_seen", "test_unseen")
 SCORES = ("rouge1", "rouge2", "rougeL")
+FIRST_SENTENCE, NEAREST = "first_sentence", "nearest_training_page"
+WHICH_PAGE = ("package", "name", "section", "summary")
 PAGES_AT_ONCE = 256
 Record = dict[str, str]
 Baseline = Callable[[Sequence[Record]], list[str]]
@@ -42,8 +44,8 @@ def score_baselines(data: Path) -> None:
         LSGError: DATA lacks a split.
     """
     baselines: dict[str, Baseline] = {
-        "first_sentence": lambda pages: [first_sentence(page["document"]) for page in pages],
-        "nearest_training_page": nearest_description(read_records(data, "train")),
+        FIRST_SENTENCE: lambda pages: [first_sentence(page["document"]) for page in pages],
+        NEAREST: nearest_description(read_records(data, "train")),
     }
     results = {}
     with written_aside(data) as aside:
@@ -103,17 +105,42 @@ def nearest_description(training: Sequence[Record]) -> Baseline:
 
 def mean_scores(pages: Sequence[Record], predictions: Sequence[str]) -> dict[str, float]:
     """Mean ROUGE F1 x 100 with stemming, by name."""
+    return {name: round(fmean(scores), 2) for name, scores in page_scores(pages, predictions).items()}
+
+
+def page_scores(pages: Sequence[Record], predictions: Sequence[str]) -> dict[str, list[float]]:
+    """ROUGE F1 x 100 with stemming of each page, by name."""
     scored = [rouge_scores(page["summary"], text) for page, text in zip(pages, predictions, strict=True)]
-    return {name: round(100 * fmean(scores[name] for scores in scored), 2) for name in SCORES}
+    return {name: [100 * scores[name] for scores in scored] for name in SCORES}
 
 
 def write_predictions(pages: Sequence[Record], predictions: Mapping[str, Sequence[str]], path: Path) -> None:
-    """A line for each page: which it is, its description, and what each baseline says."""
+    """A line for each page: which it is, its description, and what each says that has a name in `predictions`."""
     with path.open("w", encoding="utf-8") as file:
         for index, page in enumerate(pages):
-            about = {field: page[field] for field in ("package", "name", "section", "summary")}
-            record = about | {baseline: texts[index] for baseline, texts in predictions.items()}
+            about = {field: page[field] for field in WHICH_PAGE}
+            record = about | {name: texts[index] for name, texts in predictions.items()}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_predictions(data: Path, split: str, pages: Sequence[Record]) -> dict[str, list[str]]:
+    """What each baseline says about `pages`, which are the first of a split or all of them.
+
+    Raises:
+        LSGError: the baselines have not been run, or on other pages.
+    """
+    path = data / f"{split}.baselines.jsonl"
+    advice = f"run python -m manpages.baselines --data {data} first"
+    if not path.is_file():
+        raise LSGError(f"{path} does not exist: {advice}")
+    records = [json.loads(text) for _, text in read_lines(path)][: len(pages)]
+    if [_which(record) for record in records] != [_which(page) for page in pages]:
+        raise LSGError(f"{path} is about other pages than {split}.jsonl: {advice}")
+    return {name: [record[name] for record in records] for name in (FIRST_SENTENCE, NEAREST)}
+
+
+def _which(record: Record) -> list[str]:
+    return [record[field] for field in WHICH_PAGE]
 
 
 if __name__ == "__main__":

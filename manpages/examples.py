@@ -55,10 +55,10 @@ def check_description(summary: str) -> None:
         raise UnusablePage(Reason.LONG_DESCRIPTION)
 
 
-def check_body(document: str) -> None:
-    """Raise UnusablePage if a body is too short, or is not English."""
+def check_body(document: str, fewest: int = FEWEST_BODY_WORDS) -> None:
+    """Raise UnusablePage if a body has fewer words than that, or is not English."""
     words = re.findall(r"[^\W\d_]+", document.lower())
-    if len(words) < FEWEST_BODY_WORDS:
+    if len(words) < fewest:
         raise UnusablePage(Reason.SHORT_BODY)
     if sum(word in ENGLISH for word in words) < LEAST_ENGLISH * len(words):
         raise UnusablePage(Reason.NOT_ENGLISH)

@@ -14,7 +14,7 @@ LOCALE = re.compile(r"[a-z]{2,3}([_@.][\w@.-]+)?")
 
 
 class Reason(StrEnum):
-    """Why a page gave no example, as the counts say it."""
+    """Why a page, or what a package says of itself, gave no example, as the counts say it."""
 
     ALIAS = "another name of a page: a link or .so"
     TRANSLATED = "in a folder of translations"
@@ -33,6 +33,14 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near-duplicate"
     LIKE_TRAINING = "of a held-out package, but like a page of a training package"
+    UNKNOWN_SOURCE = "package of another architecture: its source is not known"
+    NO_CONTENT = "transitional package or metapackage, or nothing but what many packages say"
+    HELD_OUT_SOURCE = "of a source package of test_unseen"
+    SAME_AS_HELD_OUT = "same description as a page of valid or of a test set"
+    LIKE_HELD_OUT = "like a part of a page of valid or of a test set"
+    SAME_AS_ANOTHER = "same description as another package"
+    LIKE_ANOTHER = "like another package"
+    SHARED = "description that many packages have, but for their names"
 
 
 class UnusablePage(Exception):

@@ -19,8 +19,8 @@ MOST_SHARING = 10  # what more pages say of themselves says too little of any of
 def select(examples: Sequence[Example]) -> tuple[dict[str, list[Example]], Counter[Reason]]:
     """The examples of each split, in the order of their keys, and how many were dropped, by reason."""
     ordered = sorted(examples, key=lambda example: (example.key, example.document))
-    different = _without_duplicates(ordered)
-    specific = _without_generic(different)
+    different = without_duplicates(ordered)
+    specific = without_generic(different)
     kept, groups = _without_near_duplicates(specific)
     splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
     dropped = Counter(
@@ -44,21 +44,23 @@ def _mould(example: Example) -> str:
     return " ".join(word for word in re.findall(r"[a-z0-9]+", example.summary.lower()) if word not in name)
 
 
-def _without_duplicates(examples: Sequence[Example]) -> list[Example]:
+def without_duplicates(examples: Sequence[Example]) -> list[Example]:
+    """The first of those whose documents have the same words."""
     first: dict[str, Example] = {}
     for example in examples:
         first.setdefault(" ".join(words_of(example.document)), example)
     return list(first.values())
 
 
-def _without_generic(examples: Sequence[Example]) -> list[Example]:
+def without_generic(examples: Sequence[Example]) -> list[Example]:
+    """Those whose descriptions are not from a mould that more than MOST_SHARING share."""
     sharing = Counter(_mould(example) for example in examples)
     return [example for example in examples if sharing[_mould(example)] <= MOST_SHARING]
 
 
 def _without_near_duplicates(examples: Sequence[Example]) -> tuple[list[Example], list[int]]:
     """What is left, and the group of each; what was dropped still holds its group together."""
-    pairs, similarity = similar_pairs(_signatures(examples))
+    pairs, similarity = similar_pairs(signatures_of([example.document for example in examples], "page"))
     same_description = equal_pairs([" ".join(words_of(example.summary)) for example in examples])
     same_mould = equal_pairs([_mould(example) for example in examples])
     groups = group(len(examples), [*map(tuple, pairs.tolist()), *same_description, *same_mould])
@@ -67,7 +69,8 @@ def _without_near_duplicates(examples: Sequence[Example]) -> tuple[list[Example]
     return [examples[index] for index in left], [groups[index] for index in left]
 
 
-def _signatures(examples: Sequence[Example]) -> np.ndarray:
+def signatures_of(documents: Sequence[str], unit: str) -> np.ndarray:
+    """Signatures (N,HASHES) for similar_pairs; the progress bar counts them as `unit`."""
     hashing = MinHash()
-    bar = tqdm(examples, desc="comparing pages", unit="page", disable=len(examples) < 1000)
-    return np.array([hashing.signature(example.document) for example in bar])
+    bar = tqdm(documents, desc=f"comparing {unit}s", unit=unit, disable=len(documents) < 1000)
+    return np.array([hashing.signature(document) for document in bar])

@@ -82,14 +82,33 @@ def _pairs_within(members: np.ndarray, count: int) -> np.ndarray:
     return members[left] * count + members[right]
 
 
-def near_duplicates(pairs: np.ndarray, similarity: np.ndarray) -> set[int]:
-    """What to drop so that no two of those left are near-duplicates; of two, the later goes."""
+def near_duplicates(pairs: np.ndarray, similarity: np.ndarray, least: float = NEAR_DUPLICATE) -> set[int]:
+    """What to drop so that no two of those left have at least that similarity; of two, the later goes."""
     dropped: set[int] = set()
-    for left, right in pairs[similarity >= NEAR_DUPLICATE].tolist():
+    for left, right in pairs[similarity >= least].tolist():
         # Pairs are sorted: whether `left` stays is known by now.
         if left not in dropped:
             dropped.add(right)
     return dropped
+
+
+def contained_in_any(texts: Iterable[str], others: Iterable[str], share: float = ALIKE) -> list[bool]:
+    """For each text whether at least that share of its shingles stands in one of the others.
+
+    So does everything of at least that Jaccard similarity, and a short text that is a part of a long one, too.
+    """
+    found = [shingle_hashes(words_of(other)) for other in others]
+    hashes = np.concatenate([np.zeros(0, dtype=np.uint64), *found])
+    order = np.argsort(hashes, kind="stable")
+    hashes, owners = hashes[order], np.repeat(np.arange(len(found)), [len(own) for own in found])[order]
+
+    def is_contained(text: str) -> bool:
+        wanted = shingle_hashes(words_of(text))
+        ranges = zip(np.searchsorted(hashes, wanted, "left"), np.searchsorted(hashes, wanted, "right"), strict=True)
+        shared = np.concatenate([np.zeros(0, dtype=int), *(owners[start:end] for start, end in ranges)])
+        return np.bincount(shared, minlength=1).max() >= max(share * len(wanted), 1)
+
+    return [bool(is_contained(text)) for text in texts]
 
 
 def equal_pairs(labels: Sequence[Hashable]) -> list[tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""Scripts that measure; what manpages/ shares with them is imported from here."""

@@ -1,0 +1,96 @@
+"""Debian's package descriptions -> descriptions_train and descriptions_valid as JSON Lines.
+
+python -m manpages.package_descriptions, after scripts/prepare_manpages.py, whose test sets they must not give away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.modules.lsg_config import LSGError
+from manpages.apt_lists import PackageLists, fetch_lists
+from manpages.description_selection import HeldOut, hold_out, read_split_pages, select_descriptions
+from manpages.package_examples import read_examples
+from manpages.pages import Example, Reason
+from manpages.prepare import write_examples
+from manpages.report import counts_of, describe_counts
+from manpages.stanzas import read_descriptions, read_sources
+
+PROGRAM = "manpages.package_descriptions"
+PREFIX = "descriptions"
+IF_INTERRUPTED = "no descriptions were written; lists that were downloaded are used again"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
+    args = build_parser().parse_args(argv)
+    lists = PackageLists(*args.lists) if args.lists else None
+    return run_command(PROGRAM, lambda: prepare_descriptions(lists, args.out), IF_INTERRUPTED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__)
+    parser.add_argument(
+        "--lists",
+        nargs=2,
+        type=Path,
+        metavar=("TRANSLATION", "PACKAGES"),
+        help="unpacked files Translation-en and Packages of a release (default: those that apt fetches)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
+    return parser
+
+
+def prepare_descriptions(lists: PackageLists | None, out: Path) -> None:
+    """Read the lists, or fetch them, and write what is kept and descriptions.json.
+
+    Raises:
+        LSGError: OUT has no pages, lists are missing or no lists, or no description gave an example.
+    """
+    pages = read_split_pages(out)
+    lists = lists or fetch_lists(out / "downloads" / "apt")
+    sources = read_sources(lists.packages)
+    examples, unusable = read_examples(list(read_descriptions(lists.descriptions)), sources)
+    if not examples:
+        reasons = ", ".join(f"{reason.value}: {count}" for reason, count in unusable.most_common())
+        raise LSGError(f"none of the {unusable.total()} descriptions gives an example ({reasons})")
+    held_out = hold_out(pages, sources)
+    splits, dropped = select_descriptions(examples, held_out)
+    report = report_of_descriptions(lists, held_out, splits, unusable + dropped)
+    with written_aside(out) as aside:
+        for name, chosen in splits.items():
+            write_examples(chosen, aside / f"{PREFIX}_{name}.jsonl")
+        (aside / f"{PREFIX}.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    origins = {name: f"{count:,} source packages" for name, count in report["sources"].items()}
+    print("\n".join([*describe_counts(report, PREFIX, origins), f"wrote {out}"]))
+
+
+def report_of_descriptions(
+    lists: PackageLists, held_out: HeldOut, splits: Mapping[str, Sequence[Example]], dropped: Counter[Reason]
+) -> dict[str, Any]:
+    """What descriptions.json says; lengths are in words separated by white space."""
+    return {
+        PREFIX: sum(map(len, splits.values())) + dropped.total(),
+        **counts_of(splits, dropped),
+        "sources": {name: len({example.source for example in examples}) for name, examples in splits.items()},
+        "held_out_sources": sorted(held_out.sources),
+        "release": lists.release,
+        "sha256": {
+            "Translation-en": hashlib.sha256(lists.descriptions.read_bytes()).hexdigest(),
+            "Packages": hashlib.sha256(lists.packages.read_bytes()).hexdigest(),
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

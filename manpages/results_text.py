@@ -1,0 +1,105 @@
+"""results.md: the figures of results.json for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from manpages.answering import LONG, SHORT, VARIANTS
+from manpages.baselines import FIRST_SENTENCE, NEAREST, SCORES
+from manpages.markdown import escape, table
+from manpages.scores import ALL, BASELINES, LONGER
+
+Results = Mapping[str, Any]
+TITLES = {
+    "as_trained": "as trained",
+    "cut_to_512": f"cut to {SHORT} tokens",
+    "sparsity_none": "sparsity none",
+    "full_attention": "full attention",
+    FIRST_SENTENCE: "first sentence of DESCRIPTION",
+    NEAREST: "description of the nearest training page",
+}
+
+
+def results_page(results: Results) -> str:
+    """The Markdown page."""
+    return "\n\n".join(_parts(results)) + "\n"
+
+
+def _parts(results: Results) -> Iterator[str]:
+    yield "# Manual pages described by the model (`python -m manpages.results`)"
+    yield _about(results)
+    yield "## Scores"
+    yield _about_scores(results)
+    yield table(("pages", "number", "", "ROUGE-1", "ROUGE-2", "ROUGE-L", "seconds"), _score_rows(results), "lrlrrrr")
+    yield "\n".join(f"- {TITLES[name]}: {variant.meaning}." for name, variant in VARIANTS.items())
+    yield f"Up to two blocks (of {results['checkpoint']['settings']['block_size']} tokens) LSG attention is full, too."
+    yield "## Differences of ROUGE-L"
+    yield _about_differences(results["bootstrap"])
+    yield table(("pages", "number", "as trained minus", "difference", "95% interval"), _differences(results), "lrlrr")
+    yield _verdict(results)
+
+
+def _about(results: Results) -> str:
+    model, machine = results["checkpoint"], results["machine"]
+    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+    settings = ", ".join(f"{name} {value}" for name, value in model["settings"].items())
+    options = " ".join(f"{flag} {value}" for flag, value in results["options"].items())
+    return (
+        f"The model: {model['parameters']:,} parameters, a file of {model['bytes']:,} bytes; `{settings}`.\n\n"
+        f"Options of all variants: `{options}`. The machine: {escape(facts)}."
+    )
+
+
+def _about_scores(results: Results) -> str:
+    counts = []
+    for split, figures in results["sets"].items():
+        longer = figures["longer_than"]
+        pages, cut = figures[ALL]["pages"], longer[str(LONG)]
+        counts.append(
+            f"{longer[str(SHORT)]} of {pages} pages of {split} are over {SHORT} tokens long and {cut} over {LONG:,}"
+        )
+    return (
+        "ROUGE F1 x 100 with stemming, mean over the pages; seconds of `fairseq-generate` over all of them, its start "
+        f"included. {'; '.join(counts)}."
+    )
+
+
+def _figures(results: Results) -> Iterator[tuple[str, str, Results, Results]]:
+    """Split, which pages, their figures, and the seconds of each variant over all pages of the split."""
+    for split, figures in results["sets"].items():
+        for which in (ALL, LONGER):
+            if figures[which]["pages"]:
+                yield split, which, figures[which], figures["seconds"] if which == ALL else {}
+
+
+def _score_rows(results: Results) -> Iterator[list[object]]:
+    for split, which, figures, seconds in _figures(results):
+        for system, scores in figures["scores"].items():
+            values = [f"{scores[name]:.2f}" for name in SCORES]
+            time = f"{seconds[system]:,.0f}" if system in seconds else ""
+            yield [f"{split}, {which}", figures["pages"], TITLES[system], *values, time]
+
+
+def _about_differences(bootstrap: Mapping[str, int]) -> str:
+    return (
+        f"Means over the same pages, with percentile intervals of {bootstrap['resamples']:,} resamples of the pages "
+        f"(`manpages/bootstrap.py`, seed {bootstrap['seed']}). Pages are drawn, not packages: an interval says how "
+        "sure the difference is for pages of these packages."
+    )
+
+
+def _differences(results: Results) -> Iterator[list[object]]:
+    for split, which, figures, _ in _figures(results):
+        for system, found in figures["differences"].items():
+            interval = f"{found['low']:+.2f} to {found['high']:+.2f}"
+            yield [f"{split}, {which}", figures["pages"], TITLES[system], f"{found['mean']:+.2f}", interval]
+
+
+def _verdict(results: Results) -> str:
+    names = " and ".join(TITLES[name] for name in BASELINES)
+    each = ", ".join(f"{split}: {'yes' if met else '**no**'}" for split, met in results["target"].items())
+    met = "reached" if all(results["target"].values()) else "**not reached**"
+    return (
+        f"Target, the lower end of the interval above 0 against both baselines ({names}) on both sets: {met} ({each})."
+    )

@@ -1,0 +1,69 @@
+"""The untrained summarizer: MiniLM as encoder and decoder, with the words of this corpus, in the folder DATA/start."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.files import sha256_of
+from benchmarks.minilm import fetch_minilm
+from lsg_fairseq.checkpoints.convert import convert_checkpoint
+from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.tokenization import load_tokenizer
+from manpages.baselines import read_records
+from manpages.vocabulary import choose_pieces, count_pieces, read_pieces
+from manpages.warm_start import write_start
+
+START = "start"
+CORPORA = ("descriptions_train", "train")
+# A piece of a description is read and also written; one that is missing is spelled letter by letter.
+SUMMARY_WEIGHT = 20
+
+
+@dataclass(frozen=True)
+class StartPlan:
+    """What the model's size follows from."""
+
+    vocabulary: int = 12000
+    decoder_layers: tuple[int, ...] = (2, 5)  # the encoder's layers that they begin as
+    positions: int = 512  # MiniLM's own
+    longest: int = 4096  # tokens of a page that training reads
+
+
+def make_start(data: Path, plan: StartPlan) -> None:
+    """Write DATA/start, a folder as lsg-convert writes it, and DATA/start.json, unless both are there already.
+
+    Raises:
+        LSGError: the corpora are not prepared.
+    """
+    facts = {"plan": asdict(plan)} | {name: sha256_of([data / f"{name}.jsonl"]) for name in CORPORA}
+    written = json.dumps(facts, indent=1) + "\n"
+    record = data / f"{START}.json"
+    if record.is_file() and record.read_text() == written:
+        return
+    record.unlink(missing_ok=True)
+    minilm = fetch_minilm(data / "minilm")
+    pieces = choose_pieces(count_corpora(data, minilm, plan.longest), read_pieces(minilm), plan.vocabulary)
+    with written_aside(data / START, stale=["*", "tokenizer/*"]) as aside:
+        short = aside / "short"
+        short.mkdir()
+        write_start(minilm, pieces, plan.decoder_layers, short)
+        convert_checkpoint(short, aside / "lsg", plan.positions)
+    record.write_text(written)
+
+
+def count_corpora(data: Path, minilm: Path, longest: int) -> Counter[str]:
+    """How often the training files have each piece."""
+    tokenizer = load_tokenizer(minilm)
+    counts: Counter[str] = Counter()
+    for name in CORPORA:
+        records = read_records(data, name)
+        documents = tqdm((record["document"] for record in records), f"counting words of {name}", len(records))
+        counts += count_pieces(documents, tokenizer, longest)
+        summaries = count_pieces((record["summary"] for record in records), tokenizer, longest)
+        counts += Counter({piece: SUMMARY_WEIGHT * count for piece, count in summaries.items()})
+    return counts

@@ -1,0 +1,101 @@
+"""Manual pages -> a model that describes them in a line: MiniLM's weights, then three stages of stock fairseq-train.
+
+python -m manpages.train [--data manpages-run]
+
+Package descriptions (short texts, many) teach the decoder to write one-line descriptions; pages cut to 512 tokens teach
+it pages; whole pages, up to 4,096 tokens, make it long. Stop it whenever you like: it goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.stages import Stages
+from lsg_fairseq.commands.running import run_command
+from manpages.start import START, StartPlan, make_start
+
+PROGRAM = "manpages.train"
+IF_INTERRUPTED = "the same command goes on from the last checkpoint"
+
+PLUGIN = "--user-dir lsg_fairseq --task lsg_summarization"
+# The sizes of MiniLM, and as many decoder layers as StartPlan has.
+MODEL = (
+    f"{PLUGIN} --arch lsg_bart_base --encoder-layers 6 --decoder-layers 2 --max-target-positions 512 "
+    "--encoder-embed-dim 384 --decoder-embed-dim 384 --encoder-ffn-embed-dim 1536 --decoder-ffn-embed-dim 1536 "
+    "--encoder-attention-heads 12 --decoder-attention-heads 12 --dropout 0.1 --attention-dropout 0"
+).split()
+TRAINING = (
+    "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) "
+    "--weight-decay 0.01 --clip-norm 1.0 --lr-scheduler polynomial_decay --cpu --bf16 --num-workers 0 --seed 1 "
+    "--no-epoch-checkpoints --save-interval-updates 200 --keep-interval-updates 1 --log-format json --log-interval 25"
+).split()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of fairseq-train; `max_tokens` is of sources in a batch, padding included."""
+
+    name: str
+    data: str
+    begins_as: str  # the checkpoint whose weights it starts with
+    positions: int
+    max_tokens: int
+    updates: int
+    learning_rate: float
+    warmup: int
+
+
+STAGES = (
+    Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 3000, 4e-4, 300),
+    Stage("pages", "data-pages", "model-descriptions/checkpoint_last.pt", 512, 8192, 2000, 2e-4, 100),
+    Stage("long", "data-pages", "model-pages/checkpoint_last.pt", 4096, 16384, 500, 1e-4, 50),
+)
+DATA = {"data-descriptions": ("descriptions_train", "descriptions_valid"), "data-pages": ("train", "valid")}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
+    args = parser.parse_args(argv)
+    return run_command(PROGRAM, lambda: train_all(args.data.resolve(), StartPlan(), STAGES), IF_INTERRUPTED)
+
+
+def train_all(data: Path, plan: StartPlan, stages: Sequence[Stage]) -> None:
+    """Make the start, binarize, and train one stage after the other; what is done already is not repeated.
+
+    Raises:
+        LSGError: the corpora are not prepared.
+        SystemExit: a command failed.
+    """
+    make_start(data, plan)
+    runner = Stages(data)
+    for folder, (training, validation) in DATA.items():
+        files = ["--train", f"{training}.jsonl", "--valid", f"{validation}.jsonl"]
+        runner.run(f"preprocess-{folder}", START, "lsg-preprocess", *files, "--out", folder, *TOKENIZER)
+    needs = f"preprocess-{stages[0].data}"
+    for stage in stages:
+        needs = train(runner, stage, needs)
+
+
+TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
+
+
+def train(runner: Stages, stage: Stage, needs: str) -> str:
+    """Train a stage; the name of what is then finished."""
+    name, saved = f"train-{stage.name}", f"model-{stage.name}"
+    # --restore-file would begin anew each time; this is read only where no checkpoint is there to go on from.
+    begin = ["--finetune-from-model", stage.begins_as, "--save-dir", saved, "--log-file", f"{name}.json.log"]
+    size = ["--max-source-positions", stage.positions, "--max-tokens", stage.max_tokens]
+    rate = ["--lr", stage.learning_rate, "--warmup-updates", stage.warmup]
+    length = ["--total-num-update", stage.updates, "--max-update", stage.updates]
+    runner.run(name, needs, "fairseq-train", stage.data, *MODEL, *TRAINING, *begin, *size, *rate, *length)
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
