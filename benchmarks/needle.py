@@ -69,7 +69,7 @@ def train_long(stages: Stages, plan: Plan, sparsity_type: str) -> None:
     start = ["--restore-file", "model-short/checkpoint_last.pt"]
     start += [f"--reset-{part}" for part in ("optimizer", "lr-scheduler", "dataloader", "meters")]
     size = ["--max-source-positions", LONG, "--lsg-sparsity-type", sparsity_type]
-    rate = ["--lr", 2e-4, "--warmup-updates", 20, "--total-num-update", plan.long_updates]
+    rate = ["--lr", 3e-4, "--warmup-updates", 20, "--total-num-update", plan.long_updates]
     limits = ["--batch-size", 4, "--max-update", plan.long_updates]
     train(stages, sparsity_type, "train-short", "long", *start, *size, *limits, *rate)
 

@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from manpages.prepare import main
+from manpages.corpus.prepare import main
 
 sys.exit(main())

@@ -22,18 +22,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.baselines import first_sentence, nearest_description, score_baselines
-from manpages.debian import fetch_packages, pages_of_package, read_package_names
-from manpages.examples import body_without, check_body, check_description, example_of
-from manpages.folder import pages_of_folder
-from manpages.leaks import copies_of, without_copies
-from manpages.name_section import parse_name_section
-from manpages.pages import MAX_BYTES, Example, Package, RawPage, Reason, UnusablePage, name_and_section, source_of
-from manpages.prepare import FIELDS, prepare
-from manpages.rendering import Section, find_mandoc, read_sections, render
-from manpages.selection import MOST_SHARING, select
-from manpages.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs
-from manpages.splits import LARGEST_GROUP, assign_splits
+from manpages.corpus.debian import fetch_packages, pages_of_package, read_package_names
+from manpages.corpus.examples import body_without, check_body, check_description, example_of
+from manpages.corpus.folder import pages_of_folder
+from manpages.corpus.leaks import copies_of, without_copies
+from manpages.corpus.name_section import parse_name_section
+from manpages.corpus.pages import (
+    MAX_BYTES,
+    Example,
+    Package,
+    RawPage,
+    Reason,
+    UnusablePage,
+    name_and_section,
+    source_of,
+)
+from manpages.corpus.prepare import FIELDS, prepare
+from manpages.corpus.rendering import Section, find_mandoc, read_sections, render
+from manpages.corpus.selection import MOST_SHARING, select
+from manpages.corpus.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs
+from manpages.corpus.splits import LARGEST_GROUP, assign_splits
+from manpages.evaluation.baselines import first_sentence, nearest_description, score_baselines
 
 PAGES = REPOSITORY / "tests" / "data" / "manpages"
 SWEEP = """SYNOPSIS

@@ -18,15 +18,25 @@ from benchmarks.stages import Stages
 from lsg_fairseq.checkpoints.loading import CheckpointFiles
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.tokenization import load_tokenizer
-from manpages.answering import AS_TRAINED, GENERATION, SHORT, VARIANTS, answer, binarize, open_run, source_tokens
-from manpages.baselines import TEST_SETS, mean_scores, read_predictions, write_predictions
-from manpages.bootstrap import paired_bootstrap
-from manpages.curves import stage_ends, write_curves
-from manpages.example_page import EXAMPLES, draw, examples_page
-from manpages.markdown import escape, table
-from manpages.results_text import TITLES, results_page
-from manpages.scores import ALL, BASELINES, LONGER, is_better, measure, score_systems
-from manpages.training_log import TRAINING, VALIDATION, read_logs
+from manpages.corpus.records import TEST_SETS
+from manpages.evaluation.answering import (
+    AS_TRAINED,
+    GENERATION,
+    SHORT,
+    VARIANTS,
+    answer,
+    binarize,
+    open_run,
+    source_tokens,
+)
+from manpages.evaluation.baselines import mean_scores, read_predictions, write_predictions
+from manpages.evaluation.bootstrap import paired_bootstrap
+from manpages.evaluation.example_page import EXAMPLES, draw, examples_page
+from manpages.evaluation.markdown import escape, table
+from manpages.evaluation.results_text import TITLES, results_page
+from manpages.evaluation.scores import ALL, BASELINES, LONGER, is_better, measure, score_systems
+from manpages.training.curves import stage_ends, write_curves
+from manpages.training.training_log import TRAINING, VALIDATION, read_logs
 
 TOPICS = "list copy print sort merge join cut search replace count".split()
 
@@ -145,7 +155,7 @@ def test_a_run_is_of_one_checkpoint_and_these_pages(corpus: Path, tmp_path: Path
 
 def test_baselines_must_be_of_these_pages(tmp_path: Path) -> None:
     pages = pages_of(5)
-    with pytest.raises(LSGError, match=r"run python -m manpages.baselines"):
+    with pytest.raises(LSGError, match=r"run python -m manpages.evaluation.baselines"):
         read_predictions(tmp_path, "test_seen", pages)
     write_predictions(
         pages, {name: texts_of(pages)[name] for name in BASELINES}, tmp_path / "test_seen.baselines.jsonl"
@@ -180,7 +190,7 @@ def test_results_from_end_to_end(corpus: Path, checkpoints: Path, tmp_path: Path
         (data / f"{split}.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
         write_predictions(pages, {name: texts_of(pages)[name] for name in BASELINES}, data / f"{split}.baselines.jsonl")
     flags = ["--model", checkpoints, "--data", data, "--out", tmp_path / "out", "--limit", 3]
-    printed = run(sys.executable, "-m", "manpages.results", *flags, cwd=REPOSITORY)
+    printed = run(sys.executable, "-m", "manpages.evaluation.results", *flags, cwd=REPOSITORY)
     assert "Target, the lower end of the interval above 0" in printed
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [written["sets"][split][ALL]["pages"] for split in TEST_SETS] == [3, 3]

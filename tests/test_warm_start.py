@@ -13,8 +13,8 @@ from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import load_tokenizer
-from manpages.vocabulary import FIRST, LAST, choose_pieces, count_pieces, read_pieces, write_vocabulary
-from manpages.warm_start import write_start
+from manpages.training.vocabulary import FIRST, LAST, choose_pieces, count_pieces, read_pieces, write_vocabulary
+from manpages.training.warm_start import write_start
 
 LETTERS = [*"acmnst", *(f"##{letter}" for letter in "acmnst")]
 KNOWN = list(dict.fromkeys([*WORDPIECES, *LETTERS]))

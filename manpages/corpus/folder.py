@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.pages import MAX_BYTES, Package, RawPage
+from manpages.corpus.pages import MAX_BYTES, Package, RawPage
 
 
 def pages_of_folder(folder: Path) -> Iterator[list[RawPage]]:

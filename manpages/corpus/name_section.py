@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from manpages.pages import Reason, UnusablePage
-from manpages.rendering import Section
+from manpages.corpus.pages import Reason, UnusablePage
+from manpages.corpus.rendering import Section
 
 HEADINGS = ("NAME", "NAMES")
 # The dash of mdoc is an en dash; pages by hand also have two hyphens or an em dash, and some miss a space.

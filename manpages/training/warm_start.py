@@ -29,7 +29,7 @@ from lsg_fairseq.checkpoints.state_dicts import (
 )
 from lsg_fairseq.conversion import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.vocabulary import read_pieces, write_vocabulary
+from manpages.training.vocabulary import read_pieces, write_vocabulary
 
 INITIAL_STD = 0.02  # BERT's (arXiv 1810.04805, released configuration: initializer_range)
 SEED = 1

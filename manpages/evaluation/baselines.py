@@ -1,6 +1,6 @@
 """What needs no model: a page's first sentence, and the description of the nearest training page; scored with ROUGE.
 
-python -m manpages.baselines [--data manpages-run]
+python -m manpages.evaluation.baselines [--data manpages-run]
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from lsg_fairseq.data.document_files import read_lines
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import SENTENCE_END, rouge_scores
+from manpages.corpus.records import TEST_SETS, Record, read_records
 
-PROGRAM = "manpages.baselines"
-TEST_SETS = ("test_seen", "test_unseen")
+PROGRAM = "manpages.evaluation.baselines"
 SCORES = ("rouge1", "rouge2", "rougeL")
 FIRST_SENTENCE, NEAREST = "first_sentence", "nearest_training_page"
 WHICH_PAGE = ("package", "name", "section", "summary")
 PAGES_AT_ONCE = 256
-Record = dict[str, str]
 Baseline = Callable[[Sequence[Record]], list[str]]
 
 
@@ -58,18 +57,6 @@ def score_baselines(data: Path) -> None:
             write_predictions(pages, predictions, aside / f"{name}.baselines.jsonl")
         (aside / "baselines.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1))
-
-
-def read_records(data: Path, split: str) -> list[Record]:
-    """The examples of a split.
-
-    Raises:
-        LSGError: the split has not been prepared.
-    """
-    path = data / f"{split}.jsonl"
-    if not path.is_file():
-        raise LSGError(f"{path} does not exist: run scripts/prepare_manpages.py --out {data} first")
-    return [json.loads(text) for _, text in read_lines(path)]
 
 
 def first_sentence(document: str) -> str:
@@ -130,7 +117,7 @@ def read_predictions(data: Path, split: str, pages: Sequence[Record]) -> dict[st
         LSGError: the baselines have not been run, or on other pages.
     """
     path = data / f"{split}.baselines.jsonl"
-    advice = f"run python -m manpages.baselines --data {data} first"
+    advice = f"run python -m manpages.evaluation.baselines --data {data} first"
     if not path.is_file():
         raise LSGError(f"{path} does not exist: {advice}")
     records = [json.loads(text) for _, text in read_lines(path)][: len(pages)]

@@ -1,6 +1,6 @@
 """Manual pages -> a model that describes them in a line: MiniLM's weights, then three stages of stock fairseq-train.
 
-python -m manpages.train [--data manpages-run]
+python -m manpages.training.train [--data manpages-run]
 
 Package descriptions (short texts, many) teach the decoder to write one-line descriptions; pages cut to 512 tokens teach
 it pages; whole pages, up to 4,096 tokens, make it long. Stop it whenever you like: it goes on from the last checkpoint.
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from benchmarks.stages import Stages
 from lsg_fairseq.commands.running import run_command
-from manpages.start import START, StartPlan, make_start
+from manpages.training.start import START, StartPlan, make_start
 
-PROGRAM = "manpages.train"
+PROGRAM = "manpages.training.train"
 IF_INTERRUPTED = "the same command goes on from the last checkpoint"
 
 PLUGIN = "--user-dir lsg_fairseq --task lsg_summarization"

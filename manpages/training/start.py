@@ -14,9 +14,9 @@ from benchmarks.minilm import fetch_minilm
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.tokenization import load_tokenizer
-from manpages.baselines import read_records
-from manpages.vocabulary import choose_pieces, count_pieces, read_pieces
-from manpages.warm_start import write_start
+from manpages.corpus.records import read_records
+from manpages.training.vocabulary import choose_pieces, count_pieces, read_pieces
+from manpages.training.warm_start import write_start
 
 START = "start"
 CORPORA = ("descriptions_train", "train")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from manpages.answering import AS_TRAINED
-from manpages.baselines import FIRST_SENTENCE, NEAREST, Record
-from manpages.markdown import escape, table
-from manpages.splits import fraction
+from manpages.corpus.records import Record
+from manpages.corpus.splits import fraction
+from manpages.evaluation.answering import AS_TRAINED
+from manpages.evaluation.baselines import FIRST_SENTENCE, NEAREST
+from manpages.evaluation.markdown import escape, table
 
 EXAMPLES = 10  # of each test set
 # Fixed before there was a model, so that nobody could choose.

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from manpages.baselines import TEST_SETS, Record, read_records
-from manpages.pages import Example, Reason
-from manpages.selection import signatures_of, without_duplicates, without_generic
-from manpages.similarity import ALIKE, contained_in_any, near_duplicates, similar_pairs, words_of
-from manpages.splits import VALID_SHARE, fraction
+from manpages.corpus.pages import Example, Reason
+from manpages.corpus.records import TEST_SETS, Record, read_records
+from manpages.corpus.selection import signatures_of, without_duplicates, without_generic
+from manpages.corpus.similarity import ALIKE, contained_in_any, near_duplicates, similar_pairs, words_of
+from manpages.corpus.splits import VALID_SHARE, fraction
 
 TRAIN, VALID = "train", "valid"
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.pages import MAX_BYTES, Package, RawPage
+from manpages.corpus.pages import MAX_BYTES, Package, RawPage
 
 MEMBER = re.compile(r"(\./)?usr/share/man/([^/]+/)?man[^/]+/[^/]+")
 BATCH = 20  # packages a call of apt-get, so that an interrupted run keeps most of what it fetched

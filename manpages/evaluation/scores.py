@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from manpages.answering import AS_TRAINED, LONG, SHORT
-from manpages.baselines import FIRST_SENTENCE, NEAREST, SCORES, Record, page_scores
-from manpages.bootstrap import paired_bootstrap
+from manpages.corpus.records import Record
+from manpages.evaluation.answering import AS_TRAINED, LONG, SHORT
+from manpages.evaluation.baselines import FIRST_SENTENCE, NEAREST, SCORES, page_scores
+from manpages.evaluation.bootstrap import paired_bootstrap
 
 RESAMPLES, SEED = 10_000, 1
 COMPARED = "rougeL"

@@ -7,12 +7,12 @@ from collections.abc import Container, Mapping, Sequence
 
 from tqdm import tqdm
 
-from manpages.boilerplate import has_no_content, shared_moulds, without_boilerplate
-from manpages.description_text import paragraphs_of_description, without_packaging
-from manpages.examples import body_without, check_body, check_description
-from manpages.pages import Example, Package, Reason, UnusablePage
-from manpages.rendering import Section
-from manpages.stanzas import Description
+from manpages.corpus.examples import body_without, check_body, check_description
+from manpages.corpus.pages import Example, Package, Reason, UnusablePage
+from manpages.corpus.rendering import Section
+from manpages.descriptions.boilerplate import has_no_content, shared_moulds, without_boilerplate
+from manpages.descriptions.stanzas import Description
+from manpages.descriptions.text import paragraphs_of_description, without_packaging
 
 SECTION = "package"
 FEWEST_WORDS = 15

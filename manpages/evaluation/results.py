@@ -1,6 +1,6 @@
 """What a trained model is worth: its descriptions of the test pages in four variants, beside the baselines, scored.
 
-python -m manpages.results --model CHECKPOINT [--data manpages-run] [--out manpages/results]
+python -m manpages.evaluation.results --model CHECKPOINT [--data manpages-run] [--out manpages/results]
 
 Answers and logs go to DATA/results-run/, in a folder for each checkpoint; a finished stage is not repeated. Writes
 results.json, results.md and examples.md.
@@ -23,14 +23,15 @@ from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_tas
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
-from manpages.answering import GENERATION, VARIANTS, answer, binarize, open_run, source_tokens, stage_of
-from manpages.baselines import TEST_SETS, Record, read_predictions, read_records, write_predictions
-from manpages.example_page import examples_page
-from manpages.results_text import results_page
-from manpages.scores import ALL, RESAMPLES, SEED, is_better, measure, score_systems
+from manpages.corpus.records import TEST_SETS, Record, read_records
+from manpages.evaluation.answering import GENERATION, VARIANTS, answer, binarize, open_run, source_tokens, stage_of
+from manpages.evaluation.baselines import read_predictions, write_predictions
+from manpages.evaluation.example_page import examples_page
+from manpages.evaluation.results_text import results_page
+from manpages.evaluation.scores import ALL, RESAMPLES, SEED, is_better, measure, score_systems
 
-PROGRAM = "manpages.results"
-OUT = Path(__file__).with_name("results")
+PROGRAM = "manpages.evaluation.results"
+OUT = Path(__file__).parents[1] / "results"
 IF_INTERRUPTED = "no result was written; finished stages are used again"
 
 Texts = dict[str, list[str]]  # system -> what it says of each page

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from manpages.pages import Example, Reason
+from manpages.corpus.pages import Example, Reason
 
 SPLITS = ("train", "valid", "test_seen", "test_unseen")
 VALID_SHARE, TEST_SHARE = 0.03, 0.04

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from manpages.leaks import copies_of, without_copies
-from manpages.name_section import is_name_section, parse_name_section
-from manpages.pages import Example, RawPage, Reason, UnusablePage, name_and_section, source_of
-from manpages.rendering import Section, read_sections, render
+from manpages.corpus.leaks import copies_of, without_copies
+from manpages.corpus.name_section import is_name_section, parse_name_section
+from manpages.corpus.pages import Example, RawPage, Reason, UnusablePage, name_and_section, source_of
+from manpages.corpus.rendering import Section, read_sections, render
 
 DESCRIPTION_WORDS = (3, 40)
 FEWEST_BODY_WORDS = 50

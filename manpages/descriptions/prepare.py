@@ -1,6 +1,6 @@
 """Debian's package descriptions -> descriptions_train and descriptions_valid as JSON Lines.
 
-python -m manpages.package_descriptions, after scripts/prepare_manpages.py, whose test sets they must not give away.
+python -m manpages.descriptions.prepare, after scripts/prepare_manpages.py, whose test sets they must not give away.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.apt_lists import PackageLists, fetch_lists
-from manpages.description_selection import HeldOut, hold_out, read_split_pages, select_descriptions
-from manpages.package_examples import read_examples
-from manpages.pages import Example, Reason
-from manpages.prepare import write_examples
-from manpages.report import counts_of, describe_counts
-from manpages.stanzas import read_descriptions, read_sources
+from manpages.corpus.pages import Example, Reason
+from manpages.corpus.prepare import write_examples
+from manpages.corpus.report import counts_of, describe_counts
+from manpages.descriptions.apt_lists import PackageLists, fetch_lists
+from manpages.descriptions.examples import read_examples
+from manpages.descriptions.selection import HeldOut, hold_out, read_split_pages, select_descriptions
+from manpages.descriptions.stanzas import read_descriptions, read_sources
 
-PROGRAM = "manpages.package_descriptions"
+PROGRAM = "manpages.descriptions.prepare"
 PREFIX = "descriptions"
 IF_INTERRUPTED = "no descriptions were written; lists that were downloaded are used again"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from manpages.pages import Example, Reason
-from manpages.reading import Found
+from manpages.corpus.pages import Example, Reason
+from manpages.corpus.reading import Found
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 

@@ -1,6 +1,6 @@
 """Training curves: loss and ROUGE-L over the hours, or the updates, of all stages one after the other.
 
-python -m manpages.curves --logs FILE... [--out manpages/results/curves.png] [--over hours|updates]
+python -m manpages.training.curves --logs FILE... [--out manpages/results/curves.png] [--over hours|updates]
 
 FILE is what fairseq-train wrote with `--log-format json`, on standard output or to its `--log-file`: a file a stage, in
 the order of training. The points are written beside the picture as JSON.
@@ -19,10 +19,10 @@ from typing import Any
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.training_log import TRAINING, VALIDATION, Point, read_logs
+from manpages.training.training_log import TRAINING, VALIDATION, Point, read_logs
 
-PROGRAM = "manpages.curves"
-OUT = Path(__file__).with_name("results") / "curves.png"
+PROGRAM = "manpages.training.curves"
+OUT = Path(__file__).parents[1] / "results" / "curves.png"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import load_tokenizer
-from manpages.baselines import Record
+from manpages.corpus.records import Record
 
 SHORT, LONG = 512, 4096  # source tokens, <s> and </s> included
 AS_TRAINED = "as_trained"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.debian import fetch_packages
-from manpages.pages import Reason, UnusablePage
+from manpages.corpus.debian import fetch_packages
+from manpages.corpus.pages import Reason, UnusablePage
 
 WIDTH = 1000  # the widest that mandoc allows: few paragraphs are broken at all
 BROKEN = 900  # longer lines were broken by mandoc, shorter ones by the author

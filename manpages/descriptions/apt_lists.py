@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.debian import check_tools
+from manpages.corpus.debian import check_tools
 
 # Plain files, in English; the system's hooks, which clean up and rebuild caches elsewhere, are not run.
 CONFIGURATION = """\

@@ -10,11 +10,11 @@ from pathlib import Path
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.pages import Example
-from manpages.reading import find_in_folder, find_in_packages, read_pages
-from manpages.rendering import find_mandoc
-from manpages.report import describe, report_of
-from manpages.selection import select
+from manpages.corpus.pages import Example
+from manpages.corpus.reading import find_in_folder, find_in_packages, read_pages
+from manpages.corpus.rendering import find_mandoc
+from manpages.corpus.report import describe, report_of
+from manpages.corpus.selection import select
 
 PROGRAM = "prepare_manpages"
 PACKAGES = Path(__file__).with_name("packages.txt")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from manpages.rendering import clean_line
+from manpages.corpus.rendering import clean_line
 
 ITEM = re.compile(r"([-+*o•·°]|\d+[.)])\s+\S")
 # What stands before the last part of a synopsis: "(development files)", " - documentation", "; profiling libraries".

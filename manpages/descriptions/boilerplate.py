@@ -6,9 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 
-from manpages.leaks import FEWEST_WORDS, SENTENCE_END
-from manpages.pages import Package
-from manpages.selection import MOST_SHARING
+from manpages.corpus.leaks import FEWEST_WORDS, SENTENCE_END
+from manpages.corpus.pages import Package
+from manpages.corpus.selection import MOST_SHARING
 
 NO_CONTENT = re.compile(
     r"\bmeta-?packages?\b|\b(transitional|dummy|empty|virtual|dependency|placeholder)( [\w-]+)? packages?\b"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from manpages.pages import Example, Reason
-from manpages.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs, words_of
-from manpages.splits import SPLITS, assign_splits
+from manpages.corpus.pages import Example, Reason
+from manpages.corpus.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs, words_of
+from manpages.corpus.splits import SPLITS, assign_splits
 
 MOST_SHARING = 10  # what more pages say of themselves says too little of any of them
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from manpages.debian import describe_package, fetch_packages, pages_of_package, read_package_names
-from manpages.examples import example_of
-from manpages.folder import pages_of_folder
-from manpages.pages import Example, Package, RawPage, Reason
+from manpages.corpus.debian import describe_package, fetch_packages, pages_of_package, read_package_names
+from manpages.corpus.examples import example_of
+from manpages.corpus.folder import pages_of_folder
+from manpages.corpus.pages import Example, Package, RawPage, Reason
 
 
 @dataclass(frozen=True)

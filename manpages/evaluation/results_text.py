@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from manpages.answering import LONG, SHORT, VARIANTS
-from manpages.baselines import FIRST_SENTENCE, NEAREST, SCORES
-from manpages.markdown import escape, table
-from manpages.scores import ALL, BASELINES, LONGER
+from manpages.evaluation.answering import LONG, SHORT, VARIANTS
+from manpages.evaluation.baselines import FIRST_SENTENCE, NEAREST, SCORES
+from manpages.evaluation.markdown import escape, table
+from manpages.evaluation.scores import ALL, BASELINES, LONGER
 
 Results = Mapping[str, Any]
 TITLES = {
@@ -27,7 +27,7 @@ def results_page(results: Results) -> str:
 
 
 def _parts(results: Results) -> Iterator[str]:
-    yield "# Manual pages described by the model (`python -m manpages.results`)"
+    yield "# Manual pages described by the model (`python -m manpages.evaluation.results`)"
     yield _about(results)
     yield "## Scores"
     yield _about_scores(results)

@@ -1,0 +1,1 @@
+"""From manual pages to train, valid, test_seen and test_unseen."""

@@ -1,0 +1,1 @@
+"""From MiniLM and the corpora to a summarizer, by stages of stock fairseq-train."""
