@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint gpu-check needle extrapolation figures lock clean
+.PHONY: demo test test-all lint gpu-check needle extrapolation manpages figures lock clean
 
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
@@ -27,6 +27,20 @@ needle: $(READY)
 
 extrapolation: $(READY)
 	$(BIN)/python benchmarks/extrapolation.py
+
+# Hours on two cores; interrupt it as you like, and the same command goes on. The order of these rules is that of the data.
+MANPAGES := manpages-run
+SUMMARIZER := $(MANPAGES)/model-long/checkpoint_last.pt
+$(MANPAGES)/train.jsonl: | $(READY)
+	$(BIN)/python scripts/prepare_manpages.py --out $(MANPAGES)
+$(MANPAGES)/descriptions_train.jsonl: $(MANPAGES)/train.jsonl
+	$(BIN)/python -m manpages.descriptions.prepare --out $(MANPAGES)
+$(MANPAGES)/baselines.json: $(MANPAGES)/train.jsonl
+	$(BIN)/python -m manpages.evaluation.baselines --data $(MANPAGES)
+manpages: $(READY) $(MANPAGES)/descriptions_train.jsonl $(MANPAGES)/baselines.json
+	$(BIN)/python -m manpages.training.train --data $(MANPAGES)
+	$(BIN)/python -m manpages.training.curves --logs $(addprefix $(MANPAGES)/train-,$(addsuffix .json.log,descriptions pages long))
+	$(BIN)/python -m manpages.evaluation.results --data $(MANPAGES) --model $(SUMMARIZER) --tokenizer $(MANPAGES)/start/lsg/tokenizer
 
 figures: $(READY)
 	$(BIN)/python benchmarks/draw_attention_patterns.py

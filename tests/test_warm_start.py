@@ -13,10 +13,12 @@ from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import load_tokenizer
+from manpages.training.copying import embedding_reader, fit_linear
 from manpages.training.vocabulary import FIRST, LAST, choose_pieces, count_pieces, read_pieces, write_vocabulary
-from manpages.training.warm_start import write_start
+from manpages.training.warm_start import source_attention, write_start
 
 LETTERS = [*"acmnst", *(f"##{letter}" for letter in "acmnst")]
+VALUES = (torch.randn(16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(16.0))
 KNOWN = list(dict.fromkeys([*WORDPIECES, *LETTERS]))
 
 
@@ -75,7 +77,7 @@ def test_encoder_computes_what_the_bert_does(minibert: Path, tmp_path: Path) -> 
     """Kept words have the hidden states they have in transformers' own BERT."""
     out = tmp_path / "start"
     out.mkdir()
-    write_start(minibert, kept("cat", "mat"), [1], out)
+    write_start(minibert, kept("cat", "mat"), [1], VALUES, out)
     words = ["[CLS]", "cat", "mat", "c", "##a", "cat", "[SEP]"]
     bert, bart = AutoModel.from_pretrained(minibert), AutoModel.from_pretrained(out)
     with torch.no_grad():
@@ -88,20 +90,53 @@ def test_encoder_computes_what_the_bert_does(minibert: Path, tmp_path: Path) -> 
 def test_decoder_layers_are_copies(minibert: Path, tmp_path: Path) -> None:
     out = tmp_path / "start"
     out.mkdir()
-    write_start(minibert, kept("cat"), [1, 0], out)
+    write_start(minibert, kept("cat"), [1, 0], VALUES, out)
     state = BartForConditionalGeneration.from_pretrained(out).state_dict()
     for number, layer in enumerate((1, 0)):
         for part in ("self_attn.v_proj.weight", "fc1.weight", "fc2.bias", "self_attn_layer_norm.weight"):
             copied = state[f"model.encoder.layers.{layer}.{part}"]
             assert torch.equal(state[f"model.decoder.layers.{number}.{part}"], copied)
-    drawn = [state[f"model.decoder.layers.{number}.encoder_attn.v_proj.weight"] for number in (0, 1)]
+    drawn = [state[f"model.decoder.layers.{number}.encoder_attn.q_proj.weight"] for number in (0, 1)]
     assert not torch.equal(*drawn)
+
+
+def test_values_read_the_words_that_are_attended_to(minibert: Path) -> None:
+    """Of a BERT's output, here two of its layers away, the fitted map finds the embedding of most tokens again."""
+    tokenizer = load_tokenizer(minibert)
+    text = "the cat sat on a mat and ran ! cats the mat running cat tan"
+    weight, bias = embedding_reader(minibert, tokenizer, [text] * 4)
+    bert = AutoModel.from_pretrained(minibert).eval()
+    words = [tokenizer.bos, *tokenizer.encode(text), tokenizer.eos]
+    ids = torch.tensor([[tokenizer.tokens.index(word) for word in words]])
+    table = bert.get_input_embeddings().weight
+    with torch.no_grad():
+        read = bert(ids).last_hidden_state[0] @ weight.T + bias
+        nearest = torch.cdist(read, table).argmin(1)
+    assert (nearest == ids[0]).float().mean() > 0.7
+
+
+def test_linear_fit_finds_the_map() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(3, 5, generator=generator), torch.randn(3, generator=generator)
+    inputs = torch.randn(200, 5, generator=generator)
+    fitted = fit_linear(inputs, inputs @ weight.T + bias)
+    assert torch.allclose(fitted[0], weight, atol=0.02)
+    assert torch.allclose(fitted[1], bias, atol=0.02)
+
+
+def test_source_attention_adds_what_the_values_read() -> None:
+    """Where every source place is the same, the attention gives exactly the values' reading of it."""
+    state = source_attention(VALUES, 0, "attn")
+    place = torch.randn(16, generator=torch.Generator().manual_seed(1))
+    read = state["attn.v_proj.weight"] @ place + state["attn.v_proj.bias"]
+    assert torch.equal(state["attn.out_proj.weight"] @ read + state["attn.out_proj.bias"], read)
+    assert torch.allclose(read, VALUES[0] @ place + VALUES[1])
 
 
 def test_lsg_convert_reads_it(minibert: Path, tmp_path: Path) -> None:
     out = tmp_path / "start"
     out.mkdir()
-    write_start(minibert, kept("cat", "mat"), [1], out)
+    write_start(minibert, kept("cat", "mat"), [1], VALUES, out)
     convert_checkpoint(out, tmp_path / "lsg", 80, lsg={"block_size": 8, "sparse_block_size": 8})
     files = CheckpointFiles(tmp_path / "lsg" / "model.pt", tmp_path / "lsg", tmp_path / "lsg" / "tokenizer")
     _, model, tokenizer = load_task_and_model(files, Overrides())
@@ -115,4 +150,4 @@ def test_what_the_encoder_lacks(
     minibert: Path, tmp_path: Path, pieces: list[str], layers: list[int], message: str
 ) -> None:
     with pytest.raises(LSGError, match=message):
-        write_start(minibert, [*kept(), *pieces], layers, tmp_path)
+        write_start(minibert, [*kept(), *pieces], layers, VALUES, tmp_path)

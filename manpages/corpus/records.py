@@ -12,13 +12,22 @@ TEST_SETS = ("test_seen", "test_unseen")
 Record = dict[str, str]
 
 
-def read_records(data: Path, split: str) -> list[Record]:
-    """The examples of a split.
+PREPARED_BY = {"descriptions": "python -m manpages.descriptions.prepare"}
+
+
+def path_of(data: Path, split: str) -> Path:
+    """Where the examples of a split are.
 
     Raises:
         LSGError: the split has not been prepared.
     """
     path = data / f"{split}.jsonl"
     if not path.is_file():
-        raise LSGError(f"{path} does not exist: run scripts/prepare_manpages.py --out {data} first")
-    return [json.loads(text) for _, text in read_lines(path)]
+        command = PREPARED_BY.get(split.partition("_")[0], "scripts/prepare_manpages.py")
+        raise LSGError(f"{path} does not exist: run {command} --out {data} first")
+    return path
+
+
+def read_records(data: Path, split: str) -> list[Record]:
+    """The examples of a split; raises as path_of."""
+    return [json.loads(text) for _, text in read_lines(path_of(data, split))]

@@ -9,6 +9,7 @@ it pages; whole pages, up to 4,096 tokens, make it long. Stop it whenever you li
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,16 +23,13 @@ PROGRAM = "manpages.training.train"
 IF_INTERRUPTED = "the same command goes on from the last checkpoint"
 
 PLUGIN = "--user-dir lsg_fairseq --task lsg_summarization"
-# The sizes of MiniLM, and as many decoder layers as StartPlan has.
-MODEL = (
-    f"{PLUGIN} --arch lsg_bart_base --encoder-layers 6 --decoder-layers 2 --max-target-positions 512 "
-    "--encoder-embed-dim 384 --decoder-embed-dim 384 --encoder-ffn-embed-dim 1536 --decoder-ffn-embed-dim 1536 "
-    "--encoder-attention-heads 12 --decoder-attention-heads 12 --dropout 0.1 --attention-dropout 0"
-).split()
+# fairseq-train's names of the sizes in the start's config.json.
+SIZES = {"layers": "layers", "attention-heads": "attention_heads", "ffn-embed-dim": "ffn_dim"}
 TRAINING = (
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) "
-    "--weight-decay 0.01 --clip-norm 1.0 --lr-scheduler polynomial_decay --cpu --bf16 --num-workers 0 --seed 1 "
-    "--no-epoch-checkpoints --save-interval-updates 200 --keep-interval-updates 1 --log-format json --log-interval 25"
+    "--weight-decay 0.01 --clip-norm 1.0 --dropout 0.1 --lr-scheduler polynomial_decay --seed 1 "
+    "--cpu --bf16 --num-workers 0 --no-epoch-checkpoints --save-interval-updates 200 --keep-interval-updates 1 "
+    "--log-format json --log-interval 25"
 ).split()
 
 
@@ -54,6 +52,7 @@ STAGES = (
     Stage("pages", "data-pages", "model-descriptions/checkpoint_last.pt", 512, 8192, 2000, 2e-4, 100),
     Stage("long", "data-pages", "model-pages/checkpoint_last.pt", 4096, 16384, 500, 1e-4, 50),
 )
+TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
 DATA = {"data-descriptions": ("descriptions_train", "descriptions_valid"), "data-pages": ("train", "valid")}
 
 
@@ -82,7 +81,15 @@ def train_all(data: Path, plan: StartPlan, stages: Sequence[Stage]) -> None:
         needs = train(runner, stage, needs)
 
 
-TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
+def model_flags(start: Path) -> list[str]:
+    """The sizes of a short BART as flags of fairseq-train."""
+    config = json.loads((start / "config.json").read_text())
+    flags = ["--max-target-positions", config["max_position_embeddings"]]
+    for side in ("encoder", "decoder"):
+        flags += [f"--{side}-embed-dim", config["d_model"]]
+        for flag, name in SIZES.items():
+            flags += [f"--{side}-{flag}", config[f"{side}_{name}"]]
+    return flags
 
 
 def train(runner: Stages, stage: Stage, needs: str) -> str:
@@ -93,7 +100,8 @@ def train(runner: Stages, stage: Stage, needs: str) -> str:
     size = ["--max-source-positions", stage.positions, "--max-tokens", stage.max_tokens]
     rate = ["--lr", stage.learning_rate, "--warmup-updates", stage.warmup]
     length = ["--total-num-update", stage.updates, "--max-update", stage.updates]
-    runner.run(name, needs, "fairseq-train", stage.data, *MODEL, *TRAINING, *begin, *size, *rate, *length)
+    model = [*PLUGIN.split(), "--arch", "lsg_bart_base", *model_flags(runner.folder / START / "short")]
+    runner.run(name, needs, "fairseq-train", stage.data, *model, *TRAINING, *begin, *size, *rate, *length)
     return name
 
 

@@ -1,14 +1,14 @@
 """An encoder's weights as the start of an encoder-decoder (Rothe et al. 2020, arXiv 1907.12461): a Hugging Face BART.
 
 The encoder is the given one, converted as this project converts any BERT. Each decoder layer is a copy of one of its
-layers, with attention over the source drawn at random. Both sides share the token embeddings, of which only the rows of
-a smaller vocabulary are kept. `lsg-convert` makes an LSG-BART of the folder, as of any other BART.
+layers; its attention over the source has random queries and keys, and values that read words (copying.py). Encoder and
+decoder share the token embeddings, of which only the rows of a smaller vocabulary are kept. `lsg-convert` makes an
+LSG-BART of the folder, as of any other BART.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,12 +35,18 @@ INITIAL_STD = 0.02  # BERT's (arXiv 1810.04805, released configuration: initiali
 SEED = 1
 
 
-def write_start(encoder_folder: Path, pieces: Sequence[str], copied_layers: Sequence[int], out: Path) -> None:
+Values = tuple[Tensor, Tensor]
+
+
+def write_start(
+    encoder_folder: Path, pieces: Sequence[str], copied_layers: Sequence[int], values: Values, out: Path
+) -> None:
     """Write config.json, model.safetensors and the tokenizer of the encoder-decoder into the folder `out`.
 
     Args:
         pieces: the vocabulary that is kept.
         copied_layers: the encoder's layer, from 0, that each decoder layer begins as.
+        values: weight [C,C] and bias [C] of what attention over the source reads.
 
     Raises:
         LSGError: the folder is no BERT's, a piece is not in its vocabulary, or it has no such layer.
@@ -52,7 +58,7 @@ def write_start(encoder_folder: Path, pieces: Sequence[str], copied_layers: Sequ
     if unknown:
         raise LSGError(f"{encoder_folder} has no piece {unknown[0]!r}: keep pieces of its own vocabulary only")
     rows = torch.tensor([place[piece] for piece in pieces])
-    state, spec = encoder_decoder(encoder, source.spec, rows, copied_layers)
+    state, spec = encoder_decoder(encoder, source.spec, rows, copied_layers, values)
     # Copies: safetensors refuses tensors that share memory, as a decoder layer does with the layer it begins as.
     tensors = {key: tensor.clone() for key, tensor in convert_to_hf(state, spec).items()}
     save_file(tensors, out / "model.safetensors", {"format": "pt"})
@@ -61,13 +67,14 @@ def write_start(encoder_folder: Path, pieces: Sequence[str], copied_layers: Sequ
 
 
 def encoder_decoder(
-    encoder: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor, copied_layers: Sequence[int]
+    encoder: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor, copied_layers: Sequence[int], values: Values
 ) -> tuple[dict[str, Tensor], ModelSpec]:
     """A fairseq encoder's state dict -> that of a short BART, and its spec.
 
     Args:
         encoder: names as fairseq's RoBERTa has them; its heads are left out.
         rows: [V] the old token row of each new one.
+        values: as for write_start.
 
     Raises:
         LSGError: the encoder has no such layer.
@@ -83,26 +90,29 @@ def encoder_decoder(
     state |= {key.replace("encoder", "decoder", 1): state[key] for key in state if ".layernorm_embedding." in key}
     for number, layer in enumerate(copied_layers):
         state |= _decoder_layer(state, f"encoder.layers.{layer}.", f"decoder.layers.{number}.")
+        state |= source_attention(values, number, f"decoder.layers.{number}.encoder_attn")
     sizes = {"decoder_layers": len(copied_layers), "decoder_ffn_dim": spec.encoder_ffn_dim}
     lengths = {"max_target_positions": spec.max_source_positions, "token_types": 0}
     return state, replace(spec, family="bart", model_type="", vocab_size=len(rows), **sizes, **lengths)
 
 
 def _decoder_layer(state: Mapping[str, Tensor], copied: str, name: str) -> dict[str, Tensor]:
-    """A decoder layer that begins as the encoder layer `copied`, and as itself where that has nothing."""
-    layer = {name + key.removeprefix(copied): value for key, value in state.items() if key.startswith(copied)}
-    generator = torch.Generator().manual_seed(SEED + int(re.findall(r"\d+", name)[0]))
-    for key, value in list(layer.items()):
-        part = key.replace("self_attn", "encoder_attn")
-        if part == key:
-            continue
-        if "layer_norm" in key:
-            layer[part] = torch.ones_like(value) if key.endswith("weight") else torch.zeros_like(value)
-        elif key.endswith("bias"):
-            layer[part] = torch.zeros_like(value)
-        else:
-            layer[part] = INITIAL_STD * torch.randn(value.shape, generator=generator)
-    return layer
+    """A decoder layer that begins as the encoder layer `copied`, all but its attention over the source."""
+    return {name + key.removeprefix(copied): value for key, value in state.items() if key.startswith(copied)}
+
+
+def source_attention(values: Values, number: int, name: str) -> dict[str, Tensor]:
+    """Attention over the source that looks nowhere in particular, and adds what `values` read there; and its norm."""
+    weight, bias = values
+    generator = torch.Generator().manual_seed(SEED + number)
+    query, key = (INITIAL_STD * torch.randn(weight.shape, generator=generator) for _ in range(2))
+    weights = {"q": query, "k": key, "v": weight, "out": torch.eye(len(weight))}
+    state = {f"{name}.{part}_proj.weight": value for part, value in weights.items()}
+    state |= {f"{name}.{part}_proj.bias": torch.zeros_like(bias) for part in weights} | {f"{name}.v_proj.bias": bias}
+    return state | {
+        f"{name}_layer_norm.weight": torch.ones_like(bias),
+        f"{name}_layer_norm.bias": torch.zeros_like(bias),
+    }
 
 
 def bart_config(spec: ModelSpec, heads: int) -> dict[str, object]:
