@@ -30,7 +30,8 @@ extrapolation: $(READY)
 
 # Hours on two cores; interrupt it as you like, and the same command goes on. The order of these rules is that of the data.
 MANPAGES := manpages-run
-SUMMARIZER := $(MANPAGES)/model-long/checkpoint_last.pt
+SUMMARIZERS := --model $(MANPAGES)/model-long/checkpoint_last.pt --short-model $(MANPAGES)/model-pages/checkpoint_last.pt
+TRAINING_LOGS := $(foreach stage,descriptions pages long,$(MANPAGES)/model-$(stage)/train.log)
 $(MANPAGES)/train.jsonl: | $(READY)
 	$(BIN)/python scripts/prepare_manpages.py --out $(MANPAGES)
 $(MANPAGES)/descriptions_train.jsonl: $(MANPAGES)/train.jsonl
@@ -39,8 +40,8 @@ $(MANPAGES)/baselines.json: $(MANPAGES)/train.jsonl
 	$(BIN)/python -m manpages.evaluation.baselines --data $(MANPAGES)
 manpages: $(READY) $(MANPAGES)/descriptions_train.jsonl $(MANPAGES)/baselines.json
 	$(BIN)/python -m manpages.training.train --data $(MANPAGES)
-	$(BIN)/python -m manpages.training.curves --logs $(addprefix $(MANPAGES)/train-,$(addsuffix .json.log,descriptions pages long))
-	$(BIN)/python -m manpages.evaluation.results --data $(MANPAGES) --model $(SUMMARIZER) --tokenizer $(MANPAGES)/start/lsg/tokenizer
+	$(BIN)/python -m manpages.evaluation.results --data $(MANPAGES) $(SUMMARIZERS) --tokenizer $(MANPAGES)/start/lsg/tokenizer
+	$(BIN)/python -m manpages.training.curves --logs $(TRAINING_LOGS)
 
 figures: $(READY)
 	$(BIN)/python benchmarks/draw_attention_patterns.py

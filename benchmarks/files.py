@@ -1,4 +1,4 @@
-"""Files told apart by their contents."""
+"""Files and texts told apart by their contents."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def sha256_of(paths: Iterable[Path]) -> str:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def sha256_of_text(text: str) -> str:
+    """The SHA-256 of the file that a text makes in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from machine import machine_facts
@@ -81,6 +82,7 @@ def train(stages: Stages, name: str, needs: str, data: str, *flags: object) -> N
 
 def evaluate(stages: Stages, sparsity_type: str) -> Iterator[dict[str, object]]:
     """A row of the table for each way of answering the test documents."""
+    count = partial(exact_matches, stages.folder / "test.jsonl")
     longer = {"max_source_positions": LONG, "lsg_sparsity_type": sparsity_type}
     trained = f"model-{sparsity_type}/checkpoint_last.pt"
     ways = {
@@ -90,9 +92,9 @@ def evaluate(stages: Stages, sparsity_type: str) -> Iterator[dict[str, object]]:
     }
     for name, flags in ways.items():
         stage = f"generate-{sparsity_type}-{name.replace(' ', '-').replace(',', '')}"
-        printed = stages.run(stage, f"train-{sparsity_type}", "fairseq-generate", "long", *GENERATION, *flags)
-        counts = exact_matches(stages.folder / "test.jsonl", printed)
-        yield {"sparsity_type": sparsity_type, "model": name, "exact": counts}
+        command = ["fairseq-generate", "long", *GENERATION, *flags]
+        printed = stages.run(stage, f"train-{sparsity_type}", *command, check=count)
+        yield {"sparsity_type": sparsity_type, "model": name, "exact": count(printed)}
 
 
 def percent(counts: list[list[int]]) -> list[int]:

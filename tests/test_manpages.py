@@ -37,7 +37,8 @@ from manpages.corpus.pages import (
     name_and_section,
     source_of,
 )
-from manpages.corpus.prepare import FIELDS, prepare
+from manpages.corpus.prepare import PACKAGES, prepare
+from manpages.corpus.records import FIELDS
 from manpages.corpus.rendering import Section, find_mandoc, read_sections, render
 from manpages.corpus.selection import MOST_SHARING, select
 from manpages.corpus.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs
@@ -437,10 +438,9 @@ def test_a_list_of_packages_that_makes_no_sense(tmp_path: Path, text: str | None
 
 
 def test_the_list_of_packages() -> None:
-    path = REPOSITORY / "manpages" / "packages.txt"
-    names = read_package_names(path)
+    names = read_package_names(PACKAGES)
     assert {"manpages", "perl-doc", "git-man"} <= set(names)
-    words = [word for line in path.read_text().splitlines() if not line.startswith("#") for word in line.split()]
+    words = [word for line in PACKAGES.read_text().splitlines() if not line.startswith("#") for word in line.split()]
     assert words == names  # none twice
 
 
@@ -530,3 +530,12 @@ def test_baselines_are_scored(mandoc: Path, tmp_path: Path) -> None:
         # All descriptions share "tell" and "of" and nothing else, but for their last word.
         assert 50 <= scores[name]["nearest_training_page"]["rouge1"] <= 75
         assert scores[name]["first_sentence"]["rouge2"] <= 10
+
+
+def test_baselines_of_other_sets_leave_those_of_the_test_sets_alone(mandoc: Path, tmp_path: Path) -> None:
+    prepare(write_folder(tmp_path / "pages"), Path("not needed"), tmp_path / "out")
+    before = sorted(tmp_path.joinpath("out").iterdir())
+    score_baselines(tmp_path / "out", ["valid"])
+    written = [path.name for path in sorted(tmp_path.joinpath("out").iterdir()) if path not in before]
+    assert written == ["valid.baselines.json", "valid.baselines.jsonl"]
+    assert list(json.loads((tmp_path / "out" / "valid.baselines.json").read_text())) == ["valid"]

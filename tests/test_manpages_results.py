@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import sys
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,25 +21,31 @@ from lsg_fairseq.checkpoints.loading import CheckpointFiles
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.tokenization import load_tokenizer
 from manpages.corpus.records import TEST_SETS
-from manpages.evaluation.answering import (
-    AS_TRAINED,
-    GENERATION,
-    SHORT,
-    VARIANTS,
-    answer,
-    binarize,
-    open_run,
-    source_tokens,
-)
-from manpages.evaluation.baselines import mean_scores, read_predictions, write_predictions
+from manpages.evaluation.answering import answer, binarize, open_answering, source_tokens
 from manpages.evaluation.bootstrap import paired_bootstrap
 from manpages.evaluation.example_page import EXAMPLES, draw, examples_page
 from manpages.evaluation.markdown import escape, table
+from manpages.evaluation.predictions import BASELINES, read_predictions, write_predictions
+from manpages.evaluation.results import OUT, Choice
 from manpages.evaluation.results_text import TITLES, results_page
-from manpages.evaluation.scores import ALL, BASELINES, LONGER, is_better, measure, score_systems
+from manpages.evaluation.rouge import mean_scores
+from manpages.evaluation.run_folder import open_run
+from manpages.evaluation.scores import ALL, LONGER, is_better, measure, score_systems
+from manpages.evaluation.sets import in_order
+from manpages.evaluation.variants import (
+    AS_TRAINED,
+    CUT,
+    GENERATION,
+    LONG,
+    SHORT,
+    TRAINED_SHORT,
+    short_variant,
+    variants_of,
+)
 from manpages.training.curves import stage_ends, write_curves
 from manpages.training.training_log import TRAINING, VALIDATION, read_logs
 
+VARIANTS = variants_of(LONG) | short_variant()
 TOPICS = "list copy print sort merge join cut search replace count".split()
 
 
@@ -65,45 +73,81 @@ def texts_of(pages: list[dict[str, str]]) -> dict[str, list[str]]:
 
 def test_no_difference_is_zero() -> None:
     scores = np.random.default_rng(0).random(50)
-    assert paired_bootstrap(scores, scores) == (0.0, 0.0, 0.0)
+    assert paired_bootstrap(scores, scores, range(50)) == (0.0, 0.0, 0.0)
 
 
 def test_the_interval_is_of_pairs() -> None:
     """A constant difference is certain, however much the scores themselves vary."""
     scores = np.random.default_rng(0).integers(0, 100, 50).astype(float)
-    assert paired_bootstrap(scores + 3, scores) == (3.0, 3.0, 3.0)
+    assert paired_bootstrap(scores + 3, scores, np.arange(50) // 4) == (3.0, 3.0, 3.0)
 
 
 def test_exchanging_the_systems_turns_the_interval_round() -> None:
     a, b = np.random.default_rng(0).random((2, 50))
-    mean, low, high = paired_bootstrap(a, b, resamples=500)
+    groups = np.arange(50) // 3
+    mean, low, high = paired_bootstrap(a, b, groups, resamples=500)
     assert low < mean < high
-    assert paired_bootstrap(b, a, resamples=500) == pytest.approx((-mean, -high, -low))
+    assert paired_bootstrap(b, a, groups, resamples=500) == pytest.approx((-mean, -high, -low))
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     a, b = np.random.default_rng(0).random((2, 50))
-    assert paired_bootstrap(a, b, 500, seed=1) == paired_bootstrap(list(a), list(b), 500, seed=1)
-    assert paired_bootstrap(a, b, 500, seed=1) != paired_bootstrap(a, b, 500, seed=2)
+    groups = [f"package{n // 2}" for n in range(50)]
+    found = paired_bootstrap(a, b, groups, 500, seed=1)
+    assert found == paired_bootstrap(list(a), list(b), np.array(groups), 500, seed=1)
+    assert found != paired_bootstrap(a, b, groups, 500, seed=2)
 
 
 def test_four_times_the_examples_halve_the_interval() -> None:
     a, b = np.random.default_rng(0).random((2, 1600))
-    widths = [high - low for _, low, high in (paired_bootstrap(a[:n], b[:n], 2000) for n in (100, 400, 1600))]
+    intervals = (paired_bootstrap(a[:n], b[:n], range(n), 2000) for n in (100, 400, 1600))
+    widths = [high - low for _, low, high in intervals]
     assert [wide / narrow for wide, narrow in pairwise(widths)] == pytest.approx([2, 2], rel=0.2)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
-    intervals = [paired_bootstrap(rng.normal(1, 2, 60), rng.normal(0, 2, 60), 300)[1:] for _ in range(300)]
+    intervals = [paired_bootstrap(rng.normal(1, 2, 60), rng.normal(0, 2, 60), range(60), 300)[1:] for _ in range(300)]
     covered = np.mean([low <= 1 <= high for low, high in intervals])
     assert 0.90 <= covered <= 0.98  # of 300 intervals: 0.95 but for 3 standard errors and the small samples' bias
 
 
-@pytest.mark.parametrize(("a", "b", "resamples"), [([1.0], [1.0, 2.0], 10), ([], [], 10), ([1.0], [1.0], 0)])
-def test_what_has_no_interval(a: list[float], b: list[float], resamples: int) -> None:
-    with pytest.raises(LSGError, match=r"scores must be of the same examples|at least 1 resample"):
-        paired_bootstrap(a, b, resamples)
+def test_groups_that_are_alike_make_the_interval_wider() -> None:
+    """Examples of a group share most of their difference; drawn one by one they would seem to be far more than that."""
+    rng = np.random.default_rng(0)
+    covered = {"groups": 0, "examples": 0}
+    for _ in range(200):
+        sizes = rng.integers(1, 15, 40)
+        groups = np.repeat(np.arange(40), sizes)
+        a = 1 + np.repeat(rng.normal(0, 2, 40), sizes) + rng.normal(0, 0.5, len(groups))
+        for name, labels in (("groups", groups), ("examples", np.arange(len(groups)))):
+            _, low, high = paired_bootstrap(a, np.zeros_like(a), labels, 300)
+            covered[name] += low <= 1 <= high
+    assert 0.88 <= covered["groups"] / 200 <= 0.98
+    assert covered["examples"] / 200 < 0.7
+
+
+def test_the_mean_is_that_of_all_examples_drawn() -> None:
+    """Two groups, of one example and of three: a resample has one group twice, or both."""
+    mean, low, high = paired_bootstrap([0.0, 4.0, 4.0, 4.0], [0.0] * 4, ["a", "b", "b", "b"], 500)
+    assert (mean, low, high) == (3.0, 0.0, 4.0)
+
+
+def test_a_group_of_its_own_for_each_example_draws_examples() -> None:
+    a, b = np.random.default_rng(0).random((2, 50))
+    rng = np.random.default_rng(7)
+    means = [(a - b)[rng.integers(0, 50, 50)].mean() for _ in range(1200)]
+    expected = ((a - b).mean(), *np.quantile(means, (0.025, 0.975)))
+    assert paired_bootstrap(a, b, range(50), 1200, seed=7) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "groups", "resamples"),
+    [([1.0], [1.0, 2.0], [1], 10), ([1.0], [1.0], [1, 2], 10), ([], [], [], 10), ([1.0], [1.0], [1], 0)],
+)
+def test_what_has_no_interval(a: list[float], b: list[float], groups: list[int], resamples: int) -> None:
+    with pytest.raises(LSGError, match=r"groups must be of the same examples|at least 1 resample"):
+        paired_bootstrap(a, b, groups, resamples)
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -128,6 +172,12 @@ def test_incomplete_answers_are_refused(ids: list[int], said: str) -> None:
         read_answers("".join(f"D-{i}\t-1\ttext\n" for i in ids), 3)
 
 
+@pytest.mark.parametrize("torn", ["D-1", "D-1\t-0.5", "D-\t-0.5\ttext", "D-1x\t-0.5\ttext", "D-"])
+def test_torn_answers_are_refused(torn: str) -> None:
+    with pytest.raises(LSGError, match=r"left a torn line \('D-.*generate again"):
+        read_answers(f"D-0\t-1\ttext\n{torn}\n", 2)
+
+
 def test_variants_change_settings_that_exist() -> None:
     flags = {name: variant.flags for name, variant in VARIANTS.items() if "--model-overrides" in variant.flags}
     overrides = {name: ast.literal_eval(given[given.index("--model-overrides") + 1]) for name, given in flags.items()}
@@ -146,11 +196,51 @@ def test_a_run_is_of_one_checkpoint_and_these_pages(corpus: Path, tmp_path: Path
         files = CheckpointFiles(tmp_path / "model.pt", corpus, corpus / "tokenizer")
         return open_run(files, {"test_seen": pages_of(number)}, tmp_path / "runs").folder
 
-    assert folder(b"1", 3) == folder(b"1", 3) != folder(b"2", 3)
+    first = folder(b"1", 3)
+    assert first == folder(b"1", 3) != folder(b"2", 3)
+    # What answered stays, whatever becomes of the checkpoint.
+    assert (first / "checkpoint.pt").read_bytes() == b"1"
+    assert not any(path.is_symlink() for path in first.rglob("*"))
+    assert json.loads((first / "inputs.json").read_text())["checkpoint"]["bytes"] == 1
+    assert load_tokenizer(first / "tokenizer").tokens == load_tokenizer(corpus / "tokenizer").tokens
     assert len({folder(b"1", 3), folder(b"1", 4), folder(b"2", 3)}) == 3
     assert (folder(b"2", 3) / "checkpoint.pt").read_bytes() == b"2"
     with pytest.raises(LSGError, match="test_seen is without pages"):
         folder(b"1", 0)
+
+
+def test_a_checkpoint_that_is_being_written_is_refused(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.pt").write_bytes(b"1")
+    files = CheckpointFiles(tmp_path / "model.pt", corpus, corpus / "tokenizer")
+    copy = shutil.copyfile
+
+    def copy_late(source: Path, target: Path) -> None:
+        (tmp_path / "model.pt").write_bytes(b"2")
+        copy(source, target)
+
+    monkeypatch.setattr("manpages.evaluation.run_folder.shutil.copyfile", copy_late)
+    with pytest.raises(LSGError, match=r"model.pt changed while it was copied"):
+        open_run(files, {"test_seen": pages_of(3)}, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("positions", [1024, 16384])
+def test_as_trained_means_the_positions_of_the_checkpoint(positions: int) -> None:
+    variants = variants_of(positions)
+    for name, variant in variants.items():
+        assert variant.flags[:2] == ("--max-source-positions", str(SHORT if name == CUT else positions))
+    assert f"cut to its {positions:,} positions" in variants[AS_TRAINED].meaning
+    assert short_variant()[TRAINED_SHORT].flags == variants[CUT].flags
+
+
+def test_other_sets_are_reported_elsewhere(tmp_path: Path) -> None:
+    stages = Stages(tmp_path)
+    assert Choice(in_order(["test_unseen", "test_seen", "test_seen"])).out_of(stages) == OUT
+    assert Choice(limit=3).out_of(stages) == Choice(("valid",)).out_of(stages) == tmp_path / "results"
+    assert Choice(("valid",), out=tmp_path / "out").out_of(stages) == tmp_path / "out"
+    assert in_order(["test_seen", "valid"]) == ("valid", "test_seen")
 
 
 def test_baselines_must_be_of_these_pages(tmp_path: Path) -> None:
@@ -169,17 +259,40 @@ def test_baselines_must_be_of_these_pages(tmp_path: Path) -> None:
 def test_stock_commands_answer(corpus: Path, checkpoints: Path, tmp_path: Path) -> None:
     files = CheckpointFiles(checkpoints / "checkpoint_best.pt", corpus, corpus / "tokenizer")
     pages = [*pages_of(3, words=20), *pages_of(2, words=150)]
-    stages = open_run(files, {"test_seen": pages}, tmp_path)
-    binarize(stages, "test_seen")
+    run = open_answering(files, {"test_seen": pages}, tmp_path)
+    stages, full = run.stages, run.variants["full_attention"].flags
     encode = load_tokenizer(corpus / "tokenizer").encode
     assert source_tokens(stages, "test_seen").tolist() == [len(encode(page["document"])) + 2 for page in pages]
-    assert len(answer(stages, "test_seen", "full_attention")) == 5
+    assert (run.positions, run.checkpoint["has_optimizer_state"]) == (1024, True)
+    assert run.checkpoint["bytes"] == files.model.stat().st_size > 6 * run.checkpoint["half_precision_bytes"] > 0
+    said = answer(stages, "test_seen", "full_attention", full)
+    assert len(said) == 5
     seconds = [stage["seconds"] for stage in stages.finished.values()]
     again = Stages(stages.folder)
     binarize(again, "test_seen")
-    assert answer(again, "test_seen", "full_attention") == answer(stages, "test_seen", "full_attention")
+    assert answer(again, "test_seen", "full_attention", full) == said
     assert [stage["seconds"] for stage in again.finished.values()] == seconds  # not run, but remembered
     assert str(tmp_path) not in json.dumps(again.finished)
+    # An answer that is lost later on is noticed, and the stage runs again.
+    answers = stages.folder / "answers-test_seen-full-attention" / "generate-test.txt"
+    answers.write_text(answers.read_text().replace("D-3\t", "D-"))
+    with pytest.raises(LSGError, match=r"torn line .*generate again"):
+        answer(again, "test_seen", "full_attention", full)
+    assert not (stages.folder / "test_seen-full-attention.json").exists()
+
+
+def test_the_cut_variant_cuts(corpus: Path, checkpoints: Path, tmp_path: Path) -> None:
+    files = CheckpointFiles(checkpoints / "checkpoint_best.pt", corpus, corpus / "tokenizer")
+    once = max(len(load_tokenizer(corpus / "tokenizer").encode(page["document"])) for page in pages_of(10, words=1))
+    pages = [*pages_of(3, words=400 // once), *pages_of(2, words=900 // once)]
+    run = open_answering(files, {"valid": pages}, tmp_path)
+    lengths = source_tokens(run.stages, "valid")
+    assert ((lengths > SHORT).sum(), (lengths > run.positions).sum()) == (2, 0)
+    for variant in (AS_TRAINED, CUT):
+        assert len(answer(run.stages, "valid", variant, run.variants[variant].flags)) == 5
+    logs = {name: (run.stages.folder / f"valid-{name.replace('_', '-')}.log").read_text() for name in (AS_TRAINED, CUT)}
+    assert "2 of 5 sources were cut to 510 tokens of text" in logs[CUT]
+    assert "were cut to" not in logs[AS_TRAINED]
 
 
 @pytest.mark.slow
@@ -189,12 +302,16 @@ def test_results_from_end_to_end(corpus: Path, checkpoints: Path, tmp_path: Path
     for split in TEST_SETS:
         (data / f"{split}.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
         write_predictions(pages, {name: texts_of(pages)[name] for name in BASELINES}, data / f"{split}.baselines.jsonl")
-    flags = ["--model", checkpoints, "--data", data, "--out", tmp_path / "out", "--limit", 3]
+    flags = ["--model", checkpoints, "--short-model", checkpoints / "checkpoint1.pt", "--data", data]
+    flags += ["--out", tmp_path / "out", "--limit", 3]
     printed = run(sys.executable, "-m", "manpages.evaluation.results", *flags, cwd=REPOSITORY)
     assert "Target, the lower end of the interval above 0" in printed
+    assert "| test_seen, all | 3 | trained and cut to 512 |" in printed
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [written["sets"][split][ALL]["pages"] for split in TEST_SETS] == [3, 3]
     assert written["checkpoint"]["parameters"] > 10_000
+    assert written["checkpoint"]["sha256"] != written["short_model"]["checkpoint"]["sha256"]
+    assert set(written["sets"]["test_seen"]["seconds"]) == set(VARIANTS)
     assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "results.md", "examples.md"}
 
@@ -208,10 +325,13 @@ def hand_made() -> tuple[dict, dict, dict]:
     texts = {split: texts_of(records) for split, records in pages.items()}
     tokens = np.array([100] * 20 + [SHORT + 1] * 9 + [5000])
     sets = {
-        s: {"seconds": dict.fromkeys(VARIANTS, 60)} | measure(score_systems(pages[s], texts[s]), tokens) for s in pages
+        s: {"seconds": dict.fromkeys(VARIANTS, 60)} | measure(score_systems(pages[s], texts[s]), tokens, LONG)
+        for s in pages
     }
+    sizes = {"bytes": 6200, "has_optimizer_state": True, "parameters": 500, "half_precision_bytes": 1000}
     found = {
-        "checkpoint": {"bytes": 1000, "sha256": "0", "parameters": 500, "settings": {"block_size": 128}},
+        "checkpoint": {**sizes, "sha256": "0", "settings": {"block_size": 128}},
+        "variants": {name: asdict(variant) for name, variant in VARIANTS.items()},
         "machine": {"processor": "a processor", "torch": "2"},
         "options": GENERATION,
         "bootstrap": {"resamples": 10, "seed": 1},
@@ -227,6 +347,7 @@ def test_scores_are_the_baselines_own() -> None:
         figures = found["sets"][split]
         assert figures["longer_than"] == {"512": 10, "4096": 1}
         assert (figures[ALL]["pages"], figures[LONGER]["pages"]) == (30, 10)
+        assert (figures[ALL]["packages"], figures[LONGER]["packages"]) == (3, 3)
         for system, said in texts[split].items():
             assert figures[ALL]["scores"][system] == mean_scores(pages[split], said)
             assert figures[LONGER]["scores"][system] == mean_scores(pages[split][20:], said[20:])
@@ -235,8 +356,18 @@ def test_scores_are_the_baselines_own() -> None:
 
 def test_no_page_no_figures() -> None:
     pages = pages_of(3)
-    found = measure(score_systems(pages, texts_of(pages)), np.array([10, 20, 30]))
-    assert found[LONGER] == {"pages": 0}
+    found = measure(score_systems(pages, texts_of(pages)), np.array([10, 20, 30]), LONG)
+    assert found[LONGER] == {"pages": 0, "packages": 0}
+
+
+def test_one_package_alone_shows_nothing() -> None:
+    """Its interval is a point, which may well lie above 0."""
+    pages = [page | {"package": "one"} for page in pages_of(5)]
+    figures = measure(score_systems(pages, texts_of(pages)), np.full(5, 100), LONG)[ALL]
+    assert all(figures["differences"][name]["low"] > 0 for name in BASELINES)
+    assert not is_better(figures)
+    several = measure(score_systems(pages_of(5), texts_of(pages_of(5))), np.full(5, 100), LONG)[ALL]
+    assert is_better(several)
 
 
 def test_results_are_told() -> None:
@@ -245,19 +376,39 @@ def test_results_are_told() -> None:
     assert "10 of 30 pages of test_seen are over 512 tokens long and 1 over 4,096" in page
     assert len(re.findall(r"^\| test_\w+, ", page, re.MULTILINE)) == 2 * 2 * (len(TITLES) + len(TITLES) - 1)
     assert "| test_unseen, all | 30 | as trained | 100.00 | 100.00 | 100.00 | 60 |" in page
-    assert "both sets: reached (test_seen: yes, test_unseen: yes)" in page
+    assert "on test_seen and test_unseen: reached (test_seen: yes, test_unseen: yes)" in page
+    assert "resamples of the packages (`manpages/evaluation/bootstrap.py`, seed 1)" in page
+    assert "500 parameters, which alone take 1,000 bytes in half precision (2 bytes a parameter)" in page
+    assert "a file of 6,200 bytes with optimizer state;" in page
+    assert "- trained and cut to 512: the checkpoint of the stage before" in page
+    assert all((REPOSITORY / path).exists() for path in re.findall(r"`(manpages/[\w/.]+)`", page))
+
+
+def test_results_of_another_set_are_told() -> None:
+    """A set of its own, a checkpoint of 512 positions without optimizer state, and no model of the stage before."""
+    found, pages, texts = hand_made()
+    texts = {system: said for system, said in texts["test_seen"].items() if system != TRAINED_SHORT}
+    variants = variants_of(SHORT)
+    figures = measure(score_systems(pages["test_seen"], texts), np.full(30, 600), SHORT)
+    found["sets"] = {"valid": {"seconds": dict.fromkeys(variants, 60)} | figures}
+    found["checkpoint"]["has_optimizer_state"] = False
+    page = results_page(found | {"variants": {n: asdict(v) for n, v in variants.items()}, "target": {"valid": True}})
+    assert "30 of 30 pages of valid are over 512 tokens long." in page
+    assert "on valid: reached (valid: yes)" in page
+    assert "pages cut to its 512 positions" in page
+    assert not {"test_", "optimizer", "trained and cut"} & set(re.findall("test_|optimizer|trained and cut", page))
 
 
 def test_a_missed_target_is_told() -> None:
     found, _, _ = hand_made()
     pages = pages_of(30)
     texts = texts_of(pages) | {AS_TRAINED: texts_of(pages)[BASELINES[0]]}
-    figures = measure(score_systems(pages, texts), np.full(30, 100))
+    figures = measure(score_systems(pages, texts), np.full(30, 100), LONG)
     assert not is_better(figures[ALL])  # an interval from 0 to 0 is not above 0
     found["sets"]["test_seen"] |= figures
     found["target"]["test_seen"] = False
     page = results_page(found)
-    assert "both sets: **not reached** (test_seen: **no**, test_unseen: yes)" in page
+    assert "on test_seen and test_unseen: **not reached** (test_seen: **no**, test_unseen: yes)" in page
     assert "test_seen, over 512" not in page
 
 

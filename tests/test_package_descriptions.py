@@ -13,9 +13,9 @@ from conftest import REPOSITORY, run
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from manpages.corpus.leaks import copies_of
+from manpages.corpus.moulds import MOST_SHARING
 from manpages.corpus.pages import Example, Package, Reason, UnusablePage
-from manpages.corpus.prepare import FIELDS
-from manpages.corpus.selection import MOST_SHARING
+from manpages.corpus.records import FIELDS
 from manpages.corpus.similarity import contained_in_any
 from manpages.descriptions.apt_lists import PackageLists, fetch_lists
 from manpages.descriptions.boilerplate import shared_moulds, without_boilerplate
@@ -227,7 +227,10 @@ def test_nothing_that_is_held_out_is_left() -> None:
     kept, dropped = kept_packages(candidates, held_out)
     assert kept == {"lib-bin", "seen"}
     assert dropped == {Reason.HELD_OUT_SOURCE: 1, Reason.SAME_AS_HELD_OUT: 1, Reason.LIKE_HELD_OUT: 1}
-    assert hold_out(pages, {}).sources == {"lib-bin"}  # as where the pages come from a folder
+    assert held_out.not_in_lists == ()
+    unknown = hold_out(pages, {})
+    assert unknown.sources == {"lib-bin"}  # as where the pages come from a folder
+    assert unknown.not_in_lists == ("lib-bin",)
 
 
 def test_a_part_of_a_page_is_found() -> None:
@@ -309,6 +312,7 @@ def test_the_examples_are_written(out: Path, lists: PackageLists, capsys: pytest
     assert {name: (out / name).read_bytes() for name in before} == before
     report = json.loads(written["descriptions.json"])
     assert (report["descriptions"], report["release"], report["held_out_sources"]) == (400, "sid", ["sunseen"])
+    assert report["held_out_packages_not_in_lists"] == 0
     assert report["dropped"] == {"of a source package of test_unseen": 3}
     records = {name: [json.loads(line) for line in written[f"descriptions_{name}.jsonl"].splitlines()]
                for name in ("train", "valid")}  # fmt: skip
@@ -320,6 +324,15 @@ def test_the_examples_are_written(out: Path, lists: PackageLists, capsys: pytest
     assert "400 descriptions, 397 kept:" in capsys.readouterr().out
     prepare_descriptions(lists, out)
     assert all((out / name).read_bytes() == content for name, content in written.items())
+
+
+def test_held_out_packages_that_are_not_in_the_lists_are_said(
+    out: Path, lists: PackageLists, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(lists.packages, lists.packages.read_text().replace("of-test_unseen", "renamed"))
+    prepare_descriptions(lists, out)
+    assert json.loads((out / "descriptions.json").read_text())["held_out_packages_not_in_lists"] == 1
+    assert "1 packages of test_unseen are not in the lists (of-test_unseen): each counts" in capsys.readouterr().out
 
 
 def test_a_run_that_finds_nothing_changes_nothing(out: Path, lists: PackageLists) -> None:

@@ -55,6 +55,13 @@ def test_pieces_are_counted_where_they_are_read(tmp_path: Path) -> None:
     assert counted == {"cat": 2, "mat": 2, "##s": 1}
 
 
+def test_pieces_are_lines_and_nothing_else_ends_one(tmp_path: Path) -> None:
+    """Some pieces are, or hold, what Python takes for the end of a line."""
+    pieces = ["[PAD]", "\u2028", "a\x85b", "\x0c", "##c"]
+    (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+    assert read_pieces(tmp_path) == pieces
+
+
 def test_too_small_for_the_characters() -> None:
     with pytest.raises(LSGError, match="has no room for 8 characters: give 13 or more"):
         choose_pieces(Counter({"cat": 1, "s": 1}), KNOWN, 5)

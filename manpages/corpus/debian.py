@@ -16,6 +16,9 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from manpages.corpus.pages import MAX_BYTES, Package, RawPage
 
 MEMBER = re.compile(r"(\./)?usr/share/man/([^/]+/)?man[^/]+/[^/]+")
+# For root apt fetches as the user _apt, who may not be able to enter our folder: apt would warn, and go on as root.
+# What it believes does not depend on that: it checks lists by their signatures, and packages by the hashes in them.
+NO_SANDBOX = ("-o", "APT::Sandbox::User=root")
 BATCH = 20  # packages a call of apt-get, so that an interrupted run keeps most of what it fetched
 
 
@@ -88,8 +91,7 @@ def _file_of(name: str, folder: Path) -> Path:
 
 
 def _download(names: Sequence[str], folder: Path) -> None:
-    # The user _apt may not be able to write where we do; without this, root is warned about that.
-    command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "--", *names]
+    command = ["apt-get", "-qq", *NO_SANDBOX, "download", "--", *names]
     with written_aside(folder) as aside:
         done = subprocess.run(command, cwd=aside, capture_output=True, text=True)
         if done.returncode:

@@ -10,15 +10,14 @@ from pathlib import Path
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.corpus.pages import Example
 from manpages.corpus.reading import find_in_folder, find_in_packages, read_pages
+from manpages.corpus.records import write_examples
 from manpages.corpus.rendering import find_mandoc
 from manpages.corpus.report import describe, report_of
 from manpages.corpus.selection import select
 
 PROGRAM = "prepare_manpages"
 PACKAGES = Path(__file__).with_name("packages.txt")
-FIELDS = ("document", "summary", "name", "section", "package")
 IF_INTERRUPTED = "no split was written; what was downloaded is used again"
 
 
@@ -59,11 +58,3 @@ def prepare(folder: Path | None, packages: Path, out: Path) -> None:
             write_examples(chosen, aside / f"{name}.jsonl")
         (aside / "manpages.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{describe(report)}\nwrote {out}")
-
-
-def write_examples(examples: Sequence[Example], path: Path) -> None:
-    """One example a line."""
-    with path.open("w", encoding="utf-8") as file:
-        for example in examples:
-            record = {field: getattr(example, field) for field in FIELDS}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,18 +1,28 @@
-"""The examples of a split, as they were written."""
+"""The examples of a split as lines of JSON."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from lsg_fairseq.data.document_files import read_lines
 from lsg_fairseq.modules.lsg_config import LSGError
+from manpages.corpus.pages import Example
 
 TEST_SETS = ("test_seen", "test_unseen")
+EVALUATED = ("valid", *TEST_SETS)  # what a model can be scored on: it was trained on none of them
+FIELDS = ("document", "summary", "name", "section", "package")
+PREPARED_BY = {"descriptions": "python -m manpages.descriptions.prepare"}
 Record = dict[str, str]
 
 
-PREPARED_BY = {"descriptions": "python -m manpages.descriptions.prepare"}
+def write_examples(examples: Sequence[Example], path: Path) -> None:
+    """One example a line."""
+    with path.open("w", encoding="utf-8") as file:
+        for example in examples:
+            record = {field: getattr(example, field) for field in FIELDS}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def path_of(data: Path, split: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.files import sha256_of
 from manpages.corpus.pages import Example, Reason
 from manpages.corpus.reading import Found
 
@@ -28,7 +28,7 @@ def report_of(
         "versions": {package.name: package.version for package in sorted(found.packages, key=lambda p: p.name)},
         "packages_not_in_this_release": found.unknown,
         # mandoc tells no version.
-        "mandoc_sha256": hashlib.sha256(mandoc.read_bytes()).hexdigest(),
+        "mandoc_sha256": sha256_of([mandoc]),
     }
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
 
+from manpages.corpus.moulds import MOST_SHARING, mould_of, words_of_name
 from manpages.corpus.pages import Example, Reason
 from manpages.corpus.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs, words_of
 from manpages.corpus.splits import SPLITS, assign_splits
-
-MOST_SHARING = 10  # what more pages say of themselves says too little of any of them
 
 
 def select(examples: Sequence[Example]) -> tuple[dict[str, list[Example]], Counter[Reason]]:
@@ -39,9 +37,7 @@ def select(examples: Sequence[Example]) -> tuple[dict[str, list[Example]], Count
 
 
 def _mould(example: Example) -> str:
-    """The description without the words of the page's name: "Functions for wxSizer class" and the like are all one."""
-    name = set(re.findall(r"[a-z0-9]+", example.name.lower()))
-    return " ".join(word for word in re.findall(r"[a-z0-9]+", example.summary.lower()) if word not in name)
+    return mould_of(example.summary, words_of_name(example.name))
 
 
 def without_duplicates(examples: Sequence[Example]) -> list[Example]:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.corpus.debian import check_tools
+from manpages.corpus.debian import NO_SANDBOX, check_tools
 
 # Plain files, in English; the system's hooks, which clean up and rebuild caches elsewhere, are not run.
 CONFIGURATION = """\
 #clear Acquire::Languages;
 Acquire::Languages { "en"; };
 Acquire::GzipIndexes "false";
-APT::Sandbox::User "root";
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -76,6 +75,6 @@ def _find_lists(folder: Path) -> PackageLists | None:
 
 
 def _apt_get(folder: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    options = ["-c", str(folder / "apt.conf")]
+    options = ["-c", str(folder / "apt.conf"), *NO_SANDBOX]
     options += ["-o", f"Dir::State::lists={folder / 'lists'}", "-o", f"Dir::Cache={folder / 'cache'}"]
     return subprocess.run(["apt-get", "-q", *options, *words], capture_output=True, text=True)

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from manpages.corpus.leaks import FEWEST_WORDS, SENTENCE_END
+from manpages.corpus.moulds import MOST_SHARING, mould_of, words_of_name
 from manpages.corpus.pages import Package
-from manpages.corpus.selection import MOST_SHARING
 
 NO_CONTENT = re.compile(
     r"\bmeta-?packages?\b|\b(transitional|dummy|empty|virtual|dependency|placeholder)( [\w-]+)? packages?\b"
@@ -18,10 +18,9 @@ NO_CONTENT = re.compile(
 
 
 def sentence_mould(sentence: str, package: str) -> str:
-    """The sentence without the words of the package's name: "This package is libfoo's source" and the like are one."""
-    name = set(re.findall(r"[a-z0-9]+", package.lower()))
-    name |= {word.removeprefix("lib") for word in name}
-    return " ".join(word for word in re.findall(r"[a-z0-9]+", sentence.lower()) if word not in name)
+    """The sentence without the words of the package's name, with "lib" and without."""
+    name = words_of_name(package)
+    return mould_of(sentence, name | {word.removeprefix("lib") for word in name})
 
 
 def shared_moulds(described: Iterable[tuple[Package, Sequence[str]]]) -> frozenset[str]:

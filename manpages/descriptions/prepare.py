@@ -6,7 +6,6 @@ python -m manpages.descriptions.prepare, after scripts/prepare_manpages.py, whos
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -14,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.files import sha256_of
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
 from manpages.corpus.pages import Example, Reason
-from manpages.corpus.prepare import write_examples
+from manpages.corpus.records import write_examples
 from manpages.corpus.report import counts_of, describe_counts
 from manpages.descriptions.apt_lists import PackageLists, fetch_lists
 from manpages.descriptions.examples import read_examples
@@ -72,7 +72,11 @@ def prepare_descriptions(lists: PackageLists | None, out: Path) -> None:
             write_examples(chosen, aside / f"{PREFIX}_{name}.jsonl")
         (aside / f"{PREFIX}.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     origins = {name: f"{count:,} source packages" for name, count in report["sources"].items()}
-    print("\n".join([*describe_counts(report, PREFIX, origins), f"wrote {out}"]))
+    lines = describe_counts(report, PREFIX, origins)
+    if names := held_out.not_in_lists:
+        found = f"{len(names):,} packages of test_unseen are not in the lists ({', '.join(names)})"
+        lines.append(f"{found}: each counts as a source of its own")
+    print("\n".join([*lines, f"wrote {out}"]))
 
 
 def report_of_descriptions(
@@ -84,10 +88,11 @@ def report_of_descriptions(
         **counts_of(splits, dropped),
         "sources": {name: len({example.source for example in examples}) for name, examples in splits.items()},
         "held_out_sources": sorted(held_out.sources),
+        "held_out_packages_not_in_lists": len(held_out.not_in_lists),
         "release": lists.release,
         "sha256": {
-            "Translation-en": hashlib.sha256(lists.descriptions.read_bytes()).hexdigest(),
-            "Packages": hashlib.sha256(lists.packages.read_bytes()).hexdigest(),
+            "Translation-en": sha256_of([lists.descriptions]),
+            "Packages": sha256_of([lists.packages]),
         },
     }
 

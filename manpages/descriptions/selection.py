@@ -22,6 +22,8 @@ class HeldOut:
 
     sources: frozenset[str]
     pages: Sequence[Record]
+    # Packages of test_unseen whose source nobody knows: they count as sources of their own name.
+    not_in_lists: tuple[str, ...] = ()
 
 
 def read_split_pages(data: Path) -> dict[str, list[Record]]:
@@ -36,12 +38,13 @@ def read_split_pages(data: Path) -> dict[str, list[Record]]:
 def hold_out(pages: Mapping[str, Sequence[Record]], sources: Mapping[str, str]) -> HeldOut:
     """What those pages hold out, where `sources` has the source of each package.
 
-    A package that it lacks counts as its own source, as it does where the pages come from a folder.
+    A package that it lacks counts as its own source, as it does where the pages come from a folder, and is named.
     """
     packages = {page["package"] for page in pages["test_unseen"]}
     return HeldOut(
         frozenset(sources.get(package, package) for package in packages),
         [page for split in pages.values() for page in split],
+        tuple(sorted(packages - sources.keys())),
     )
 
 

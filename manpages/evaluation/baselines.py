@@ -1,6 +1,6 @@
 """What needs no model: a page's first sentence, and the description of the nearest training page; scored with ROUGE.
 
-python -m manpages.evaluation.baselines [--data manpages-run]
+python -m manpages.evaluation.baselines [--data manpages-run] [--sets valid]
 """
 
 from __future__ import annotations
@@ -8,22 +8,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.document_files import read_lines
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.scoring import SENTENCE_END, rouge_scores
+from lsg_fairseq.scoring import SENTENCE_END
 from manpages.corpus.records import TEST_SETS, Record, read_records
+from manpages.evaluation.predictions import FIRST_SENTENCE, NEAREST, write_predictions
+from manpages.evaluation.rouge import mean_scores
+from manpages.evaluation.sets import add_sets, in_order
 
 PROGRAM = "manpages.evaluation.baselines"
-SCORES = ("rouge1", "rouge2", "rougeL")
-FIRST_SENTENCE, NEAREST = "first_sentence", "nearest_training_page"
-WHICH_PAGE = ("package", "name", "section", "summary")
 PAGES_AT_ONCE = 256
 Baseline = Callable[[Sequence[Record]], list[str]]
 
@@ -32,12 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
     parser = argparse.ArgumentParser(PROGRAM, description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
+    add_sets(parser)
     args = parser.parse_args(argv)
-    return run_command(PROGRAM, lambda: score_baselines(args.data))
+    return run_command(PROGRAM, lambda: score_baselines(args.data, in_order(args.sets)))
 
 
-def score_baselines(data: Path) -> None:
+def score_baselines(data: Path, sets: Sequence[str] = TEST_SETS) -> None:
     """Write DATA/baselines.json (mean F1 x 100) and DATA/SET.baselines.jsonl (a prediction of each a line).
+
+    The means of other sets than the test sets go into a file that is named after them.
 
     Raises:
         LSGError: DATA lacks a split.
@@ -48,14 +49,15 @@ def score_baselines(data: Path) -> None:
     }
     results = {}
     with written_aside(data) as aside:
-        for name in TEST_SETS:
+        for name in sets:
             pages = read_records(data, name)
             predictions = {baseline: predict(pages) for baseline, predict in baselines.items()} if pages else {}
             results[name] = {"pages": len(pages)} | {
                 key: mean_scores(pages, texts) for key, texts in predictions.items()
             }
             write_predictions(pages, predictions, aside / f"{name}.baselines.jsonl")
-        (aside / "baselines.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        means = "baselines.json" if tuple(sets) == TEST_SETS else f"{'.'.join(sets)}.baselines.json"
+        (aside / means).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1))
 
 
@@ -88,46 +90,6 @@ def nearest_description(training: Sequence[Record]) -> Baseline:
         return [training[index]["summary"] for chunk in nearest for index in chunk]
 
     return predict
-
-
-def mean_scores(pages: Sequence[Record], predictions: Sequence[str]) -> dict[str, float]:
-    """Mean ROUGE F1 x 100 with stemming, by name."""
-    return {name: round(fmean(scores), 2) for name, scores in page_scores(pages, predictions).items()}
-
-
-def page_scores(pages: Sequence[Record], predictions: Sequence[str]) -> dict[str, list[float]]:
-    """ROUGE F1 x 100 with stemming of each page, by name."""
-    scored = [rouge_scores(page["summary"], text) for page, text in zip(pages, predictions, strict=True)]
-    return {name: [100 * scores[name] for scores in scored] for name in SCORES}
-
-
-def write_predictions(pages: Sequence[Record], predictions: Mapping[str, Sequence[str]], path: Path) -> None:
-    """A line for each page: which it is, its description, and what each says that has a name in `predictions`."""
-    with path.open("w", encoding="utf-8") as file:
-        for index, page in enumerate(pages):
-            about = {field: page[field] for field in WHICH_PAGE}
-            record = about | {name: texts[index] for name, texts in predictions.items()}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def read_predictions(data: Path, split: str, pages: Sequence[Record]) -> dict[str, list[str]]:
-    """What each baseline says about `pages`, which are the first of a split or all of them.
-
-    Raises:
-        LSGError: the baselines have not been run, or on other pages.
-    """
-    path = data / f"{split}.baselines.jsonl"
-    advice = f"run python -m manpages.evaluation.baselines --data {data} first"
-    if not path.is_file():
-        raise LSGError(f"{path} does not exist: {advice}")
-    records = [json.loads(text) for _, text in read_lines(path)][: len(pages)]
-    if [_which(record) for record in records] != [_which(page) for page in pages]:
-        raise LSGError(f"{path} is about other pages than {split}.jsonl: {advice}")
-    return {name: [record[name] for record in records] for name in (FIRST_SENTENCE, NEAREST)}
-
-
-def _which(record: Record) -> list[str]:
-    return [record[field] for field in WHICH_PAGE]
 
 
 if __name__ == "__main__":

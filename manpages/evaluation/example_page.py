@@ -1,4 +1,4 @@
-"""examples.md: test pages drawn by a hash, not chosen, with what the model and the baselines say of them."""
+"""examples.md: pages drawn by a hash, not chosen, with what the model and the baselines say of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from manpages.corpus.records import Record
 from manpages.corpus.splits import fraction
-from manpages.evaluation.answering import AS_TRAINED
-from manpages.evaluation.baselines import FIRST_SENTENCE, NEAREST
 from manpages.evaluation.markdown import escape, table
+from manpages.evaluation.predictions import FIRST_SENTENCE, NEAREST
+from manpages.evaluation.variants import AS_TRAINED
 
-EXAMPLES = 10  # of each test set
+EXAMPLES = 10  # of each set
 # Fixed before there was a model, so that nobody could choose.
 SEED = "examples of the results, 1"
 SAID_BY = {AS_TRAINED: "**model**", FIRST_SENTENCE: "first sentence", NEAREST: "nearest page"}
@@ -29,10 +29,10 @@ def draw(pages: Sequence[Record]) -> list[int]:
 def examples_page(pages: Mapping[str, Sequence[Record]], texts: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
     """The Markdown page; `texts` holds what each system says of each page, by split."""
     parts = [
-        "# Test pages and what was said of them",
-        f"{EXAMPLES} pages of each test set, drawn by a hash of their names (`manpages/example_page.py`), not chosen. "
-        "The model is the one as trained, and saw none of them; the numbers are of words. The pages and their "
-        "descriptions are under the licences of their packages.",
+        "# Pages and what was said of them",
+        f"{EXAMPLES} pages of each set, drawn by a hash of their names (`manpages/evaluation/example_page.py`), not "
+        "chosen. The model is the one as trained, and was trained on none of them; the numbers are of words. The pages "
+        "and their descriptions are under the licences of their packages.",
     ]
     for split, records in pages.items():
         parts.append(f"## {split}")

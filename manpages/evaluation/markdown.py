@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-# What Markdown, or HTML in it, would read as something else than text; a full stop only where it makes a list.
+# What Markdown, or HTML in it, would read as something else than text wherever it stands in a line. What counts at the
+# start of a line alone ("1." makes a list) stays: no text starts one, in a cell or behind the marks of a heading.
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$@]")
 
 

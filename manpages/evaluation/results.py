@@ -1,4 +1,4 @@
-"""What a trained model is worth: its descriptions of the test pages in four variants, beside the baselines, scored.
+"""What a trained model is worth: its descriptions of pages in several variants, beside the baselines, scored.
 
 python -m manpages.evaluation.results --model CHECKPOINT [--data manpages-run] [--out manpages/results]
 
@@ -12,102 +12,130 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import sha256_of
 from benchmarks.machine import machine_facts
 from benchmarks.stages import Stages
-from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
+from lsg_fairseq.checkpoints.loading import CheckpointFiles
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
 from manpages.corpus.records import TEST_SETS, Record, read_records
-from manpages.evaluation.answering import GENERATION, VARIANTS, answer, binarize, open_run, source_tokens, stage_of
-from manpages.evaluation.baselines import read_predictions, write_predictions
+from manpages.evaluation.answering import Answering, open_answering, source_tokens
 from manpages.evaluation.example_page import examples_page
+from manpages.evaluation.predictions import read_predictions, write_predictions
 from manpages.evaluation.results_text import results_page
 from manpages.evaluation.scores import ALL, RESAMPLES, SEED, is_better, measure, score_systems
+from manpages.evaluation.sets import add_sets, in_order
+from manpages.evaluation.variants import GENERATION, short_variant
 
 PROGRAM = "manpages.evaluation.results"
 OUT = Path(__file__).parents[1] / "results"
+RUNS = "results-run"
 IF_INTERRUPTED = "no result was written; finished stages are used again"
 
+Pages = Mapping[str, Sequence[Record]]  # split -> its pages
 Texts = dict[str, list[str]]  # system -> what it says of each page
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is answered, and where the results go."""
+
+    sets: tuple[str, ...] = TEST_SETS
+    limit: int | None = None  # the first pages of each set alone
+    out: Path | None = None
+
+    def out_of(self, stages: Stages) -> Path:
+        """A part of the pages, or other sets, by default not where the results of the test sets are."""
+        is_partial = self.limit is not None or self.sets != TEST_SETS
+        return self.out or (stages.folder / "results" if is_partial else OUT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
-    parser = argparse.ArgumentParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, metavar="CHECKPOINT", help="a checkpoint file, or a training folder")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="default: beside the checkpoint or its data")
-    parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: manpages/results, or with --limit the run's own folder"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N pages of each test set alone, for trials")
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit must be 1 or more, not {args.limit}")
     options = SourceOptions(tokenizer=args.tokenizer)
-    return run_command(
-        PROGRAM,
-        lambda: evaluate(find_checkpoint(args.model, options), args.data, args.out, args.limit),
-        IF_INTERRUPTED,
+
+    def work() -> None:
+        short = find_checkpoint(args.short_model, options) if args.short_model else None
+        choice = Choice(in_order(args.sets), args.limit, args.out)
+        evaluate(find_checkpoint(args.model, options), args.data, choice, short)
+
+    return run_command(PROGRAM, work, IF_INTERRUPTED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, metavar="CHECKPOINT", help="a checkpoint file, or a training folder")
+    parser.add_argument(
+        "--short-model", metavar="CHECKPOINT", help="that of the stage before, trained on pages cut to 512 tokens"
     )
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="default: beside the checkpoint or its data")
+    parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
+    add_sets(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: manpages/results, or with --limit or other --sets the run's own folder",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N pages of each set alone, for trials")
+    return parser
 
 
-def evaluate(files: CheckpointFiles, data: Path, out: Path | None = None, limit: int | None = None) -> None:
-    """Answer, score and report; with a limit, by default not where the results of all pages are.
+def evaluate(files: CheckpointFiles, data: Path, choice: Choice, short: CheckpointFiles | None = None) -> None:
+    """Answer, score and report; `short` is the model of the stage before, which answers pages cut to 512 tokens.
 
     Raises:
         LSGError: the data or the baselines are not there, or a page was not answered.
         SystemExit: a command failed.
     """
-    pages = {split: read_records(data, split)[:limit] for split in TEST_SETS}
+    pages = {split: read_records(data, split)[: choice.limit] for split in choice.sets}
     baselines = {split: read_predictions(data, split, records) for split, records in pages.items()}
-    stages = open_run(files, pages, data / "results-run")
+    runs = [open_answering(files, pages, data / RUNS)]
+    if short:
+        runs.append(open_answering(short, pages, data / RUNS, short_variant()))
     texts: dict[str, Texts] = {}
     for split in pages:
-        binarize(stages, split)
-        texts[split] = {name: answer(stages, split, name) for name in VARIANTS} | baselines[split]
-    sets = {split: figures_of(stages, split, pages[split], texts[split]) for split in pages}
-    found = describe(files, sets) | {"stages": stages.finished}
-    write_results(out or (stages.folder / "results" if limit else OUT), found, pages, texts)
+        texts[split] = {name: said for run in runs for name, said in run.texts(split).items()} | baselines[split]
+    sets = {split: figures_of(runs, split, pages[split], texts[split]) for split in pages}
+    write_results(choice.out_of(runs[0].stages), describe(runs, sets), pages, texts)
 
 
-def figures_of(stages: Stages, split: str, pages: Sequence[Record], texts: Texts) -> dict[str, Any]:
-    """Seconds and scores of a split; writes what everybody said of each page into the run's folder."""
+def figures_of(runs: Sequence[Answering], split: str, pages: Sequence[Record], texts: Texts) -> dict[str, Any]:
+    """Seconds and scores of a split; writes what everybody said of each page into the model's run."""
+    stages = runs[0].stages
     write_predictions(pages, texts, stages.folder / f"{split}.answers.jsonl")
-    seconds = {name: stages.finished[stage_of(split, name)]["seconds"] for name in VARIANTS}
-    return {"seconds": seconds} | measure(score_systems(pages, texts), source_tokens(stages, split))
+    seconds = {name: value for run in runs for name, value in run.seconds(split).items()}
+    return {"seconds": seconds} | measure(score_systems(pages, texts), source_tokens(stages, split), runs[0].positions)
 
 
-def describe(files: CheckpointFiles, sets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def describe(runs: Sequence[Answering], sets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """results.json: the figures of each split, and what they depend on."""
-    _, model, _ = load_task_and_model(files, Overrides())
-    settings = {"source positions": model.max_positions()[0]} | asdict(model.encoder.lsg_config)
-    checkpoint = {
-        "bytes": files.model.stat().st_size,
-        "sha256": sha256_of([files.model]),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "settings": settings,
-    }
-    return {
-        "checkpoint": checkpoint,
+    run, *others = runs
+    found = {
+        "checkpoint": run.checkpoint,
         "machine": machine_facts(),
         "options": GENERATION,
-        "variants": {name: asdict(variant) for name, variant in VARIANTS.items()},
+        "variants": {name: asdict(variant) for each in runs for name, variant in each.variants.items()},
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED},
         "sets": dict(sets),
         "target": {split: is_better(figures[ALL]) for split, figures in sets.items()},
+        "stages": run.stages.finished,
     }
+    for other in others:
+        found["short_model"] = {"checkpoint": other.checkpoint, "stages": other.stages.finished}
+    return found
 
 
-def write_results(
-    out: Path, results: Mapping[str, Any], pages: Mapping[str, Sequence[Record]], texts: Mapping[str, Texts]
-) -> None:
+def write_results(out: Path, results: Mapping[str, Any], pages: Pages, texts: Mapping[str, Texts]) -> None:
     """Write results.json, results.md and examples.md, all or none."""
     page = results_page(results)
     contents = {

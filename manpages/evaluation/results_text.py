@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from manpages.evaluation.answering import LONG, SHORT, VARIANTS
-from manpages.evaluation.baselines import FIRST_SENTENCE, NEAREST, SCORES
 from manpages.evaluation.markdown import escape, table
-from manpages.evaluation.scores import ALL, BASELINES, LONGER
+from manpages.evaluation.predictions import BASELINES, FIRST_SENTENCE, NEAREST
+from manpages.evaluation.rouge import SCORES
+from manpages.evaluation.scores import ALL, LONGER
+from manpages.evaluation.variants import AS_TRAINED, CUT, SHORT, TRAINED_SHORT
 
 Results = Mapping[str, Any]
 TITLES = {
-    "as_trained": "as trained",
-    "cut_to_512": f"cut to {SHORT} tokens",
+    AS_TRAINED: "as trained",
+    CUT: f"cut to {SHORT} tokens",
     "sparsity_none": "sparsity none",
     "full_attention": "full attention",
+    TRAINED_SHORT: f"trained and cut to {SHORT}",
     FIRST_SENTENCE: "first sentence of DESCRIPTION",
     NEAREST: "description of the nearest training page",
 }
@@ -32,11 +34,12 @@ def _parts(results: Results) -> Iterator[str]:
     yield "## Scores"
     yield _about_scores(results)
     yield table(("pages", "number", "", "ROUGE-1", "ROUGE-2", "ROUGE-L", "seconds"), _score_rows(results), "lrlrrrr")
-    yield "\n".join(f"- {TITLES[name]}: {variant.meaning}." for name, variant in VARIANTS.items())
+    yield "\n".join(f"- {TITLES[name]}: {variant['meaning']}." for name, variant in results["variants"].items())
     yield f"Up to two blocks (of {results['checkpoint']['settings']['block_size']} tokens) LSG attention is full, too."
     yield "## Differences of ROUGE-L"
     yield _about_differences(results["bootstrap"])
-    yield table(("pages", "number", "as trained minus", "difference", "95% interval"), _differences(results), "lrlrr")
+    header = ("pages", "number", "packages", "as trained minus", "difference", "95% interval")
+    yield table(header, _differences(results), "lrrlrr")
     yield _verdict(results)
 
 
@@ -45,8 +48,10 @@ def _about(results: Results) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     settings = ", ".join(f"{name} {value}" for name, value in model["settings"].items())
     options = " ".join(f"{flag} {value}" for flag, value in results["options"].items())
+    optimizer = " with optimizer state" if model["has_optimizer_state"] else ""
     return (
-        f"The model: {model['parameters']:,} parameters, a file of {model['bytes']:,} bytes; `{settings}`.\n\n"
+        f"The model: {model['parameters']:,} parameters, which alone take {model['half_precision_bytes']:,} bytes in "
+        f"half precision (2 bytes a parameter), in a file of {model['bytes']:,} bytes{optimizer}; `{settings}`.\n\n"
         f"Options of all variants: `{options}`. The machine: {escape(facts)}."
     )
 
@@ -54,11 +59,9 @@ def _about(results: Results) -> str:
 def _about_scores(results: Results) -> str:
     counts = []
     for split, figures in results["sets"].items():
-        longer = figures["longer_than"]
-        pages, cut = figures[ALL]["pages"], longer[str(LONG)]
-        counts.append(
-            f"{longer[str(SHORT)]} of {pages} pages of {split} are over {SHORT} tokens long and {cut} over {LONG:,}"
-        )
+        (limit, number), *others = [(int(limit), number) for limit, number in figures["longer_than"].items()]
+        more = "".join(f" and {number} over {limit:,}" for limit, number in others)
+        counts.append(f"{number} of {figures[ALL]['pages']} pages of {split} are over {limit:,} tokens long{more}")
     return (
         "ROUGE F1 x 100 with stemming, mean over the pages; seconds of `fairseq-generate` over all of them, its start "
         f"included. {'; '.join(counts)}."
@@ -83,9 +86,10 @@ def _score_rows(results: Results) -> Iterator[list[object]]:
 
 def _about_differences(bootstrap: Mapping[str, int]) -> str:
     return (
-        f"Means over the same pages, with percentile intervals of {bootstrap['resamples']:,} resamples of the pages "
-        f"(`manpages/bootstrap.py`, seed {bootstrap['seed']}). Pages are drawn, not packages: an interval says how "
-        "sure the difference is for pages of these packages."
+        f"Means over the same pages, with percentile intervals of {bootstrap['resamples']:,} resamples of the "
+        f"packages (`manpages/evaluation/bootstrap.py`, seed {bootstrap['seed']}). A package is drawn with all its "
+        "pages: pages of a package are alike, so that intervals of pages drawn one by one would be too narrow. The "
+        "target rests on these intervals."
     )
 
 
@@ -93,13 +97,13 @@ def _differences(results: Results) -> Iterator[list[object]]:
     for split, which, figures, _ in _figures(results):
         for system, found in figures["differences"].items():
             interval = f"{found['low']:+.2f} to {found['high']:+.2f}"
-            yield [f"{split}, {which}", figures["pages"], TITLES[system], f"{found['mean']:+.2f}", interval]
+            counts = figures["pages"], figures["packages"]
+            yield [f"{split}, {which}", *counts, TITLES[system], f"{found['mean']:+.2f}", interval]
 
 
 def _verdict(results: Results) -> str:
     names = " and ".join(TITLES[name] for name in BASELINES)
     each = ", ".join(f"{split}: {'yes' if met else '**no**'}" for split, met in results["target"].items())
     met = "reached" if all(results["target"].values()) else "**not reached**"
-    return (
-        f"Target, the lower end of the interval above 0 against both baselines ({names}) on both sets: {met} ({each})."
-    )
+    sets = " and ".join(results["target"])
+    return f"Target, the lower end of the interval above 0 against both baselines ({names}) on {sets}: {met} ({each})."

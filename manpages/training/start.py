@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.files import sha256_of
-from benchmarks.minilm import fetch_minilm
+from benchmarks.minilm import WHEEL_SHA256, fetch_minilm
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.tokenization import load_tokenizer
-from manpages.corpus.records import path_of, read_records
+from manpages.corpus.records import Record, path_of, read_records
+from manpages.training import copying, vocabulary, warm_start
 from manpages.training.copying import embedding_reader
+from manpages.training.lineage import Facts, check_trained, is_made_from, make_room, write_facts
 from manpages.training.vocabulary import choose_pieces, count_pieces, read_pieces
 from manpages.training.warm_start import write_start
 
@@ -24,7 +26,7 @@ START = "start"
 CORPORA = ("descriptions_train", "train")
 # A piece of a description is read and also written; one that is missing is spelled letter by letter.
 SUMMARY_WEIGHT = 20
-FITTED = 1000  # texts: about 60,000 tokens for 384 x 384 numbers
+FITTED = 1000  # texts: about 85,000 tokens for 384 x 384 numbers
 
 
 @dataclass(frozen=True)
@@ -37,33 +39,55 @@ class StartPlan:
     longest: int = 4096  # tokens of a page that training reads
 
 
-def make_start(data: Path, plan: StartPlan) -> None:
-    """Write DATA/start, a folder as lsg-convert writes it, and DATA/start.json, unless both are there already.
+def start_facts(data: Path, plan: StartPlan) -> Facts:
+    """All that the start follows from.
 
     Raises:
         LSGError: the corpora are not prepared.
     """
-    facts = {"plan": asdict(plan)} | {name: sha256_of([path_of(data, name)]) for name in CORPORA}
-    written = json.dumps(facts, indent=1) + "\n"
-    record = data / f"{START}.json"
-    if record.is_file() and record.read_text() == written:
-        return
-    record.unlink(missing_ok=True)
-    minilm = fetch_minilm(data / "minilm")
-    pieces = choose_pieces(count_corpora(data, minilm, plan.longest), read_pieces(minilm), plan.vocabulary)
-    with written_aside(data / START) as aside:
-        short = aside / "short"
-        short.mkdir()
-        write_start(minilm, pieces, plan.decoder_layers, read_words(data, minilm), short)
-        convert_checkpoint(short, aside / "lsg", plan.positions)
-    record.write_text(written)
+    return {
+        "plan": asdict(plan),
+        "corpora": {name: sha256_of([path_of(data, name)]) for name in CORPORA},
+        "minilm": WHEEL_SHA256,
+        "vocabulary": {"summary_weight": SUMMARY_WEIGHT, "settings": vocabulary.SETTINGS},
+        "values": {"texts": FITTED, "tokens": copying.LONGEST, "ridge": copying.RIDGE},
+        "drawn": {"std": warm_start.INITIAL_STD, "seed": warm_start.SEED},
+    }
+
+
+def make_start(data: Path, plan: StartPlan, trained: Sequence[Path] = ()) -> Facts:
+    """Write DATA/start, a folder as lsg-convert writes it, unless it is there already; what it follows from.
+
+    Raises:
+        LSGError: the corpora are not prepared, or a folder of `trained` (in their order) began as another start.
+    """
+    facts = start_facts(data, plan)
+    check_trained(trained, [{"start": facts}] * len(trained))
+    folder = data / START
+    if not (is_made_from(folder, facts) and (folder / "lsg" / "model.pt").is_file()):
+        minilm = fetch_minilm(data / "minilm")
+        pieces = choose_pieces(count_corpora(data, minilm, plan.longest), read_pieces(minilm), plan.vocabulary)
+        with written_aside(folder) as aside:
+            short = aside / "short"
+            short.mkdir()
+            write_start(minilm, pieces, plan.decoder_layers, read_words(data, minilm), short)
+            convert_checkpoint(short, aside / "lsg", plan.positions)
+            write_facts(aside, facts)
+            make_room(folder)  # the new one then takes its place in one step, and nothing of another stays in it
+    return facts
 
 
 def read_words(data: Path, minilm: Path) -> tuple[Tensor, Tensor]:
     """What the decoder's attention over the source reads at first, fitted on a few texts; see copying.py."""
-    records = read_records(data, CORPORA[0])[:FITTED]
+    records = evenly_spaced([record for name in CORPORA for record in read_records(data, name)], FITTED)
     texts = tqdm((record["document"] for record in records), "reading words off MiniLM's output", len(records))
     return embedding_reader(minilm, load_tokenizer(minilm), texts)
+
+
+def evenly_spaced(records: Sequence[Record], number: int) -> list[Record]:
+    """So many of the records, from all over them; all, if there are no more."""
+    number = min(number, len(records))
+    return [records[len(records) * place // number] for place in range(number)]
 
 
 def count_corpora(data: Path, minilm: Path, longest: int) -> Counter[str]:

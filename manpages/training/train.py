@@ -3,7 +3,8 @@
 python -m manpages.training.train [--data manpages-run]
 
 Package descriptions (short texts, many) teach the decoder to write one-line descriptions; pages cut to 512 tokens teach
-it pages; whole pages, up to 4,096 tokens, make it long. Stop it whenever you like: it goes on from the last checkpoint.
+it pages; whole pages, up to 4,096 tokens, make it long. Stop it whenever you like: it goes on from the last checkpoint,
+unless that was trained with other settings or data, which is said.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.files import sha256_of
 from benchmarks.stages import Stages
 from lsg_fairseq.commands.running import run_command
+from manpages.corpus.records import path_of
+from manpages.training.lineage import Facts, check_trained, is_made_from, key_of, make_room, write_facts
 from manpages.training.start import START, StartPlan, make_start
 
 PROGRAM = "manpages.training.train"
@@ -46,12 +50,18 @@ class Stage:
     learning_rate: float
     warmup: int
 
+    @property
+    def folder(self) -> str:
+        """What it makes."""
+        return f"model-{self.name}"
+
 
 STAGES = (
     Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 3000, 4e-4, 300),
     Stage("pages", "data-pages", "model-descriptions/checkpoint_last.pt", 512, 8192, 2000, 2e-4, 100),
     Stage("long", "data-pages", "model-pages/checkpoint_last.pt", 4096, 16384, 500, 1e-4, 50),
 )
+LAST, LOG = "checkpoint_last.pt", "train.log"
 TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
 DATA = {"data-descriptions": ("descriptions_train", "descriptions_valid"), "data-pages": ("train", "valid")}
 
@@ -68,17 +78,42 @@ def train_all(data: Path, plan: StartPlan, stages: Sequence[Stage]) -> None:
     """Make the start, binarize, and train one stage after the other; what is done already is not repeated.
 
     Raises:
-        LSGError: the corpora are not prepared.
+        LSGError: the corpora are not prepared, or a folder has checkpoints that were trained from something else.
         SystemExit: a command failed.
     """
-    make_start(data, plan)
+    folders = [data / stage.folder for stage in stages]
+    start = make_start(data, plan, folders)
+    binarized = data_facts(data, start)
+    trained = model_facts(data, stages, start, binarized)
+    check_trained(folders, list(trained.values()))
     runner = Stages(data)
+    for folder, facts in binarized.items():
+        binarize(runner, folder, facts)
+    for stage in stages:
+        train(runner, stage, trained[stage.folder])
+
+
+def data_facts(data: Path, start: Facts) -> dict[str, Facts]:
+    """What each folder of binarized data follows from."""
+    found = {}
     for folder, (training, validation) in DATA.items():
         files = ["--train", f"{training}.jsonl", "--valid", f"{validation}.jsonl"]
-        runner.run(f"preprocess-{folder}", START, "lsg-preprocess", *files, "--out", folder, *TOKENIZER)
-    needs = f"preprocess-{stages[0].data}"
+        hashes = {split: sha256_of([path_of(data, split)]) for split in (training, validation)}
+        command = ["lsg-preprocess", *files, "--out", folder, *TOKENIZER]
+        found[folder] = {"command": command, "start": start, "files": hashes}
+    return found
+
+
+def model_facts(data: Path, stages: Sequence[Stage], start: Facts, binarized: Mapping[str, Facts]) -> dict[str, Facts]:
+    """What the folder of each stage follows from, in the order of training."""
+    keys = {START: key_of(start)} | {folder: key_of(facts) for folder, facts in binarized.items()}
+    found = {}
     for stage in stages:
-        needs = train(runner, stage, needs)
+        before = keys[Path(stage.begins_as).parts[0]]
+        command = command_of(stage, model_flags(data / START / "short"))
+        found[stage.folder] = {"command": command, "start": start, "data": keys[stage.data], "begins_as": before}
+        keys[stage.folder] = key_of(found[stage.folder])
+    return found
 
 
 def model_flags(start: Path) -> list[str]:
@@ -92,17 +127,36 @@ def model_flags(start: Path) -> list[str]:
     return flags
 
 
-def train(runner: Stages, stage: Stage, needs: str) -> str:
-    """Train a stage; the name of what is then finished."""
-    name, saved = f"train-{stage.name}", f"model-{stage.name}"
+def command_of(stage: Stage, sizes: Sequence[object]) -> list[str]:
+    """The command that trains a stage of a model of these sizes."""
     # --restore-file would begin anew each time; this is read only where no checkpoint is there to go on from.
-    begin = ["--finetune-from-model", stage.begins_as, "--save-dir", saved, "--log-file", f"{name}.json.log"]
+    begin = ["--finetune-from-model", stage.begins_as, "--save-dir", stage.folder]
+    log = ["--log-file", f"{stage.folder}/{LOG}"]
     size = ["--max-source-positions", stage.positions, "--max-tokens", stage.max_tokens]
     rate = ["--lr", stage.learning_rate, "--warmup-updates", stage.warmup]
     length = ["--total-num-update", stage.updates, "--max-update", stage.updates]
-    model = [*PLUGIN.split(), "--arch", "lsg_bart_base", *model_flags(runner.folder / START / "short")]
-    runner.run(name, needs, "fairseq-train", stage.data, *model, *TRAINING, *begin, *size, *rate, *length)
-    return name
+    model = ["fairseq-train", stage.data, *PLUGIN.split(), "--arch", "lsg_bart_base", *sizes]
+    return [str(part) for part in [*model, *TRAINING, *begin, *log, *size, *rate, *length]]
+
+
+def binarize(runner: Stages, folder: str, facts: Facts) -> None:
+    """Make a folder of binarized data, anew if it follows from something else: that takes a minute."""
+    name, path = f"preprocess-{folder}", runner.folder / folder
+    if is_made_from(path, facts):
+        return
+    make_room(path)
+    runner.forget(name)
+    runner.run(name, None, *facts["command"])
+    write_facts(path, facts)
+
+
+def train(runner: Stages, stage: Stage, facts: Facts) -> None:
+    """Train a stage, or go on with it."""
+    name, path = f"train-{stage.name}", runner.folder / stage.folder
+    if not (path / LAST).is_file():  # the folder was removed, or training never came as far
+        runner.forget(name)
+        write_facts(path, facts)
+    runner.run(name, None, *facts["command"], resumes=True)
 
 
 if __name__ == "__main__":

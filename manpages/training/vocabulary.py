@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lsg_fairseq.data.document_files import read_lines
 from lsg_fairseq.data.document_tokenizer import WORDPIECE_FILE
 from lsg_fairseq.data.wordpiece_files import CONTINUATION
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -43,7 +44,7 @@ def count_pieces(texts: Iterable[str], tokenizer: DocumentTokenizer, longest: in
 
 def read_pieces(folder: Path) -> list[str]:
     """The entries of vocab.txt, by their ids."""
-    return (folder / WORDPIECE_FILE).read_text(encoding="utf-8").splitlines()
+    return [piece for _, piece in read_lines(folder / WORDPIECE_FILE)]
 
 
 def choose_pieces(counts: Counter[str], known: Sequence[str], size: int) -> list[str]:
