@@ -94,20 +94,26 @@ def to_markdown(results: Results) -> str:
 
 
 def draw(results: Results, path: Path) -> None:
-    """Passages' MRR with its interval over the seconds a paper takes."""
+    """A row for each contestant: the passages' MRR with its interval, and the seconds that a paper takes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(8, 5))
-    for name, row in results["reporting"].items():
-        mrr, (low, high), seconds = row["passages"]["mrr"], row["passages"]["mrr_interval"], row["cost"]["seconds"]
-        colour = "C3" if name.startswith("LSG") else "C0"
-        axis.errorbar(seconds, mrr, yerr=[[mrr - low], [high - mrr]], fmt="o", color=colour, capsize=3)
-        axis.annotate(name, (seconds, mrr), textcoords="offset points", xytext=(6, 4), fontsize=7)
-    axis.set(xscale="log", xlabel="seconds a paper, 2 CPU cores", ylabel="MRR of passages deep in the paper, percent")
-    axis.grid(alpha=0.3)
+    rows = list(results["reporting"].items())
+    names = [name for name, _ in rows]
+    colours = ["C3" if name.startswith("LSG") else "C0" for name in names]
+    figure, (quality, cost) = pyplot.subplots(1, 2, figsize=(10, 5), sharey=True, width_ratios=(3, 2))
+    for name, colour, (_, row) in zip(names, colours, rows, strict=True):
+        mrr, (low, high) = row["passages"]["mrr"], row["passages"]["mrr_interval"]
+        quality.errorbar(mrr, name, xerr=[[mrr - low], [high - mrr]], fmt="o", color=colour, capsize=3)
+    quality.axvline(results["reporting"][CHUNKS]["passages"]["mrr"], color="grey", linestyle=":", zorder=0)
+    quality.set_xlabel("MRR of passages deep in the paper, percent (95% interval)")
+    cost.barh(names, [row["cost"]["seconds"] for _, row in rows], color=colours)
+    cost.set_xlabel("seconds a paper, 2 CPU cores")
+    quality.invert_yaxis()
+    for axis in (quality, cost):
+        axis.grid(axis="x", alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
