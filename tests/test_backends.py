@@ -19,6 +19,7 @@ from lsg_fairseq.modules.block_attention import Tokens, choose_backend
 from lsg_fairseq.modules.fused_cpu_attention import block_layout
 from lsg_fairseq.modules.lsg_attention import lsg_attention
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS
 
 CHECK = REPOSITORY / "benchmarks" / "gpu_check.py"
 CONFIG = LSGConfig(block_size=8, sparse_block_size=8, sparsity_factor=2, sparsity_type="stride")
@@ -217,3 +218,33 @@ def test_compiled_attention_equals_eager() -> None:
     tokens = make_tokens()
     compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(tokens), attend(tokens), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["lsg", "full"])
+@pytest.mark.parametrize(
+    ("dtype", "dropout", "trains", "expected"),
+    [
+        (torch.bfloat16, 0.0, True, torch.float32),
+        (torch.float16, 0.0, True, torch.float32),
+        (torch.bfloat16, 0.1, True, torch.bfloat16),
+        (torch.bfloat16, 0.0, False, torch.bfloat16),
+        (torch.float64, 0.0, True, torch.float64),
+    ],
+)
+def test_training_in_half_precision_widens_attention_alone(
+    monkeypatch: pytest.MonkeyPatch, attention: str, dtype: torch.dtype, dropout: float, trains: bool, expected: str
+) -> None:
+    """Slow kernels are avoided, and outputs and gradients keep the model's dtype."""
+    config = LSGConfig(block_size=8, sparse_block_size=8, attention=attention)
+    module = ENCODER_ATTENTIONS[attention](16, 2, config, dropout).to(dtype).train()
+    seen, attend = [], module.attend
+    monkeypatch.setattr(module, "attend", lambda *heads: seen.append(heads[0].dtype) or attend(*heads))
+    x = torch.randn(33, 2, 16, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_(trains)
+    with torch.set_grad_enabled(trains):
+        output, _ = module(x, x, x)
+    assert seen == [expected]
+    assert output.dtype == dtype
+    if trains:
+        output.sum().backward()
+        assert x.grad.dtype == module.k_proj.weight.grad.dtype == dtype
+        assert x.grad.isfinite().all()

@@ -143,7 +143,7 @@ def _build_filled_model(task: FairseqTask, args: Namespace, weights: dict[str, T
 
 
 def _built(task: FairseqTask, args: Namespace, weights: dict[str, Tensor]) -> nn.Module:
-    model = task.build_model(Namespace(**vars(args)))
+    model = task.build_model(Namespace(**vars(args)), from_checkpoint=True)
     register_heads_of(model, weights)
     return model
 

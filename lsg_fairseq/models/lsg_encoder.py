@@ -51,6 +51,17 @@ class LSGEncoder(TransformerEncoderBase):
         nn.init.normal_(self.global_embeddings.weight, std=embed_tokens.embedding_dim**-0.5)
         self.attention_class = ENCODER_ATTENTIONS[lsg_config.attention]
         self.beams_share_output = False
+        self.is_frozen = False
+
+    def freeze(self) -> None:
+        """Train nothing here from now on: no gradient flows in, and none of the own parameters asks for one.
+
+        Token embeddings that a decoder shares still learn by what the decoder does with them.
+        """
+        self.is_frozen = True
+        for name, parameter in self.named_parameters():
+            if not name.startswith("embed_tokens."):
+                parameter.requires_grad_(False)
 
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
         layer = self.layer_class(cfg, self.lsg_config, self._layers_built, return_fc=self.return_fc)
@@ -73,6 +84,12 @@ class LSGEncoder(TransformerEncoderBase):
         Raises:
             LSGError: a source is longer than the position table, or needs padding that adaptive=False forbids.
         """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            return self._encode(src_tokens, return_all_hiddens, token_embeddings)
+
+    def _encode(
+        self, src_tokens: Tensor, return_all_hiddens: bool, token_embeddings: Tensor | None
+    ) -> dict[str, list[Tensor]]:
         src_len = src_tokens.size(1)
         src_tokens, token_embeddings = self.right_pad(src_tokens, token_embeddings)
         self._check_length(src_tokens)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lsg_fairseq.modules.attention_heads import check_heads, split_heads
 from lsg_fairseq.modules.block_attention import Tokens, block_attention, full_attention
+from lsg_fairseq.modules.kernel_precision import in_kernel_dtype
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.modules.registry import register_encoder_attention
 from lsg_fairseq.modules.sparse_tokens import select_sparse_tokens
@@ -109,12 +110,12 @@ class EncoderSelfAttention(nn.Module):
         """
         if need_weights or attn_mask is not None:
             raise LSGError("encoder self-attention here gives no attention weights and takes no attn_mask")
-        heads = (
+        heads = tuple(
             split_heads(proj(x), self.num_heads)
             for proj, x in zip(self._projections(), (query, key, value), strict=True)
         )
         mask = None if key_padding_mask is None else key_padding_mask.bool()
-        attended = self.attend(*heads, mask)
+        attended = self.attend(*in_kernel_dtype(heads, self._dropout_p), mask).to(heads[0].dtype)
         return self.out_proj(attended.permute(2, 0, 1, 3).flatten(2)), None
 
     def _projections(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lsg_fairseq.modules.attention_heads import check_heads, split_heads
+from lsg_fairseq.modules.kernel_precision import in_kernel_dtype
 from lsg_fairseq.modules.lsg_config import LSGError
 
 IncrementalState = dict[str, dict[str, Tensor | None]]
@@ -85,7 +86,8 @@ class SourceAttention(nn.Module):
             weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
         else:
             weights = None
-            attended = F.scaled_dot_product_attention(heads, source["key"], source["value"], present, dropout_p)
+            wide = in_kernel_dtype((heads, source["key"], source["value"]), dropout_p)
+            attended = F.scaled_dot_product_attention(*wide, present, dropout_p).to(heads.dtype)
         attended = attended.unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         return self.out_proj(attended), weights
 

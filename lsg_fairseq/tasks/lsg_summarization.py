@@ -3,9 +3,8 @@
 import json
 import logging
 from argparse import Namespace
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from fairseq import utils
@@ -20,46 +19,22 @@ from fairseq.data import (
 )
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
-from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.data.tokenizer_files import has_tokenizer
 from lsg_fairseq.generation import LSGSequenceGenerator
+from lsg_fairseq.models.freezing import freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import parse_rouge_arguments, rouge_scores
+from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
 from lsg_fairseq.tokenization import LSGBPE, LineBPE
 
 logger = logging.getLogger(__name__)
 
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-
-
-# fairseq reads these annotations itself and knows Optional[...] alone.
-@dataclass
-class LSGSummarizationConfig(TranslationConfig):
-    """fairseq's translation settings with defaults for long documents, and ROUGE in validation."""
-
-    left_pad_source: bool = field(default=False, metadata={"help": "pad the source on the left"})
-    max_source_positions: Optional[int] = field(
-        default=None, metadata={"help": "cut sources to this many tokens, <s> and </s> included (default: the model's)"}
-    )
-    max_target_positions: Optional[int] = field(
-        default=None, metadata={"help": "cut targets to this many tokens, <s> and </s> included (default: the model's)"}
-    )
-    forced_first_token: Optional[str] = field(
-        default=None, metadata={"help": "symbol that every output begins with; it counts nothing in the score"}
-    )
-    forced_eos: bool = field(
-        default=False,
-        metadata={"help": "an output cut at the maximum length ends with </s> at no cost to its score"},
-    )
-    eval_rouge: bool = field(default=False, metadata={"help": "validate with ROUGE of generated summaries"})
-    eval_rouge_args: str = field(
-        default="{}",
-        metadata={"help": 'generation settings for --eval-rouge as JSON, e.g. \'{"beam": 4, "max_len_b": 200}\''},
-    )
 
 
 @register_task("lsg_summarization", dataclass=LSGSummarizationConfig)
@@ -90,8 +65,14 @@ class LSGSummarizationTask(TranslationTask):
         return super().setup_task(cfg, **kwargs)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
-        """Build the model and remember its position tables: sources and targets are cut to them."""
+        """Build the model and remember its position tables: sources and targets are cut to them.
+
+        Raises:
+            LSGError: --freeze-encoder was given for an encoder of another package.
+        """
         model = super().build_model(cfg, from_checkpoint)
+        if self.cfg.freeze_encoder and not from_checkpoint:  # a checkpoint is read to be used, or trained anew
+            freeze_encoder(model)
         source, target = model.max_positions()
         if self.model_positions is not None:  # an ensemble reads what its shortest member can
             source, target = min(source, self.model_positions[0]), min(target, self.model_positions[1])

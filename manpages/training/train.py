@@ -31,8 +31,8 @@ PLUGIN = "--user-dir lsg_fairseq --task lsg_summarization"
 SIZES = {"layers": "layers", "attention-heads": "attention_heads", "ffn-embed-dim": "ffn_dim"}
 TRAINING = (
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) "
-    "--weight-decay 0.01 --clip-norm 1.0 --dropout 0.1 --lr-scheduler polynomial_decay --seed 1 "
-    "--cpu --bf16 --num-workers 0 --no-epoch-checkpoints --save-interval-updates 200 --keep-interval-updates 1 "
+    "--weight-decay 0.01 --clip-norm 1.0 --dropout 0.1 --attention-dropout 0 --lr-scheduler polynomial_decay --seed 1 "
+    "--cpu --bf16 --num-workers 0 --no-epoch-checkpoints --keep-interval-updates 1 "
     "--log-format json --log-interval 25"
 ).split()
 
@@ -49,6 +49,7 @@ class Stage:
     updates: int
     learning_rate: float
     warmup: int
+    flags: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -56,10 +57,12 @@ class Stage:
         return f"model-{self.name}"
 
 
+# The decoder alone at first: updates cost half, and MiniLM is not bent towards a decoder that knows nothing yet.
+ALONE = ("--freeze-encoder",)
 STAGES = (
-    Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 3000, 4e-4, 300),
-    Stage("pages", "data-pages", "model-descriptions/checkpoint_last.pt", 512, 8192, 2000, 2e-4, 100),
-    Stage("long", "data-pages", "model-pages/checkpoint_last.pt", 4096, 16384, 500, 1e-4, 50),
+    Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, ALONE),
+    Stage("pages", "data-pages", "model-descriptions/checkpoint_last.pt", 512, 8192, 1000, 4e-4, 50),
+    Stage("long", "data-pages", "model-pages/checkpoint_last.pt", 4096, 16384, 250, 2e-4, 20),
 )
 LAST, LOG = "checkpoint_last.pt", "train.log"
 TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
@@ -134,9 +137,11 @@ def command_of(stage: Stage, sizes: Sequence[object]) -> list[str]:
     log = ["--log-file", f"{stage.folder}/{LOG}"]
     size = ["--max-source-positions", stage.positions, "--max-tokens", stage.max_tokens]
     rate = ["--lr", stage.learning_rate, "--warmup-updates", stage.warmup]
-    length = ["--total-num-update", stage.updates, "--max-update", stage.updates]
+    # A checkpoint, and a validation with it, four times a stage: an interruption costs minutes.
+    save = ["--save-interval-updates", max(1, stage.updates // 4)]
+    length = [*save, "--total-num-update", stage.updates, "--max-update", stage.updates]
     model = ["fairseq-train", stage.data, *PLUGIN.split(), "--arch", "lsg_bart_base", *sizes]
-    return [str(part) for part in [*model, *TRAINING, *begin, *log, *size, *rate, *length]]
+    return [str(part) for part in [*model, *TRAINING, *stage.flags, *begin, *log, *size, *rate, *length]]
 
 
 def binarize(runner: Stages, folder: str, facts: Facts) -> None:

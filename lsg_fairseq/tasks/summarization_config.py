@@ -1,0 +1,36 @@
+"""The settings of the task `lsg_summarization`."""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+from fairseq.tasks.translation import TranslationConfig
+
+
+# fairseq reads these annotations itself and knows Optional[...] alone.
+@dataclass
+class LSGSummarizationConfig(TranslationConfig):
+    """fairseq's translation settings with defaults for long documents, and ROUGE in validation."""
+
+    left_pad_source: bool = field(default=False, metadata={"help": "pad the source on the left"})
+    max_source_positions: Optional[int] = field(
+        default=None, metadata={"help": "cut sources to this many tokens, <s> and </s> included (default: the model's)"}
+    )
+    max_target_positions: Optional[int] = field(
+        default=None, metadata={"help": "cut targets to this many tokens, <s> and </s> included (default: the model's)"}
+    )
+    forced_first_token: Optional[str] = field(
+        default=None, metadata={"help": "symbol that every output begins with; it counts nothing in the score"}
+    )
+    forced_eos: bool = field(
+        default=False,
+        metadata={"help": "an output cut at the maximum length ends with </s> at no cost to its score"},
+    )
+    freeze_encoder: bool = field(
+        default=False,
+        metadata={"help": "train the decoder alone, which costs less: for the first steps of one that is new"},
+    )
+    eval_rouge: bool = field(default=False, metadata={"help": "validate with ROUGE of generated summaries"})
+    eval_rouge_args: str = field(
+        default="{}",
+        metadata={"help": 'generation settings for --eval-rouge as JSON, e.g. \'{"beam": 4, "max_len_b": 200}\''},
+    )
