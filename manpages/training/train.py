@@ -59,10 +59,12 @@ class Stage:
 
 # The decoder alone at first: updates cost half, and MiniLM is not bent towards a decoder that knows nothing yet.
 ALONE = ("--freeze-encoder",)
+# Up to MiniLM's own length its own attention, which is faster there.
+FULL = ("--lsg-attention", "full")
 STAGES = (
     Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, ALONE),
-    Stage("pages", "data-pages", "model-descriptions/checkpoint_last.pt", 512, 8192, 1000, 4e-4, 50),
-    Stage("long", "data-pages", "model-pages/checkpoint_last.pt", 4096, 16384, 250, 2e-4, 20),
+    Stage("pages", "data-pages", "model-descriptions/checkpoint_last.pt", 512, 8192, 900, 4e-4, 50, FULL),
+    Stage("long", "data-pages", "model-pages/checkpoint_last.pt", 4096, 16384, 120, 2e-4, 15),
 )
 LAST, LOG = "checkpoint_last.pt", "train.log"
 TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
