@@ -2,9 +2,9 @@
 
 python -m manpages.training.train [--data manpages-run]
 
-Package descriptions (short texts, many) teach the decoder to write one-line descriptions; pages cut to 512 tokens teach
-it pages; whole pages, up to 4,096 tokens, make it long. Stop it whenever you like: it goes on from the last checkpoint,
-unless that was trained with other settings or data, which is said.
+Package descriptions (short texts, many) teach the decoder to write one-line descriptions; the openings of pages teach
+the whole model pages; whole pages, up to 4,096 tokens, make it long. Stop it whenever you like: it goes on from the
+last checkpoint, unless that was trained with other settings or data, which is said.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from benchmarks.stages import Stages
 from lsg_fairseq.commands.running import run_command
 from manpages.corpus.records import path_of
 from manpages.training.lineage import Facts, check_trained, is_made_from, key_of, make_room, write_facts
+from manpages.training.openings import write_openings
 from manpages.training.start import START, StartPlan, make_start
 
 PROGRAM = "manpages.training.train"
@@ -49,6 +50,7 @@ class Stage:
     updates: int
     learning_rate: float
     warmup: int
+    saves: int  # checkpoints on the way, each with a validation: an interruption costs minutes
     flags: tuple[str, ...] = ()
 
     @property
@@ -62,13 +64,18 @@ ALONE = ("--freeze-encoder",)
 # Up to MiniLM's own length its own attention, which is faster there.
 FULL = ("--lsg-attention", "full")
 STAGES = (
-    Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, ALONE),
-    Stage("pages", "data-pages", "model-descriptions/checkpoint_last.pt", 512, 8192, 900, 4e-4, 50, FULL),
-    Stage("long", "data-pages", "model-pages/checkpoint_last.pt", 4096, 16384, 120, 2e-4, 15),
+    Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, 4, ALONE),
+    Stage("openings", "data-openings", "model-descriptions/checkpoint_last.pt", 512, 8192, 2400, 4e-4, 50, 8, FULL),
+    Stage("long", "data-pages", "model-openings/checkpoint_last.pt", 4096, 16384, 150, 2e-4, 15, 3),
 )
 LAST, LOG = "checkpoint_last.pt", "train.log"
 TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
-DATA = {"data-descriptions": ("descriptions_train", "descriptions_valid"), "data-pages": ("train", "valid")}
+DATA = {
+    "data-descriptions": ("descriptions_train", "descriptions_valid"),
+    "data-openings": ("openings_train", "openings_valid"),
+    "data-pages": ("train", "valid"),
+}
+OPENINGS = {"openings_train": "train", "openings_valid": "valid"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,6 +95,8 @@ def train_all(data: Path, plan: StartPlan, stages: Sequence[Stage]) -> None:
     """
     folders = [data / stage.folder for stage in stages]
     start = make_start(data, plan, folders)
+    for name, split in OPENINGS.items():
+        write_openings(data, split, name)
     binarized = data_facts(data, start)
     trained = model_facts(data, stages, start, binarized)
     check_trained(folders, list(trained.values()))
@@ -139,8 +148,7 @@ def command_of(stage: Stage, sizes: Sequence[object]) -> list[str]:
     log = ["--log-file", f"{stage.folder}/{LOG}"]
     size = ["--max-source-positions", stage.positions, "--max-tokens", stage.max_tokens]
     rate = ["--lr", stage.learning_rate, "--warmup-updates", stage.warmup]
-    # A checkpoint, and a validation with it, four times a stage: an interruption costs minutes.
-    save = ["--save-interval-updates", max(1, stage.updates // 4)]
+    save = ["--save-interval-updates", max(1, stage.updates // stage.saves)]
     length = [*save, "--total-num-update", stage.updates, "--max-update", stage.updates]
     model = ["fairseq-train", stage.data, *PLUGIN.split(), "--arch", "lsg_bart_base", *sizes]
     return [str(part) for part in [*model, *TRAINING, *stage.flags, *begin, *log, *size, *rate, *length]]
