@@ -20,14 +20,14 @@ from encoder_models import build_hf_model, write_hf_folder
 
 from benchmarks.stages import Stages
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.training import copying, vocabulary, warm_start
+from manpages.training import copying, openings, vocabulary, warm_start
 from manpages.training import start as start_module
 from manpages.training import train as train_module
 from manpages.training.start import START, StartPlan, make_start, start_facts
 from manpages.training.train import STAGES, Stage, model_flags, train_all
 
 PLAN = StartPlan(vocabulary=60, decoder_layers=(1,), positions=40, longest=64)
-POSITIONS = {"descriptions": 40, "pages": 40, "long": 80}
+POSITIONS = {"descriptions": 40, "openings": 40, "long": 80}
 SMALL = [replace(stage, positions=POSITIONS[stage.name], max_tokens=256, updates=2, warmup=1) for stage in STAGES]
 PIECES = [
     "[PAD]",
@@ -39,7 +39,7 @@ PIECES = [
     *(f"##{letter}" for letter in "abcdefghij"),
     "bad",
 ]
-MODELS = ["model-descriptions", "model-pages", "model-long"]
+MODELS = ["model-descriptions", "model-openings", "model-long"]
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_what_is_trained_is_not_trained_again(
 
 
 CHANGES: dict[str, tuple[Callable[[Path], tuple[StartPlan, list[Stage]]], int]] = {
-    "updates": (lambda _: (PLAN, changed("pages", updates=3)), 1),
+    "updates": (lambda _: (PLAN, changed("openings", updates=3)), 1),
     "learning rate": (lambda _: (PLAN, changed("descriptions", learning_rate=1.0)), 0),
     "the last stage": (lambda _: (PLAN, changed("long", max_tokens=512)), 2),
     "decoder layers": (lambda _: (replace(PLAN, decoder_layers=(1, 0)), SMALL), 0),
@@ -259,7 +259,8 @@ def test_binarized_data_are_made_anew(
     write_examples(trained / "valid.jsonl", 9)
     (trained / "data-pages" / "left over").touch()
     train_all(trained, PLAN, SMALL)
-    assert rehearsal.ran == ["preprocess-data-pages", *(f"train-{stage.name}" for stage in SMALL)]
+    remade = ["preprocess-data-openings", "preprocess-data-pages"]
+    assert rehearsal.ran == [*remade, *(f"train-{stage.name}" for stage in SMALL)]
     assert (
         f"{trained}/data-pages does not follow from these settings and data: it is made anew" in capsys.readouterr().out
     )
@@ -271,12 +272,12 @@ def test_binarized_data_are_made_anew(
 
 
 def test_checkpoints_of_unknown_origin_are_refused(trained: Path, rehearsal: type[Rehearsal]) -> None:
-    (trained / "model-pages" / "made_from.json").unlink()
-    with pytest.raises(LSGError, match=r"/model-pages was begun .* what follows from it \(model-long\)"):
+    (trained / "model-openings" / "made_from.json").unlink()
+    with pytest.raises(LSGError, match=r"/model-openings was begun .* what follows from it \(model-long\)"):
         train_all(trained, PLAN, SMALL)
-    (trained / "model-pages" / "checkpoint_last.pt").unlink()
+    (trained / "model-openings" / "checkpoint_last.pt").unlink()
     train_all(trained, PLAN, SMALL)
-    assert rehearsal.ran == ["train-pages"]
+    assert rehearsal.ran == ["train-openings"]
 
 
 def test_a_model_that_is_gone_is_trained_again(trained: Path, rehearsal: type[Rehearsal]) -> None:
@@ -289,15 +290,41 @@ def test_a_model_that_is_gone_is_trained_again(trained: Path, rehearsal: type[Re
 
 
 def test_a_stopped_stage_is_guarded_too(data: Path, rehearsal: type[Rehearsal]) -> None:
-    rehearsal.stops_in = "train-pages"
+    rehearsal.stops_in = "train-openings"
     with pytest.raises(KeyboardInterrupt):
         train_all(data, PLAN, SMALL)
     rehearsal.stops_in = ""
-    with pytest.raises(LSGError, match=r"/model-pages was .* \(command\): remove it to train anew, or give another"):
-        train_all(data, PLAN, changed("pages", updates=3))
+    with pytest.raises(LSGError, match=r"/model-openings was .* \(command\): remove it to train anew, or give another"):
+        train_all(data, PLAN, changed("openings", updates=3))
     rehearsal.ran.clear()
     train_all(data, PLAN, SMALL)
-    assert rehearsal.ran == ["train-pages", "train-long"]
+    assert rehearsal.ran == ["train-openings", "train-long"]
+
+
+def test_openings_follow_the_pages_and_their_length(
+    trained: Path, rehearsal: type[Rehearsal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another length is other data; what is written is each page's first words, and all else of it."""
+    monkeypatch.setattr(train_module, "WORDS", 3)
+    with pytest.raises(LSGError, match=r"/model-openings was begun with other settings or data"):
+        train_all(trained, PLAN, SMALL)
+    assert rehearsal.ran == []
+    monkeypatch.setattr(openings, "WORDS", 3)
+    shutil.rmtree(trained / "model-openings")
+    shutil.rmtree(trained / "model-long")
+    train_all(trained, PLAN, SMALL)
+    assert rehearsal.ran == ["preprocess-data-openings", "train-openings", "train-long"]
+    rows = [json.loads(line) for line in (trained / "train_3_words.jsonl").read_text().splitlines()]
+    assert rows[1] == {"document": "bad b bad", "summary": "a b bad"}
+    assert len(rows) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "expected"),
+    [("a b  c\n\nd e", 4, "a b  c\n\nd"), ("aa a", 2, "aa a"), (" b ab", 1, " b"), ("", 3, ""), ("a b", 9, "a b")],
+)
+def test_cutting_keeps_white_space(text: str, words: int, expected: str) -> None:
+    assert openings.cut(text, words) == expected
 
 
 # --- by fairseq -----------------------------------------------------------------------------------------------------

@@ -13,8 +13,13 @@ from manpages.corpus.records import path_of
 WORDS = 140  # about 260 tokens: pages are full of names, which are spelled in pieces
 
 
-def write_openings(data: Path, split: str, name: str) -> None:
-    """Write DATA/NAME.jsonl, the pages of a split cut to WORDS words; an interruption leaves no half of it.
+def opening_of(split: str) -> str:
+    """The name of the file with a split's openings."""
+    return f"{split}_{WORDS}_words.jsonl"
+
+
+def write_opening(data: Path, split: str) -> None:
+    """Write the pages of a split, cut to WORDS words, into a file in DATA; an interruption leaves no half of it.
 
     Raises:
         LSGError: the split has not been prepared.
@@ -23,9 +28,9 @@ def write_openings(data: Path, split: str, name: str) -> None:
     for _, text in read_lines(path_of(data, split)):
         record = json.loads(text)
         lines.append(json.dumps(record | {"document": cut(record["document"], WORDS)}, ensure_ascii=False) + "\n")
-    aside = data / f".{name}.partial"
+    aside = data / f".{opening_of(split)}.partial"
     aside.write_text("".join(lines), encoding="utf-8")
-    os.replace(aside, data / f"{name}.jsonl")
+    os.replace(aside, data / opening_of(split))
 
 
 def cut(text: str, words: int) -> str:

@@ -21,7 +21,7 @@ from benchmarks.stages import Stages
 from lsg_fairseq.commands.running import run_command
 from manpages.corpus.records import path_of
 from manpages.training.lineage import Facts, check_trained, is_made_from, key_of, make_room, write_facts
-from manpages.training.openings import write_openings
+from manpages.training.openings import WORDS, opening_of, write_opening
 from manpages.training.start import START, StartPlan, make_start
 
 PROGRAM = "manpages.training.train"
@@ -59,23 +59,23 @@ class Stage:
         return f"model-{self.name}"
 
 
+OPENINGS = "data-openings"
 # The decoder alone at first: updates cost half, and MiniLM is not bent towards a decoder that knows nothing yet.
 ALONE = ("--freeze-encoder",)
 # Up to MiniLM's own length its own attention, which is faster there.
 FULL = ("--lsg-attention", "full")
 STAGES = (
     Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, 4, ALONE),
-    Stage("openings", "data-openings", "model-descriptions/checkpoint_last.pt", 512, 8192, 2400, 4e-4, 50, 8, FULL),
+    Stage("openings", OPENINGS, "model-descriptions/checkpoint_last.pt", 512, 8192, 2400, 4e-4, 50, 8, FULL),
     Stage("long", "data-pages", "model-openings/checkpoint_last.pt", 4096, 16384, 150, 2e-4, 15, 3),
 )
 LAST, LOG = "checkpoint_last.pt", "train.log"
 TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
 DATA = {
     "data-descriptions": ("descriptions_train", "descriptions_valid"),
-    "data-openings": ("openings_train", "openings_valid"),
+    OPENINGS: ("train", "valid"),
     "data-pages": ("train", "valid"),
 }
-OPENINGS = {"openings_train": "train", "openings_valid": "valid"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,8 +95,6 @@ def train_all(data: Path, plan: StartPlan, stages: Sequence[Stage]) -> None:
     """
     folders = [data / stage.folder for stage in stages]
     start = make_start(data, plan, folders)
-    for name, split in OPENINGS.items():
-        write_openings(data, split, name)
     binarized = data_facts(data, start)
     trained = model_facts(data, stages, start, binarized)
     check_trained(folders, list(trained.values()))
@@ -110,11 +108,12 @@ def train_all(data: Path, plan: StartPlan, stages: Sequence[Stage]) -> None:
 def data_facts(data: Path, start: Facts) -> dict[str, Facts]:
     """What each folder of binarized data follows from."""
     found = {}
-    for folder, (training, validation) in DATA.items():
-        files = ["--train", f"{training}.jsonl", "--valid", f"{validation}.jsonl"]
-        hashes = {split: sha256_of([path_of(data, split)]) for split in (training, validation)}
-        command = ["lsg-preprocess", *files, "--out", folder, *TOKENIZER]
-        found[folder] = {"command": command, "start": start, "files": hashes}
+    for folder, splits in DATA.items():
+        hashes = {split: sha256_of([path_of(data, split)]) for split in splits}
+        cut = {"words": WORDS} if folder == OPENINGS else {}
+        training, validation = (opening_of(split) if cut else f"{split}.jsonl" for split in splits)
+        command = ["lsg-preprocess", "--train", training, "--valid", validation, "--out", folder, *TOKENIZER]
+        found[folder] = {"command": command, "start": start, "files": hashes} | cut
     return found
 
 
@@ -160,6 +159,8 @@ def binarize(runner: Stages, folder: str, facts: Facts) -> None:
     if is_made_from(path, facts):
         return
     make_room(path)
+    for split in facts["files"] if "words" in facts else ():
+        write_opening(runner.folder, split)
     runner.forget(name)
     runner.run(name, None, *facts["command"])
     write_facts(path, facts)
