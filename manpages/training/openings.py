@@ -1,4 +1,4 @@
-"""The first words of pages: what a page is about mostly stands there, and an update costs a third."""
+"""The first words of pages: what a page is about mostly stands there, and they are quick to read."""
 
 from __future__ import annotations
 

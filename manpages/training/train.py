@@ -60,7 +60,7 @@ class Stage:
 
 
 OPENINGS = "data-openings"
-# The decoder alone at first: updates cost half, and MiniLM is not bent towards a decoder that knows nothing yet.
+# The decoder alone at first: updates cost less, and MiniLM is not bent towards a decoder that knows nothing yet.
 ALONE = ("--freeze-encoder",)
 # Up to MiniLM's own length its own attention, which is faster there.
 FULL = ("--lsg-attention", "full")
