@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint gpu-check needle extrapolation manpages figures lock clean
+.PHONY: demo test test-all lint gpu-check needle extrapolation manpages box figures lock clean
 
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
@@ -30,7 +30,8 @@ extrapolation: $(READY)
 
 # Hours on two cores; interrupt it as you like, and the same command goes on. The order of these rules is that of the data.
 MANPAGES := manpages-run
-SUMMARIZERS := --model $(MANPAGES)/model-long/checkpoint_last.pt --short-model $(MANPAGES)/model-openings/checkpoint_last.pt
+TRAINED := $(MANPAGES)/model-long/checkpoint_last.pt
+SUMMARIZERS := --model $(MANPAGES)/box --short-model $(MANPAGES)/model-openings/checkpoint_last.pt
 TRAINING_LOGS := $(foreach stage,descriptions openings long,$(MANPAGES)/model-$(stage)/train.log)
 $(MANPAGES)/train.jsonl: | $(READY)
 	$(BIN)/python scripts/prepare_manpages.py --out $(MANPAGES)
@@ -40,8 +41,13 @@ $(MANPAGES)/baselines.json: $(MANPAGES)/train.jsonl
 	$(BIN)/python -m manpages.evaluation.baselines --data $(MANPAGES)
 manpages: $(READY) $(MANPAGES)/descriptions_train.jsonl $(MANPAGES)/baselines.json
 	$(BIN)/python -m manpages.training.train --data $(MANPAGES)
+	$(BIN)/python -m manpages.box.pack --data $(MANPAGES) --model $(TRAINED) --tokenizer $(MANPAGES)/start/lsg/tokenizer
 	$(BIN)/python -m manpages.evaluation.results --data $(MANPAGES) $(SUMMARIZERS) --tokenizer $(MANPAGES)/start/lsg/tokenizer
 	$(BIN)/python -m manpages.training.curves --logs $(TRAINING_LOGS)
+
+# What make manpages made, into the package.
+box: $(READY)
+	$(BIN)/python -m manpages.box.put --data $(MANPAGES)
 
 figures: $(READY)
 	$(BIN)/python benchmarks/draw_attention_patterns.py

@@ -380,7 +380,7 @@ def test_results_are_told() -> None:
     assert "resamples of the packages (`manpages/evaluation/bootstrap.py`, seed 1)" in page
     assert "500 parameters, which alone take 1,000 bytes in half precision (2 bytes a parameter)" in page
     assert "a file of 6,200 bytes with optimizer state;" in page
-    assert "- trained and cut to 512: the checkpoint of the stage before" in page
+    assert "- the stage before, cut to 512: the checkpoint of the stage before" in page
     assert all((REPOSITORY / path).exists() for path in re.findall(r"`(manpages/[\w/.]+)`", page))
 
 

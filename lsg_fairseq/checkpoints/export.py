@@ -34,7 +34,11 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def export_checkpoint(
-    source: str | Path, out: str | Path, short: bool = False, tokenizer: str | Path | None = None
+    source: str | Path,
+    out: str | Path,
+    short: bool = False,
+    tokenizer: str | Path | None = None,
+    half: bool = False,
 ) -> list[str]:
     """Write the new folder `out` for transformers and read it back; returns what is worth knowing about it.
 
@@ -43,32 +47,43 @@ def export_checkpoint(
         short: write a plain BART, Pegasus, BERT or the like, with full attention and no global tokens. Its position
             tables are cut to the original's length where all further rows repeat it: where training left them alone.
         tokenizer: folder with the tokenizer files, if they are elsewhere.
+        half: write the weights as float16.
 
     Raises:
-        LSGError: `out` exists, or the source is no LSG model that transformers could hold; nothing is written then.
+        LSGError: `out` exists, the source is no LSG model that transformers could hold, or a weight does not fit into
+            float16; nothing is written then.
     """
     check_is_new(out)
     opened = read_fairseq_source(find_model(Path(source).expanduser()), tokenizer)
     if opened.tokenizer is None:
         raise LSGError(f"{opened.name} has no tokenizer folder beside it: name one with --tokenizer")
-    state, spec, lines = dict(opened.weights), opened.spec, []
-    if not spec.has_decoder:
-        spec = exported_spec(spec, opened.args, opened.original.get("config"))
-        state, lines = without_untrained_head(state)
-    if short:
-        state, spec, more = make_short(state, spec, opened.original.get("config"))
-        lines += more
+    state, spec, lines = adapt(opened, short)
     rows = embedding_rows(opened.tokenizer, opened.dictionary)[: spec.vocab_size]
     # Pegasus' dictionary has its own <pad>, which Hugging Face's vocabulary is without.
     spec = replace(spec, vocab_size=len(rows))
     tensors = convert_to_hf(state, spec, None if torch.equal(rows, torch.arange(len(opened.dictionary))) else rows)
+    config = config_of(opened, spec, tensors, rows)
+    if half:
+        tensors, config = halve(tensors), config | {"torch_dtype": "float16"}
     with written_aside(out) as aside:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, aside / WEIGHTS_FILE, {"format": "pt"})
-        write_json_files(opened, config_of(opened, spec, tensors, rows), aside)
+        write_json_files(opened, config, aside)
         for path in opened.tokenizer.files:
             shutil.copyfile(path, aside / path.name)
         check_written(tensors, aside / WEIGHTS_FILE)
     return lines
+
+
+def adapt(source: Source, short: bool) -> tuple[dict[str, Tensor], ModelSpec, list[str]]:
+    """The weights and spec that are exported, and sentences about what was left out or changed."""
+    state, spec, lines = dict(source.weights), source.spec, []
+    if not spec.has_decoder:
+        spec = exported_spec(spec, source.args, source.original.get("config"))
+        state, lines = without_untrained_head(state)
+    if short:
+        state, spec, more = make_short(state, spec, source.original.get("config"))
+        lines += more
+    return state, spec, lines
 
 
 def find_model(path: Path) -> Path:
@@ -106,6 +121,23 @@ def without_untrained_head(state: dict[str, Tensor]) -> tuple[dict[str, Tensor],
         return state, []
     kept = {key: tensor for key, tensor in state.items() if not key.startswith(LM_HEAD)}
     return kept, ["the masked-LM head has its initial values and is left out"]
+
+
+def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as float16.
+
+    Raises:
+        LSGError: a value is beyond its range.
+    """
+    halves = {key: tensor.half() for key, tensor in tensors.items()}
+    beyond = [key for key, tensor in halves.items() if not torch.equal(tensor.isfinite(), tensors[key].isfinite())]
+    if beyond:
+        largest = max(float(tensors[key].abs().max()) for key in beyond)
+        raise LSGError(
+            f"{beyond[0]} has a value of {largest:g}, and float16 ends at {torch.finfo(torch.float16).max:g}: export "
+            "it without --half"
+        )
+    return halves
 
 
 def repeats_after(table: Tensor, spec: ModelSpec, length: int) -> bool:

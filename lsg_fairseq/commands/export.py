@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="OUT", type=Path, help="converted or training folder, or a model.pt")
     parser.add_argument("out", metavar="HF", type=Path, help="the folder to write; it must not exist")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer files (default: the checkpoint's)")
+    parser.add_argument("--half", action="store_true", help="weights as float16: a file of half the size")
     parser.add_argument(
         "--short",
         action="store_true",
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def export(args: argparse.Namespace) -> None:
     """Export as the arguments say; see lsg_fairseq.checkpoints.export for what is raised."""
-    for line in export_checkpoint(args.source, args.out, args.short, args.tokenizer):
+    for line in export_checkpoint(args.source, args.out, args.short, args.tokenizer, args.half):
         print(line)
     print(f"wrote {args.out}")
 

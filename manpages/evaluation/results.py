@@ -65,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         short = find_checkpoint(args.short_model, options) if args.short_model else None
         choice = Choice(in_order(args.sets), args.limit, args.out)
-        evaluate(find_checkpoint(args.model, options), args.data, choice, short)
+        # A Hugging Face folder has its own tokenizer; --tokenizer is for checkpoints of fairseq.
+        own = SourceOptions() if (Path(args.model) / "config.json").is_file() else options
+        evaluate(find_checkpoint(args.model, own), args.data, choice, short)
 
     return run_command(PROGRAM, work, IF_INTERRUPTED)
 
@@ -73,9 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, metavar="CHECKPOINT", help="a checkpoint file, or a training folder")
     parser.add_argument(
-        "--short-model", metavar="CHECKPOINT", help="that of the stage before, trained on pages cut to 512 tokens"
+        "--model", required=True, metavar="CHECKPOINT", help="a checkpoint file, a training folder, or DATA/box"
+    )
+    parser.add_argument(
+        "--short-model", metavar="CHECKPOINT", help="that of the stage before, trained on openings of pages"
     )
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="default: beside the checkpoint or its data")
     parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")

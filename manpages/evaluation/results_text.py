@@ -17,7 +17,7 @@ TITLES = {
     CUT: f"cut to {SHORT} tokens",
     "sparsity_none": "sparsity none",
     "full_attention": "full attention",
-    TRAINED_SHORT: f"trained and cut to {SHORT}",
+    TRAINED_SHORT: f"the stage before, cut to {SHORT}",
     FIRST_SENTENCE: "first sentence of DESCRIPTION",
     NEAREST: "description of the nearest training page",
 }

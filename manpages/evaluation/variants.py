@@ -49,5 +49,5 @@ def variants_of(positions: int) -> dict[str, Variant]:
 
 def short_variant() -> dict[str, Variant]:
     """The way in which the checkpoint of the stage before answers."""
-    meaning = f"the checkpoint of the stage before (`--short-model`), which read {SHORT} tokens in training, too"
+    meaning = "the checkpoint of the stage before (`--short-model`), which read openings of pages"
     return {TRAINED_SHORT: Variant(CUT_FLAGS, meaning)}

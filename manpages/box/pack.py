@@ -1,0 +1,59 @@
+"""A trained checkpoint -> DATA/box, the folder that can go into the package: Hugging Face's layout, half precision.
+
+python -m manpages.box.pack --model CHECKPOINT --tokenizer DIR [--data manpages-run]
+
+`manpages.evaluation.results --model DATA/box` then says what exactly this folder is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lsg_fairseq.checkpoints.export import export_checkpoint
+from lsg_fairseq.commands.running import run_command
+from manpages.evaluation.variants import GENERATION
+from manpages.training.lineage import make_room
+
+PROGRAM = "manpages.box.pack"
+BOX = "box"
+# How `summarize` writes unless told otherwise: as in the results. transformers counts <s> and </s>, fairseq does not.
+SETTINGS = {
+    "num_beams": GENERATION["--beam"],
+    "max_length": GENERATION["--max-len-b"] + 2,
+    "no_repeat_ngram_size": GENERATION["--no-repeat-ngram-size"],
+    "early_stopping": True,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, type=Path, metavar="CHECKPOINT", help="of the last stage")
+    parser.add_argument("--tokenizer", required=True, type=Path, metavar="DIR", help="the start's")
+    parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
+    args = parser.parse_args(argv)
+    return run_command(PROGRAM, lambda: pack(args.model, args.tokenizer, args.data / BOX))
+
+
+def pack(model: Path, tokenizer: Path, box: Path) -> None:
+    """Write the folder; one of an earlier run is replaced.
+
+    Raises:
+        LSGError: the checkpoint cannot be exported; as export_checkpoint.
+    """
+    aside = box.with_name(f"{box.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    export_checkpoint(model, aside, tokenizer=tokenizer, half=True)
+    (aside / "generation_config.json").write_text(json.dumps(SETTINGS, indent=2) + "\n", encoding="utf-8")
+    make_room(box)
+    aside.replace(box)
+    print(f"wrote {box}: {sum(path.stat().st_size for path in box.iterdir()):,} bytes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""DATA/box -> the package, with a model card, if the results say that it is good enough.
+
+python -m manpages.box.put [--data manpages-run] [--results manpages/results/results.json]
+
+Good enough: surely better than both baselines on pages of packages that training had (the target of the results).
+Whether its sentences make sense is for people to judge: manpages/results/examples.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lsg_fairseq
+from benchmarks.files import sha256_of
+from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
+from manpages.box.card import model_card
+from manpages.box.pack import BOX
+from manpages.corpus.records import TEST_SETS
+from manpages.evaluation.results import OUT
+
+PROGRAM = "manpages.box.put"
+PACKAGE = Path(lsg_fairseq.__file__).parent / "pretrained" / "lsg_bart_manpages"
+LARGEST = 48_000_000  # bytes: everybody who installs the package downloads them
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--results", type=Path, default=OUT / "results.json", metavar="FILE", help="of this box")
+    args = parser.parse_args(argv)
+    return run_command(PROGRAM, lambda: put(args.data / BOX, args.results, PACKAGE))
+
+
+def put(box: Path, results: Path, package: Path) -> None:
+    """Copy the box into the package, with its README.md.
+
+    Raises:
+        LSGError: there is no box or no result, they do not belong together, or the box is too large or not good enough.
+    """
+    if not results.is_file():
+        raise LSGError(f"{results} does not exist: run python -m manpages.evaluation.results --model {box} first")
+    found = json.loads(results.read_text(encoding="utf-8"))
+    check(box, found)
+    with written_aside(package, stale=["*"]) as aside:
+        for path in sorted(box.iterdir()):
+            shutil.copyfile(path, aside / path.name)
+        (aside / "README.md").write_text(model_card(found), encoding="utf-8")
+    print(f"wrote {package}")
+
+
+def check(box: Path, results: Mapping[str, Any]) -> None:
+    """Refuse what should not be in the package; raises as `put`."""
+    seen, _ = TEST_SETS
+    size = sum(path.stat().st_size for path in box.iterdir())
+    if results["checkpoint"]["sha256"] != sha256_of([find_checkpoint(box, SourceOptions()).model]):
+        raise LSGError(f"the results are of another model than {box}: run python -m manpages.evaluation.results again")
+    if not results["target"].get(seen):
+        raise LSGError(f"the model is not surely better than both baselines on {seen}, so it stays out of the package")
+    if size > LARGEST:
+        raise LSGError(f"{box} has {size:,} bytes and may have {LARGEST:,}: train with a smaller vocabulary")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A few long pages of packages that no training split has, for `make demo`."""

@@ -1,0 +1,76 @@
+"""The pages of `make demo`: long ones of packages that the model never saw, drawn by a hash.
+
+python -m manpages.demo.choose [--data manpages-run]
+
+One page of each package below, all of them in test_unseen and under licences that let anyone pass a page on. The pages
+were drawn before there was a model. Writes pages.jsonl beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.modules.lsg_config import LSGError
+from manpages.corpus.records import Record, read_records
+from manpages.corpus.splits import fraction
+
+PROGRAM = "manpages.demo.choose"
+PAGES = Path(__file__).with_name("pages.jsonl")
+SPLIT = "test_unseen"
+LICENCES = {
+    "bind9-utils": "MPL-2.0",
+    "graphviz": "EPL-1.0",
+    "libio-compress-perl": "Artistic-1.0-Perl or GPL-1.0-or-later",
+    "libopus-doc": "BSD-3-Clause",
+    "libpcre3-dev": "BSD-3-Clause",
+    "libtype-tiny-perl": "Artistic-1.0-Perl or GPL-1.0-or-later",
+}
+SHORTEST, LONGEST = 1200, 3000  # words: two and more times what the encoder's original reads
+SEED = "pages of the demo, 1"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
+    args = parser.parse_args(argv)
+    return run_command(PROGRAM, lambda: write_pages(choose(read_records(args.data, SPLIT)), PAGES))
+
+
+def choose(records: Sequence[Record]) -> list[Record]:
+    """One long page of each package, in the order of the packages' names.
+
+    Raises:
+        LSGError: a package has none.
+    """
+    chosen = []
+    for package, licence in LICENCES.items():
+        pages = [page for page in records if page["package"] == package and _is_long(page)]
+        if not pages:
+            raise LSGError(f"{SPLIT} has no page of {package} with {SHORTEST} to {LONGEST} words: prepare it anew")
+        chosen.append(min(pages, key=_place) | {"licence": licence})
+    return chosen
+
+
+def _is_long(page: Record) -> bool:
+    return SHORTEST <= len(page["document"].split()) <= LONGEST
+
+
+def _place(page: Record) -> float:
+    return fraction(f"{SEED} {page['package']}/{page['name']}.{page['section']}")
+
+
+def write_pages(pages: Sequence[Record], path: Path) -> None:
+    """A page a line."""
+    path.write_text("".join(json.dumps(page, ensure_ascii=False) + "\n" for page in pages), encoding="utf-8")
+    for page in pages:
+        print(f"{page['name']}({page['section']}) of {page['package']}: {len(page['document'].split()):,} words")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
