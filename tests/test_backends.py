@@ -20,6 +20,7 @@ from lsg_fairseq.modules.fused_cpu_attention import block_layout
 from lsg_fairseq.modules.lsg_attention import lsg_attention
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS
+from lsg_fairseq.modules.source_attention import SourceAttention
 
 CHECK = REPOSITORY / "benchmarks" / "gpu_check.py"
 CONFIG = LSGConfig(block_size=8, sparse_block_size=8, sparsity_factor=2, sparsity_type="stride")
@@ -236,15 +237,41 @@ def test_training_in_half_precision_widens_attention_alone(
 ) -> None:
     """Slow kernels are avoided, and outputs and gradients keep the model's dtype."""
     config = LSGConfig(block_size=8, sparse_block_size=8, attention=attention)
-    module = ENCODER_ATTENTIONS[attention](16, 2, config, dropout).to(dtype).train()
+    module = ENCODER_ATTENTIONS[attention](16, 2, config, dropout).to(dtype).train(trains)
     seen, attend = [], module.attend
     monkeypatch.setattr(module, "attend", lambda *heads: seen.append(heads[0].dtype) or attend(*heads))
     x = torch.randn(33, 2, 16, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_(trains)
-    with torch.set_grad_enabled(trains):
-        output, _ = module(x, x, x)
-    assert seen == [expected]
+    with torch.no_grad():  # as activation checkpointing computes a layer the first time
+        first, _ = module(x, x, x)
+    output, _ = module(x, x, x)
+    assert seen == [expected] * 2
     assert output.dtype == dtype
     if trains:
         output.sum().backward()
         assert x.grad.dtype == module.k_proj.weight.grad.dtype == dtype
         assert x.grad.isfinite().all()
+    if not dropout:
+        assert torch.equal(first, output)
+
+
+def test_autocast_decides_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ENCODER_ATTENTIONS["full"](16, 2, LSGConfig(attention="full")).train()
+    seen, attend = [], module.attend
+    monkeypatch.setattr(module, "attend", lambda *heads: seen.append(heads[0].dtype) or attend(*heads))
+    x = torch.randn(33, 2, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        module(x, x, x)
+    assert seen == [torch.bfloat16]
+
+
+@pytest.mark.parametrize(("trains", "expected"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_attention_over_the_source_is_widened_too(
+    monkeypatch: pytest.MonkeyPatch, trains: bool, expected: torch.dtype
+) -> None:
+    module, seen = SourceAttention(16, 16, 2).bfloat16().train(trains), []
+    upstream = torch.nn.functional.scaled_dot_product_attention
+    kernel = "torch.nn.functional.scaled_dot_product_attention"
+    monkeypatch.setattr(kernel, lambda *heads: seen.append({x.dtype for x in heads[:3]}) or upstream(*heads))
+    output, _ = module(torch.randn(3, 2, 16).bfloat16(), *[torch.randn(9, 2, 16).bfloat16()] * 2)
+    assert seen == [{expected}]
+    assert output.dtype == torch.bfloat16

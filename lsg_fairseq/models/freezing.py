@@ -1,4 +1,4 @@
-"""Training the decoder alone, for the first steps of one that is new."""
+"""Parts of a model that training leaves as they are: for a decoder that is new beside a pretrained encoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 
 def freeze_encoder(model: nn.Module) -> None:
-    """Exclude a model's encoder from training.
+    """Exclude the encoder from training, and with it the token embeddings that it reads.
 
     Raises:
         LSGError: the model has no LSG encoder.
@@ -21,3 +21,9 @@ def freeze_encoder(model: nn.Module) -> None:
             "out, or choose an architecture that starts with lsg_bart or lsg_pegasus"
         )
     encoder.freeze()
+
+
+def freeze_embeddings(model: nn.Module) -> None:
+    """Exclude the token embeddings of both sides from training, and an output projection that shares them."""
+    model.encoder.embed_tokens.requires_grad_(False)
+    model.decoder.embed_tokens.requires_grad_(False)

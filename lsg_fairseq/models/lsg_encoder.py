@@ -54,14 +54,12 @@ class LSGEncoder(TransformerEncoderBase):
         self.is_frozen = False
 
     def freeze(self) -> None:
-        """Train nothing here from now on: no gradient flows in, and none of the own parameters asks for one.
+        """Train nothing here from now on: no gradient flows in, and no parameter asks for one.
 
-        Token embeddings that a decoder shares still learn by what the decoder does with them.
+        Not even the token embeddings, which a decoder may share: the layers that read them could not follow.
         """
         self.is_frozen = True
-        for name, parameter in self.named_parameters():
-            if not name.startswith("embed_tokens."):
-                parameter.requires_grad_(False)
+        self.requires_grad_(False)
 
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
         layer = self.layer_class(cfg, self.lsg_config, self._layers_built, return_fc=self.return_fc)

@@ -8,15 +8,21 @@ from torch import Tensor
 HALF_PRECISIONS = (torch.bfloat16, torch.float16)
 
 
-def in_kernel_dtype(heads: tuple[Tensor, Tensor, Tensor], dropout_p: float) -> tuple[Tensor, Tensor, Tensor]:
+def in_kernel_dtype(
+    heads: tuple[Tensor, Tensor, Tensor], training: bool, dropout_p: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values: as float32 if they are of half precision, on a CPU and in training; else as they are.
 
     The gradient of torch's fused attention on CPUs takes longer in bfloat16 than in float32
     (benchmarks/training_precision.py), though matrix products take less: so only attention is widened. With dropout
-    another kernel is used, and nothing is changed.
+    another kernel is used, and under autocast torch would narrow them again: nothing is changed then.
+
+    Args:
+        training: the module's mode, not whether gradients are recorded: activation checkpointing computes a layer
+            without them first, and both times have to give the same.
     """
     query = heads[0]
-    is_trained = torch.is_grad_enabled() and query.requires_grad and not dropout_p
-    if is_trained and query.device.type == "cpu" and query.dtype in HALF_PRECISIONS:
+    is_slow = query.device.type == "cpu" and query.dtype in HALF_PRECISIONS and not torch.is_autocast_enabled("cpu")
+    if training and is_slow and not dropout_p:
         return tuple(x.float() for x in heads)
     return heads

@@ -115,7 +115,7 @@ class EncoderSelfAttention(nn.Module):
             for proj, x in zip(self._projections(), (query, key, value), strict=True)
         )
         mask = None if key_padding_mask is None else key_padding_mask.bool()
-        attended = self.attend(*in_kernel_dtype(heads, self._dropout_p), mask).to(heads[0].dtype)
+        attended = self.attend(*in_kernel_dtype(heads, self.training, self._dropout_p), mask).to(heads[0].dtype)
         return self.out_proj(attended.permute(2, 0, 1, 3).flatten(2)), None
 
     def _projections(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:

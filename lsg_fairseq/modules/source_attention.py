@@ -86,7 +86,7 @@ class SourceAttention(nn.Module):
             weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
         else:
             weights = None
-            wide = in_kernel_dtype((heads, source["key"], source["value"]), dropout_p)
+            wide = in_kernel_dtype((heads, source["key"], source["value"]), self.training, dropout_p)
             attended = F.scaled_dot_product_attention(*wide, present, dropout_p).to(heads.dtype)
         attended = attended.unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         return self.out_proj(attended), weights

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.data.tokenizer_files import has_tokenizer
 from lsg_fairseq.generation import LSGSequenceGenerator
-from lsg_fairseq.models.freezing import freeze_encoder
+from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import parse_rouge_arguments, rouge_scores
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
@@ -71,13 +71,19 @@ class LSGSummarizationTask(TranslationTask):
             LSGError: --freeze-encoder was given for an encoder of another package.
         """
         model = super().build_model(cfg, from_checkpoint)
-        if self.cfg.freeze_encoder and not from_checkpoint:  # a checkpoint is read to be used, or trained anew
-            freeze_encoder(model)
+        if not from_checkpoint:  # a checkpoint is read to be used, or trained anew
+            self._freeze(model)
         source, target = model.max_positions()
         if self.model_positions is not None:  # an ensemble reads what its shortest member can
             source, target = min(source, self.model_positions[0]), min(target, self.model_positions[1])
         self.model_positions = (source, target)
         return model
+
+    def _freeze(self, model: nn.Module) -> None:
+        if self.cfg.freeze_encoder:
+            freeze_encoder(model)
+        if self.cfg.freeze_embeddings:
+            freeze_embeddings(model)
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target in tokens, specials included."""

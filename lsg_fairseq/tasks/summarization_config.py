@@ -27,7 +27,14 @@ class LSGSummarizationConfig(TranslationConfig):
     )
     freeze_encoder: bool = field(
         default=False,
-        metadata={"help": "train the decoder alone, which costs less: for the first steps of one that is new"},
+        metadata={
+            "help": "train the decoder alone, without the token embeddings that it shares with the encoder: an update "
+            "costs less; for the first steps of a decoder that is new"
+        },
+    )
+    freeze_embeddings: bool = field(
+        default=False,
+        metadata={"help": "leave the token embeddings as they are: those of rare tokens drift at high learning rates"},
     )
     eval_rouge: bool = field(default=False, metadata={"help": "validate with ROUGE of generated summaries"})
     eval_rouge_args: str = field(
