@@ -472,3 +472,12 @@ def test_the_cards_examples(trained: Path, pretrained: Path, corpus: Path, tmp_p
     assert "encoder.sentence_encoder.global_embeddings.weight" in trained_alone
     assert {name.partition(".")[0] for name in trained_alone} == {"encoder", "classification_heads"}
     assert sum(name.startswith("encoder.") for name in trained_alone) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").write_text("a file where a folder should be")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text("{}")
+    with pytest.raises(LSGError, match=r"cannot be written \(Not a directory\): set TORCH_HOME to a folder that can"):
+        hub.lsg_bart_base(tmp_path / "hf")

@@ -10,14 +10,14 @@ import pytest
 import torch
 from hub_checkpoints import documents_of, lively_copy
 from safetensors.torch import load_file
+from transformers import GenerationConfig
 
-from benchmarks.files import sha256_of
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.pretrained.hub_loading import from_checkpoint
-from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
 from manpages.box import put as put_module
+from manpages.box.files import hashes
 from manpages.box.pack import pack
 from manpages.box.put import put
 from manpages.demo import choose as demo
@@ -37,19 +37,19 @@ def box(trained: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def results_of(box: Path, **changes: Any) -> dict[str, Any]:
+def results_of(box: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """What manpages.evaluation.results would say of a box, as far as it is read."""
     scores = {name: dict.fromkeys(("rouge1", "rouge2", "rougeL"), score) for name, score in BASELINES.items()}
     scores["as_trained"] = {"rouge1": 41.5, "rouge2": 22.25, "rougeL": 39.75}
     differences = {name: {"mean": 39.75 - score, "low": 1.5, "high": 9.5} for name, score in BASELINES.items()}
     figures = {"all": {"pages": 7, "scores": scores, "differences": differences}}
-    model = {"sha256": sha256_of([find_checkpoint(box, SourceOptions()).model]), "parameters": 1234567}
     found = {
-        "checkpoint": model | {"settings": {"source positions": 4096}},
+        "box": hashes(box),
+        "checkpoint": {"parameters": 1234567, "settings": {"source positions": 4096}},
         "sets": {"test_seen": figures, "test_unseen": figures},
         "target": {"test_seen": True, "test_unseen": False},
     }
-    return found | changes
+    return found | (changes or {})
 
 
 def write_results(tmp_path: Path, results: dict[str, Any]) -> Path:
@@ -108,7 +108,14 @@ def test_a_good_box_goes_into_the_package(box: Path, tmp_path: Path) -> None:
     assert "| test_unseen (7) | this model | 41.50 | 22.25 | 39.75 |  |" in card
     assert "| test_seen (7) | nearest training page's | 34.00 | 34.00 | 34.00 | 5.75 (1.50 to 9.50) |" in card
     assert "{" not in card
+    assert hashes(package) == hashes(box)
     from_checkpoint(package)
+
+
+def test_transformers_knows_how_to_generate(box: Path) -> None:
+    settings = GenerationConfig.from_pretrained(box)
+    assert (settings.decoder_start_token_id, settings.eos_token_id, settings.pad_token_id) == (2, 2, 1)
+    assert (settings.num_beams, settings.max_length) == (4, 50)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +123,13 @@ def test_a_good_box_goes_into_the_package(box: Path, tmp_path: Path) -> None:
     [
         ({"target": {"test_seen": False, "test_unseen": True}}, "not surely better than both baselines on test_seen"),
         ({"target": {}}, "not surely better than both baselines on test_seen"),
-        ({"checkpoint": {"sha256": "0"}}, "the results are of another model than"),
+        ({"box": {"model.safetensors": "0"}}, "the results are of another model than"),
+        ({"box": None}, "the results are of another model than"),
     ],
 )
 def test_another_stays_out(box: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(LSGError, match=message):
-        put(box, write_results(tmp_path, results_of(box, **change)), tmp_path / "package")
+        put(box, write_results(tmp_path, results_of(box, change)), tmp_path / "package")
     assert not (tmp_path / "package").exists()
 
 
@@ -132,6 +140,9 @@ def test_a_large_box_stays_out(box: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_results_come_first(box: Path, tmp_path: Path) -> None:
+    with pytest.raises(LSGError, match=r"there is no box in .*: run python -m manpages.box.pack first"):
+        put(tmp_path / "no", write_results(tmp_path, results_of(box)), tmp_path / "package")
+    (tmp_path / "results.json").unlink()
     with pytest.raises(LSGError, match=r"results.json does not exist: run python -m manpages.evaluation.results"):
         put(box, tmp_path / "results.json", tmp_path / "package")
 
@@ -143,20 +154,25 @@ def page(package: str, name: str, words: int) -> dict[str, str]:
     return {"document": "w " * words, "summary": "s", "name": name, "section": "1", "package": package}
 
 
+def count(text: str) -> int:
+    return len(text.split())
+
+
 def test_one_long_page_of_each_package_is_drawn() -> None:
     pages = [page(package, name, words) for package in demo.LICENCES for name in "abcd" for words in (100, 2000, 9000)]
-    chosen = demo.choose(pages)
+    chosen = demo.choose(pages, count)
     assert [record["package"] for record in chosen] == list(demo.LICENCES)
     assert {len(record["document"].split()) for record in chosen} == {2000}
-    assert demo.choose(pages[::-1]) == chosen
+    assert demo.choose(pages[::-1], count) == chosen
     assert len({record["name"] for record in chosen}) > 1
-    with pytest.raises(LSGError, match=r"no page of bind9-utils with 1200 to 3000 words"):
-        demo.choose(pages[len(pages) // len(demo.LICENCES) :])
+    with pytest.raises(LSGError, match=r"no page of bind9-utils with 1500 to 4094 tokens"):
+        demo.choose(pages[len(pages) // len(demo.LICENCES) :], count)
 
 
 def test_committed_pages_are_of_those_packages() -> None:
     records = [json.loads(line) for line in demo.PAGES.read_text(encoding="utf-8").splitlines()]
     assert {record["package"]: record["licence"] for record in records} == demo.LICENCES
     for record in records:
-        assert demo.SHORTEST <= len(record["document"].split()) <= demo.LONGEST
+        assert len(record["document"].split()) <= demo.LONGEST  # a word is a token or more
+        assert (demo.PAGES.parent / "licences" / f"{record['package']}.txt").stat().st_size
         assert record["summary"].lower() not in record["document"].lower()

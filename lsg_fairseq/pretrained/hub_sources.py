@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -137,12 +138,32 @@ def _converted(
         fetch: brings the source here if it is not, and returns its path.
     """
     folder = cache_folder() / _key(source, fingerprint, options)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # A second process waits here for the first one's result.
-    with FileLock(f"{folder}.lock"):
+    with _locked(folder):
         if not (folder / CONVERTED_FILE).is_file():
             _convert(fetch() if fetch else Path(source), folder, options)
     return _files_of_model(folder / CONVERTED_FILE, SourceOptions(family=options.family))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder of the cache; a second process waits here for the first one's result.
+
+    Raises:
+        LSGError: the cache cannot be written.
+    """
+    lock = FileLock(f"{folder}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise LSGError(
+            f"a checkpoint has to be converted, and {folder.parent} cannot be written ({error.strerror}): set "
+            "TORCH_HOME to a folder that can"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _key(source: str | Path, fingerprint: str, options: SourceOptions) -> str:

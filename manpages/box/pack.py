@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.data.output_folder import written_aside
 from manpages.evaluation.variants import GENERATION
-from manpages.training.lineage import make_room
 
 PROGRAM = "manpages.box.pack"
 BOX = "box"
@@ -28,6 +27,8 @@ SETTINGS = {
     "no_repeat_ngram_size": GENERATION["--no-repeat-ngram-size"],
     "early_stopping": True,
 }
+# transformers reads no other file for these once there is a generation_config.json.
+TOKEN_IDS = ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id", "forced_eos_token_id")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,12 +47,11 @@ def pack(model: Path, tokenizer: Path, box: Path) -> None:
     Raises:
         LSGError: the checkpoint cannot be exported; as export_checkpoint.
     """
-    aside = box.with_name(f"{box.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    export_checkpoint(model, aside, tokenizer=tokenizer, half=True)
-    (aside / "generation_config.json").write_text(json.dumps(SETTINGS, indent=2) + "\n", encoding="utf-8")
-    make_room(box)
-    aside.replace(box)
+    with written_aside(box, stale=["*"]) as aside:
+        export_checkpoint(model, aside, tokenizer=tokenizer, half=True)
+        config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
+        settings = {name: config[name] for name in TOKEN_IDS} | SETTINGS
+        (aside / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     print(f"wrote {box}: {sum(path.stat().st_size for path in box.iterdir()):,} bytes")
 
 

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import lsg_fairseq
-from benchmarks.files import sha256_of
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
 from manpages.box.card import model_card
+from manpages.box.files import CARD, hashes
 from manpages.box.pack import BOX
 from manpages.corpus.records import TEST_SETS
 from manpages.evaluation.results import OUT
@@ -54,15 +53,17 @@ def put(box: Path, results: Path, package: Path) -> None:
     with written_aside(package, stale=["*"]) as aside:
         for path in sorted(box.iterdir()):
             shutil.copyfile(path, aside / path.name)
-        (aside / "README.md").write_text(model_card(found), encoding="utf-8")
+        (aside / CARD).write_text(model_card(found), encoding="utf-8")
     print(f"wrote {package}")
 
 
 def check(box: Path, results: Mapping[str, Any]) -> None:
     """Refuse what should not be in the package; raises as `put`."""
     seen, _ = TEST_SETS
+    if not (box / "config.json").is_file():
+        raise LSGError(f"there is no box in {box}: run python -m manpages.box.pack first")
     size = sum(path.stat().st_size for path in box.iterdir())
-    if results["checkpoint"]["sha256"] != sha256_of([find_checkpoint(box, SourceOptions()).model]):
+    if results.get("box") != hashes(box):
         raise LSGError(f"the results are of another model than {box}: run python -m manpages.evaluation.results again")
     if not results["target"].get(seen):
         raise LSGError(f"the model is not surely better than both baselines on {seen}, so it stays out of the package")

@@ -2,8 +2,8 @@
 
 python -m manpages.demo.choose [--data manpages-run]
 
-One page of each package below, all of them in test_unseen and under licences that let anyone pass a page on. The pages
-were drawn before there was a model. Writes pages.jsonl beside this file.
+One page of each package below, all of them in test_unseen and under licences that let anyone pass a page on
+(licences/PACKAGE.txt). The pages were drawn before there was a model. Writes pages.jsonl beside this file.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenization import load_tokenizer
 from manpages.corpus.records import Record, read_records
 from manpages.corpus.splits import fraction
+from manpages.training.start import START
 
 PROGRAM = "manpages.demo.choose"
 PAGES = Path(__file__).with_name("pages.jsonl")
 SPLIT = "test_unseen"
 LICENCES = {
     "bind9-utils": "MPL-2.0",
-    "graphviz": "EPL-1.0",
     "libio-compress-perl": "Artistic-1.0-Perl or GPL-1.0-or-later",
     "libopus-doc": "BSD-3-Clause",
+    "libpam-modules": "BSD-3-Clause or GPL-1.0-or-later",
     "libpcre3-dev": "BSD-3-Clause",
     "libtype-tiny-perl": "Artistic-1.0-Perl or GPL-1.0-or-later",
 }
-SHORTEST, LONGEST = 1200, 3000  # words: two and more times what the encoder's original reads
+SHORTEST, LONGEST = 1500, 4094  # tokens: three times what MiniLM reads, and what the model reads without cutting
 SEED = "pages of the demo, 1"
 
 
@@ -39,26 +41,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
     args = parser.parse_args(argv)
-    return run_command(PROGRAM, lambda: write_pages(choose(read_records(args.data, SPLIT)), PAGES))
+
+    def work() -> None:
+        tokenizer = load_tokenizer(args.data / START / "lsg" / "tokenizer")
+        write_pages(choose(read_records(args.data, SPLIT), lambda text: len(tokenizer.encode(text))), PAGES)
+
+    return run_command(PROGRAM, work)
 
 
-def choose(records: Sequence[Record]) -> list[Record]:
+def choose(records: Sequence[Record], length: Callable[[str], int]) -> list[Record]:
     """One long page of each package, in the order of the packages' names.
+
+    Args:
+        length: how many tokens a text has.
 
     Raises:
         LSGError: a package has none.
     """
     chosen = []
     for package, licence in LICENCES.items():
-        pages = [page for page in records if page["package"] == package and _is_long(page)]
+        pages = [
+            page for page in records if page["package"] == package and SHORTEST <= length(page["document"]) <= LONGEST
+        ]
         if not pages:
-            raise LSGError(f"{SPLIT} has no page of {package} with {SHORTEST} to {LONGEST} words: prepare it anew")
+            raise LSGError(f"{SPLIT} has no page of {package} with {SHORTEST} to {LONGEST} tokens: prepare it anew")
         chosen.append(min(pages, key=_place) | {"licence": licence})
     return chosen
-
-
-def _is_long(page: Record) -> bool:
-    return SHORTEST <= len(page["document"].split()) <= LONGEST
 
 
 def _place(page: Record) -> float:

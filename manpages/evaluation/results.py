@@ -22,6 +22,7 @@ from lsg_fairseq.checkpoints.loading import CheckpointFiles
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
+from manpages.box.files import hashes
 from manpages.corpus.records import TEST_SETS, Record, read_records
 from manpages.evaluation.answering import Answering, open_answering, source_tokens
 from manpages.evaluation.example_page import examples_page
@@ -47,6 +48,7 @@ class Choice:
     sets: tuple[str, ...] = TEST_SETS
     limit: int | None = None  # the first pages of each set alone
     out: Path | None = None
+    box: Path | None = None  # the folder that the checkpoint was made from, if it is one that could go into the package
 
     def out_of(self, stages: Stages) -> Path:
         """A part of the pages, or other sets, by default not where the results of the test sets are."""
@@ -64,10 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         short = find_checkpoint(args.short_model, options) if args.short_model else None
-        choice = Choice(in_order(args.sets), args.limit, args.out)
-        # A Hugging Face folder has its own tokenizer; --tokenizer is for checkpoints of fairseq.
-        own = SourceOptions() if (Path(args.model) / "config.json").is_file() else options
-        evaluate(find_checkpoint(args.model, own), args.data, choice, short)
+        choice = Choice(in_order(args.sets), args.limit, args.out, box_of(args.model))
+        evaluate(find_checkpoint(args.model, options), args.data, choice, short)
 
     return run_command(PROGRAM, work, IF_INTERRUPTED)
 
@@ -110,7 +110,14 @@ def evaluate(files: CheckpointFiles, data: Path, choice: Choice, short: Checkpoi
     for split in pages:
         texts[split] = {name: said for run in runs for name, said in run.texts(split).items()} | baselines[split]
     sets = {split: figures_of(runs, split, pages[split], texts[split]) for split in pages}
-    write_results(choice.out_of(runs[0].stages), describe(runs, sets), pages, texts)
+    found = describe(runs, sets) | ({"box": hashes(choice.box)} if choice.box else {})
+    write_results(choice.out_of(runs[0].stages), found, pages, texts)
+
+
+def box_of(model: str) -> Path | None:
+    """The folder that is meant, if it is Hugging Face's."""
+    folder = Path(model).expanduser()
+    return folder if (folder / "config.json").is_file() else None
 
 
 def figures_of(runs: Sequence[Answering], split: str, pages: Sequence[Record], texts: Texts) -> dict[str, Any]:
