@@ -33,11 +33,33 @@ def test_the_decoder_alone_is_trained(arch: str) -> None:
     before = model(tokens, None, tokens[:, :7])[0]
     freeze_encoder(model)
     torch.testing.assert_close(model(tokens, None, tokens[:, :7])[0], before)
-    own = {name for name in everything if name.startswith("encoder.")}
-    assert SHARED in own
+    own = {name for name in everything if name.startswith("encoder.") and name != SHARED}
+    assert own
     assert gradients(model, tokens) == everything - own
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert not trainable & own  # an optimizer's weight decay would shrink them
+
+
+def test_shared_embeddings_learn_from_the_decoder_alone() -> None:
+    """Their gradient is that of a model whose encoder reads another copy of them."""
+    tokens = random_tokens(30, 30)
+    frozen, apart = build_model(), build_model()
+    freeze_encoder(frozen)
+    apart.encoder.embed_tokens = torch.nn.Embedding.from_pretrained(apart.encoder.embed_tokens.weight.detach().clone())
+    for model in (frozen, apart):
+        gradients(model, tokens)
+    torch.testing.assert_close(frozen.decoder.embed_tokens.weight.grad, apart.decoder.embed_tokens.weight.grad)
+
+
+def test_embeddings_of_its_own_stay_with_the_encoder() -> None:
+    model, tokens = build_model(), random_tokens(30)
+    model.encoder.embed_tokens = torch.nn.Embedding.from_pretrained(
+        model.encoder.embed_tokens.weight.detach().clone(), freeze=False
+    )
+    freeze_encoder(model)
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+    freeze_embeddings(model)
+    assert not {name for name in gradients(model, tokens) if "embed_tokens" in name}
 
 
 def test_embeddings_alone_can_stay() -> None:
@@ -62,8 +84,8 @@ def test_training_leaves_the_encoder_and_the_checkpoint_is_free(
     run("fairseq-train", corpus, *SUMMARIZATION, *TINY, *TRAINING, *flags)
     old, new = (load_checkpoint_file(path)["model"] for path in (start, tmp_path / "checkpoint_last.pt"))
     same = {key for key in old if torch.equal(old[key], new[key])}
-    assert {key for key in old if key.startswith("encoder.")} <= same
-    assert not same & {"decoder.layers.0.fc1.weight", "decoder.layers.1.encoder_attn.k_proj.weight"}
+    assert {key for key in old if key.startswith("encoder.") and key != SHARED} <= same
+    assert not same & {SHARED, "decoder.layers.0.fc1.weight", "decoder.layers.1.encoder_attn.k_proj.weight"}
     hub = from_checkpoint(tmp_path / "checkpoint_last.pt")
     assert all(parameter.requires_grad for parameter in hub.parameters())
     assert not hub.model.encoder.is_frozen

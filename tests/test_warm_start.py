@@ -14,16 +14,8 @@ from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_tas
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import load_tokenizer
 from manpages.training.copying import embedding_reader, fit_linear
-from manpages.training.vocabulary import (
-    FIRST,
-    LAST,
-    choose_pieces,
-    count_pieces,
-    read_pieces,
-    unigram_bias,
-    write_vocabulary,
-)
-from manpages.training.warm_start import Fitted, source_attention, write_start
+from manpages.training.vocabulary import FIRST, LAST, choose_pieces, count_pieces, read_pieces, write_vocabulary
+from manpages.training.warm_start import source_attention, write_start
 
 LETTERS = [*"acmnst", *(f"##{letter}" for letter in "acmnst")]
 VALUES = (torch.randn(16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(16.0))
@@ -41,14 +33,6 @@ def minibert(tmp_path: Path) -> Path:
 
 def kept(*pieces: str) -> list[str]:
     return [*FIRST, *(piece for piece in KNOWN if piece in pieces or piece in LETTERS), *LAST]
-
-
-def begin(bert: Path, pieces: list[str], layers: list[int], out: Path) -> Path:
-    """What start.py does with fitted values and a bias of its own."""
-    out.mkdir(exist_ok=True)
-    write_vocabulary(pieces, out)
-    write_start(bert, pieces, layers, Fitted(*VALUES, -torch.arange(float(len(pieces)))), out)
-    return out
 
 
 def test_choice_of_pieces() -> None:
@@ -98,7 +82,9 @@ def test_nothing_becomes_unknown(tmp_path: Path) -> None:
 
 def test_encoder_computes_what_the_bert_does(minibert: Path, tmp_path: Path) -> None:
     """Kept words have the hidden states they have in transformers' own BERT."""
-    out = begin(minibert, kept("cat", "mat"), [1], tmp_path / "start")
+    out = tmp_path / "start"
+    out.mkdir()
+    write_start(minibert, kept("cat", "mat"), [1], VALUES, out)
     words = ["[CLS]", "cat", "mat", "c", "##a", "cat", "[SEP]"]
     bert, bart = AutoModel.from_pretrained(minibert), AutoModel.from_pretrained(out)
     with torch.no_grad():
@@ -109,7 +95,9 @@ def test_encoder_computes_what_the_bert_does(minibert: Path, tmp_path: Path) -> 
 
 
 def test_decoder_layers_are_copies(minibert: Path, tmp_path: Path) -> None:
-    out = begin(minibert, kept("cat"), [1, 0], tmp_path / "start")
+    out = tmp_path / "start"
+    out.mkdir()
+    write_start(minibert, kept("cat"), [1, 0], VALUES, out)
     state = BartForConditionalGeneration.from_pretrained(out).state_dict()
     for number, layer in enumerate((1, 0)):
         for part in ("self_attn.v_proj.weight", "fc1.weight", "fc2.bias", "self_attn_layer_norm.weight"):
@@ -145,32 +133,17 @@ def test_linear_fit_finds_the_map() -> None:
 
 def test_source_attention_adds_what_the_values_read() -> None:
     """Where every source place is the same, the attention gives exactly the values' reading of it."""
-    state = source_attention(Fitted(*VALUES, torch.zeros(3)), 0, "attn")
+    state = source_attention(VALUES, 0, "attn")
     place = torch.randn(16, generator=torch.Generator().manual_seed(1))
     read = state["attn.v_proj.weight"] @ place + state["attn.v_proj.bias"]
     assert torch.equal(state["attn.out_proj.weight"] @ read + state["attn.out_proj.bias"], read)
     assert torch.allclose(read, VALUES[0] @ place + VALUES[1])
 
 
-def test_logits_begin_with_how_frequent_tokens_are(minibert: Path, tmp_path: Path) -> None:
-    """The bias is the logarithm of shares that sum to 1, and stays with its tokens on the way to fairseq."""
-    pieces = kept("cat", "mat")
-    write_vocabulary(pieces, tmp_path)
-    bias = unigram_bias(pieces, ["cat cat mats", "cat"], load_tokenizer(tmp_path))
-    assert bias.exp().sum().item() == pytest.approx(1)
-    shares = dict(zip(pieces, bias.exp() / bias.exp()[0], strict=True))  # of half a count
-    assert [round(shares[piece].item()) for piece in ("cat", "mat", "##s", "[SEP]", "##a")] == [7, 3, 3, 5, 1]
-    out = begin(minibert, pieces, [1], tmp_path / "start")
-    convert_checkpoint(out, tmp_path / "lsg", 80, lsg={"block_size": 8, "sparse_block_size": 8})
-    files = CheckpointFiles(tmp_path / "lsg" / "model.pt", tmp_path / "lsg", tmp_path / "lsg" / "tokenizer")
-    _, model, _ = load_task_and_model(files, Overrides())
-    row = model.encoder.dictionary.index("cat")
-    assert model.decoder.final_logits_bias[0, row] == -pieces.index("cat")
-    assert model.decoder.final_logits_bias[0, model.encoder.dictionary.eos()] == -pieces.index("[SEP]")
-
-
 def test_lsg_convert_reads_it(minibert: Path, tmp_path: Path) -> None:
-    out = begin(minibert, kept("cat", "mat"), [1], tmp_path / "start")
+    out = tmp_path / "start"
+    out.mkdir()
+    write_start(minibert, kept("cat", "mat"), [1], VALUES, out)
     convert_checkpoint(out, tmp_path / "lsg", 80, lsg={"block_size": 8, "sparse_block_size": 8})
     files = CheckpointFiles(tmp_path / "lsg" / "model.pt", tmp_path / "lsg", tmp_path / "lsg" / "tokenizer")
     _, model, tokenizer = load_task_and_model(files, Overrides())
@@ -184,4 +157,4 @@ def test_what_the_encoder_lacks(
     minibert: Path, tmp_path: Path, pieces: list[str], layers: list[int], message: str
 ) -> None:
     with pytest.raises(LSGError, match=message):
-        begin(minibert, [*kept(), *pieces], layers, tmp_path)
+        write_start(minibert, [*kept(), *pieces], layers, VALUES, tmp_path)

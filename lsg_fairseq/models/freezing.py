@@ -9,7 +9,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 
 def freeze_encoder(model: nn.Module) -> None:
-    """Exclude the encoder from training, and with it the token embeddings that it reads.
+    """Exclude the encoder from training, but for token embeddings that the decoder shares: those it still trains.
 
     Raises:
         LSGError: the model has no LSG encoder.
@@ -21,6 +21,8 @@ def freeze_encoder(model: nn.Module) -> None:
             "out, or choose an architecture that starts with lsg_bart or lsg_pegasus"
         )
     encoder.freeze()
+    if any(parameter is encoder.embed_tokens.weight for parameter in model.decoder.parameters()):
+        encoder.embed_tokens.requires_grad_(True)
 
 
 def freeze_embeddings(model: nn.Module) -> None:

@@ -54,10 +54,7 @@ class LSGEncoder(TransformerEncoderBase):
         self.is_frozen = False
 
     def freeze(self) -> None:
-        """Train nothing here from now on: no gradient flows in, and no parameter asks for one.
-
-        Not even the token embeddings, which a decoder may share: the layers that read them could not follow.
-        """
+        """Train nothing of the encoder's own from now on: no gradient flows in, and no parameter asks for one."""
         self.is_frozen = True
         self.requires_grad_(False)
 

@@ -28,13 +28,12 @@ class LSGSummarizationConfig(TranslationConfig):
     freeze_encoder: bool = field(
         default=False,
         metadata={
-            "help": "train the decoder alone, without the token embeddings that it shares with the encoder: an update "
-            "costs less; for the first steps of a decoder that is new"
+            "help": "train the decoder alone, and token embeddings that it shares: an update costs less; for the first "
+            "steps of a decoder that is new"
         },
     )
     freeze_embeddings: bool = field(
-        default=False,
-        metadata={"help": "leave the token embeddings as they are: those of rare tokens drift at high learning rates"},
+        default=False, metadata={"help": "leave the token embeddings, and an output projection that shares them, as is"}
     )
     eval_rouge: bool = field(default=False, metadata={"help": "validate with ROUGE of generated summaries"})
     eval_rouge_args: str = field(

@@ -19,8 +19,8 @@ from manpages.corpus.records import Record, path_of, read_records
 from manpages.training import copying, vocabulary, warm_start
 from manpages.training.copying import embedding_reader
 from manpages.training.lineage import Facts, check_trained, is_made_from, make_room, write_facts
-from manpages.training.vocabulary import choose_pieces, count_pieces, read_pieces, unigram_bias, write_vocabulary
-from manpages.training.warm_start import Fitted, write_start
+from manpages.training.vocabulary import choose_pieces, count_pieces, read_pieces
+from manpages.training.warm_start import write_start
 
 START = "start"
 CORPORA = ("descriptions_train", "train")
@@ -51,7 +51,6 @@ def start_facts(data: Path, plan: StartPlan) -> Facts:
         "minilm": WHEEL_SHA256,
         "vocabulary": {"summary_weight": SUMMARY_WEIGHT, "settings": vocabulary.SETTINGS},
         "values": {"texts": FITTED, "tokens": copying.LONGEST, "ridge": copying.RIDGE},
-        "logits_bias": "unigram",
         "drawn": {"std": warm_start.INITIAL_STD, "seed": warm_start.SEED},
     }
 
@@ -71,9 +70,7 @@ def make_start(data: Path, plan: StartPlan, trained: Sequence[Path] = ()) -> Fac
         with written_aside(folder) as aside:
             short = aside / "short"
             short.mkdir()
-            write_vocabulary(pieces, short)
-            fitted = Fitted(*read_words(data, minilm), bias_of_summaries(data, pieces, short))
-            write_start(minilm, pieces, plan.decoder_layers, fitted, short)
+            write_start(minilm, pieces, plan.decoder_layers, read_words(data, minilm), short)
             convert_checkpoint(short, aside / "lsg", plan.positions)
             write_facts(aside, facts)
             make_room(folder)  # the new one then takes its place in one step, and nothing of another stays in it
@@ -85,12 +82,6 @@ def read_words(data: Path, minilm: Path) -> tuple[Tensor, Tensor]:
     records = evenly_spaced([record for name in CORPORA for record in read_records(data, name)], FITTED)
     texts = tqdm((record["document"] for record in records), "reading words off MiniLM's output", len(records))
     return embedding_reader(minilm, load_tokenizer(minilm), texts)
-
-
-def bias_of_summaries(data: Path, pieces: Sequence[str], folder: Path) -> Tensor:
-    """The logits' bias [V], from all descriptions; `folder` has the tokenizer of these pieces."""
-    summaries = [record["summary"] for name in CORPORA for record in read_records(data, name)]
-    return unigram_bias(pieces, summaries, load_tokenizer(folder))
 
 
 def evenly_spaced(records: Sequence[Record], number: int) -> list[Record]:

@@ -60,18 +60,15 @@ class Stage:
 
 
 OPENINGS = "data-openings"
-# The decoder alone at first: updates cost less, and MiniLM is not bent towards a decoder that knows nothing yet.
+# The decoder, and the embeddings that it shares, at first: updates cost less, and MiniLM's layers are not bent towards
+# a decoder that knows nothing yet.
 ALONE = ("--freeze-encoder",)
 # Up to MiniLM's own length its own attention, which is faster there.
 FULL = ("--lsg-attention", "full")
-# Its embeddings stay: at these rates those of rare pieces, which spell names, would drift from what they meant.
-WORDS_STAY = ("--freeze-embeddings",)
 STAGES = (
-    Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1200, 1e-3, 100, 4, ALONE),
-    Stage(
-        "openings", OPENINGS, "model-descriptions/checkpoint_last.pt", 512, 8192, 2400, 4e-4, 50, 16, WORDS_STAY + FULL
-    ),
-    Stage("long", "data-pages", "model-openings/checkpoint_last.pt", 4096, 16384, 150, 2e-4, 15, 3, WORDS_STAY),
+    Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, 4, ALONE),
+    Stage("openings", OPENINGS, "model-descriptions/checkpoint_last.pt", 512, 8192, 2400, 4e-4, 50, 8, FULL),
+    Stage("long", "data-pages", "model-openings/checkpoint_last.pt", 4096, 16384, 150, 2e-4, 15, 3),
 )
 LAST, LOG = "checkpoint_last.pt", "train.log"
 TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")

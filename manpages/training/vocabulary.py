@@ -10,9 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from lsg_fairseq.data.document_files import read_lines
 from lsg_fairseq.data.document_tokenizer import WORDPIECE_FILE
 from lsg_fairseq.data.wordpiece_files import CONTINUATION
@@ -21,7 +18,6 @@ from lsg_fairseq.tokenization import DocumentTokenizer
 
 # The order of fairseq's Dictionary, so that a Hugging Face id is a row of it; [MASK] comes last, as BART's does.
 FIRST, LAST = ("[CLS]", "[PAD]", "[SEP]", "[UNK]"), ("[MASK]",)
-END = "[SEP]"
 SETTINGS = """{
  "tokenizer_class": "BertTokenizer",
  "do_lower_case": true,
@@ -44,18 +40,6 @@ def count_pieces(texts: Iterable[str], tokenizer: DocumentTokenizer, longest: in
         words = " ".join(text.split(None, longest)[:longest])
         counts.update(tokenizer.encode(words)[:longest])
     return counts
-
-
-def unigram_bias(pieces: Sequence[str], texts: Sequence[str], tokenizer: DocumentTokenizer) -> Tensor:
-    """[V] the logarithm of each piece's share of the texts, each with its end; half a count more for those without.
-
-    Args:
-        pieces: the vocabulary of the tokenizer.
-    """
-    counts = Counter(piece for text in texts for piece in tokenizer.encode(text))
-    counts[END] = len(texts)
-    shares = torch.tensor([counts[piece] + 0.5 for piece in pieces])
-    return (shares / shares.sum()).log()
 
 
 def read_pieces(folder: Path) -> list[str]:

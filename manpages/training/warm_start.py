@@ -2,8 +2,7 @@
 
 The encoder is the given one, converted as this project converts any BERT. Each decoder layer is a copy of one of its
 layers; its attention over the source has random queries and keys, and values that read words (copying.py). Encoder and
-decoder share the token embeddings, of which only the rows of a smaller vocabulary are kept. The bias of the logits says
-how frequent each token is, so that the embeddings need not learn it. `lsg-convert` makes an
+decoder share the token embeddings, of which only the rows of a smaller vocabulary are kept. `lsg-convert` makes an
 LSG-BART of the folder, as of any other BART.
 """
 
@@ -13,7 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -31,29 +29,24 @@ from lsg_fairseq.checkpoints.state_dicts import (
 )
 from lsg_fairseq.conversion import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.training.vocabulary import read_pieces
+from manpages.training.vocabulary import read_pieces, write_vocabulary
 
 INITIAL_STD = 0.02  # BERT's (arXiv 1810.04805, released configuration: initializer_range)
 SEED = 1
 
 
-class Fitted(NamedTuple):
-    """What the start has from the texts: weight [C,C] and bias [C] of what attention over the source reads, and the
-    logits' bias [V]."""
-
-    weight: Tensor
-    bias: Tensor
-    logits_bias: Tensor
+Values = tuple[Tensor, Tensor]
 
 
 def write_start(
-    encoder_folder: Path, pieces: Sequence[str], copied_layers: Sequence[int], fitted: Fitted, out: Path
+    encoder_folder: Path, pieces: Sequence[str], copied_layers: Sequence[int], values: Values, out: Path
 ) -> None:
-    """Write config.json and model.safetensors of the encoder-decoder into the folder `out`.
+    """Write config.json, model.safetensors and the tokenizer of the encoder-decoder into the folder `out`.
 
     Args:
         pieces: the vocabulary that is kept.
         copied_layers: the encoder's layer, from 0, that each decoder layer begins as.
+        values: weight [C,C] and bias [C] of what attention over the source reads.
 
     Raises:
         LSGError: the folder is no BERT's, a piece is not in its vocabulary, or it has no such layer.
@@ -65,21 +58,23 @@ def write_start(
     if unknown:
         raise LSGError(f"{encoder_folder} has no piece {unknown[0]!r}: keep pieces of its own vocabulary only")
     rows = torch.tensor([place[piece] for piece in pieces])
-    state, spec = encoder_decoder(encoder, source.spec, rows, copied_layers, fitted)
+    state, spec = encoder_decoder(encoder, source.spec, rows, copied_layers, values)
     # Copies: safetensors refuses tensors that share memory, as a decoder layer does with the layer it begins as.
     tensors = {key: tensor.clone() for key, tensor in convert_to_hf(state, spec).items()}
     save_file(tensors, out / "model.safetensors", {"format": "pt"})
     (out / "config.json").write_text(json.dumps(bart_config(spec, source.args["encoder_attention_heads"]), indent=1))
+    write_vocabulary(pieces, out)
 
 
 def encoder_decoder(
-    encoder: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor, copied_layers: Sequence[int], fitted: Fitted
+    encoder: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor, copied_layers: Sequence[int], values: Values
 ) -> tuple[dict[str, Tensor], ModelSpec]:
     """A fairseq encoder's state dict -> that of a short BART, and its spec.
 
     Args:
         encoder: names as fairseq's RoBERTa has them; its heads are left out.
         rows: [V] the old token row of each new one.
+        values: as for write_start.
 
     Raises:
         LSGError: the encoder has no such layer.
@@ -91,11 +86,11 @@ def encoder_decoder(
     state[TOKEN_TABLE] = state[TOKEN_TABLE][rows]
     state |= dict.fromkeys(TIED_TABLES, state[TOKEN_TABLE])
     state[TARGET_POSITIONS] = state[SOURCE_POSITIONS]
-    state[LOGITS_BIAS] = fitted.logits_bias[None]
+    state[LOGITS_BIAS] = state[TOKEN_TABLE].new_zeros(1, len(rows))
     state |= {key.replace("encoder", "decoder", 1): state[key] for key in state if ".layernorm_embedding." in key}
     for number, layer in enumerate(copied_layers):
         state |= _decoder_layer(state, f"encoder.layers.{layer}.", f"decoder.layers.{number}.")
-        state |= source_attention(fitted, number, f"decoder.layers.{number}.encoder_attn")
+        state |= source_attention(values, number, f"decoder.layers.{number}.encoder_attn")
     sizes = {"decoder_layers": len(copied_layers), "decoder_ffn_dim": spec.encoder_ffn_dim}
     lengths = {"max_target_positions": spec.max_source_positions, "token_types": 0}
     return state, replace(spec, family="bart", model_type="", vocab_size=len(rows), **sizes, **lengths)
@@ -106,9 +101,9 @@ def _decoder_layer(state: Mapping[str, Tensor], copied: str, name: str) -> dict[
     return {name + key.removeprefix(copied): value for key, value in state.items() if key.startswith(copied)}
 
 
-def source_attention(fitted: Fitted, number: int, name: str) -> dict[str, Tensor]:
-    """Attention over the source, and its norm: it looks nowhere in particular and adds what the fitted values read."""
-    weight, bias = fitted.weight, fitted.bias
+def source_attention(values: Values, number: int, name: str) -> dict[str, Tensor]:
+    """Attention over the source that looks nowhere in particular, and adds what `values` read there; and its norm."""
+    weight, bias = values
     generator = torch.Generator().manual_seed(SEED + number)
     query, key = (INITIAL_STD * torch.randn(weight.shape, generator=generator) for _ in range(2))
     weights = {"q": query, "k": key, "v": weight, "out": torch.eye(len(weight))}
