@@ -15,7 +15,9 @@ from pathlib import Path
 
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.data.document_tokenizer import WORDPIECE_FILE
 from lsg_fairseq.data.output_folder import written_aside
+from manpages.box.spacing import write_tokenizer
 from manpages.evaluation.variants import GENERATION
 
 PROGRAM = "manpages.box.pack"
@@ -49,6 +51,8 @@ def pack(model: Path, tokenizer: Path, box: Path) -> None:
     """
     with written_aside(box, stale=["*"]) as aside:
         export_checkpoint(model, aside, tokenizer=tokenizer, half=True)
+        if (aside / WORDPIECE_FILE).is_file():
+            write_tokenizer(aside)
         config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
         settings = {name: config[name] for name in TOKEN_IDS} | SETTINGS
         (aside / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
