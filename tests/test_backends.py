@@ -233,7 +233,12 @@ def test_compiled_attention_equals_eager() -> None:
     ],
 )
 def test_training_in_half_precision_widens_attention_alone(
-    monkeypatch: pytest.MonkeyPatch, attention: str, dtype: torch.dtype, dropout: float, trains: bool, expected: str
+    monkeypatch: pytest.MonkeyPatch,
+    attention: str,
+    dtype: torch.dtype,
+    dropout: float,
+    trains: bool,
+    expected: torch.dtype,
 ) -> None:
     """Slow kernels are avoided, and outputs and gradients keep the model's dtype."""
     config = LSGConfig(block_size=8, sparse_block_size=8, attention=attention)

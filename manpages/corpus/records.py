@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lsg_fairseq.data.document_files import read_lines
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -17,12 +18,15 @@ PREPARED_BY = {"descriptions": "python -m manpages.descriptions.prepare"}
 Record = dict[str, str]
 
 
+def as_jsonl(records: Iterable[Mapping[str, Any]]) -> str:
+    """A record a line."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
 def write_examples(examples: Sequence[Example], path: Path) -> None:
     """One example a line."""
-    with path.open("w", encoding="utf-8") as file:
-        for example in examples:
-            record = {field: getattr(example, field) for field in FIELDS}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    records = ({field: getattr(example, field) for field in FIELDS} for example in examples)
+    path.write_text(as_jsonl(records), encoding="utf-8")
 
 
 def path_of(data: Path, split: str) -> Path:

@@ -3,13 +3,13 @@
 python -m manpages.demo.choose [--data manpages-run]
 
 One page of each package below, all of them in test_unseen and under licences that let anyone pass a page on
-(licences/PACKAGE.txt). The pages were drawn before there was a model. Writes pages.jsonl beside this file.
+(licences/PACKAGE.txt). They were drawn before any model had described
+them. Writes pages.jsonl beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import load_tokenizer
-from manpages.corpus.records import Record, read_records
+from manpages.corpus.records import Record, as_jsonl, read_records
 from manpages.corpus.splits import fraction
 from manpages.training.start import START
 
@@ -32,7 +32,7 @@ LICENCES = {
     "libpcre3-dev": "BSD-3-Clause",
     "libtype-tiny-perl": "Artistic-1.0-Perl or GPL-1.0-or-later",
 }
-SHORTEST, LONGEST = 1500, 4094  # tokens: three times what MiniLM reads, and what the model reads without cutting
+SHORTEST, LONGEST = 1500, 4094  # tokens: nearly three times what MiniLM reads, and what the model reads without cutting
 SEED = "pages of the demo, 1"
 
 
@@ -75,7 +75,7 @@ def _place(page: Record) -> float:
 
 def write_pages(pages: Sequence[Record], path: Path) -> None:
     """A page a line."""
-    path.write_text("".join(json.dumps(page, ensure_ascii=False) + "\n" for page in pages), encoding="utf-8")
+    path.write_text(as_jsonl(pages), encoding="utf-8")
     for page in pages:
         print(f"{page['name']}({page['section']}) of {page['package']}: {len(page['document'].split()):,} words")
 

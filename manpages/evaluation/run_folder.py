@@ -18,7 +18,7 @@ from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_tas
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenization import load_tokenizer
-from manpages.corpus.records import Record
+from manpages.corpus.records import Record, as_jsonl
 
 CHECKPOINT, TOKENIZER = "checkpoint.pt", "tokenizer"
 INPUTS = "inputs"  # what the first stage needs: the name of the file that says what was put in
@@ -34,7 +34,7 @@ def open_run(files: CheckpointFiles, pages: Mapping[str, Sequence[Record]], runs
     for split, records in pages.items():
         if not records:
             raise LSGError(f"{split} is without pages, so there is nothing to answer: prepare more pages")
-    texts = {f"{split}.jsonl": _as_jsonl(records) for split, records in pages.items()}
+    texts = {f"{split}.jsonl": as_jsonl(records) for split, records in pages.items()}
     hashes = {name: sha256_of_text(text) for name, text in texts.items()}
     inputs = _facts_of(files.model, files.tokenizer) | hashes
     folder = runs / sha256_of_text(json.dumps(inputs))[:12]
@@ -79,7 +79,3 @@ def _copy(files: CheckpointFiles, folder: Path) -> None:
     (folder / TOKENIZER).mkdir()
     for path in load_tokenizer(files.tokenizer).files:
         shutil.copyfile(path, folder / TOKENIZER / path.name)
-
-
-def _as_jsonl(records: Sequence[Record]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

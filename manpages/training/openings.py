@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from pathlib import Path
 
-from lsg_fairseq.data.document_files import read_lines
-from manpages.corpus.records import path_of
+from lsg_fairseq.data.output_folder import written_aside
+from manpages.corpus.records import as_jsonl, read_records
 
 WORDS = 140  # about 260 tokens: pages are full of names, which are spelled in pieces
 
@@ -24,13 +22,9 @@ def write_opening(data: Path, split: str) -> None:
     Raises:
         LSGError: the split has not been prepared.
     """
-    lines = []
-    for _, text in read_lines(path_of(data, split)):
-        record = json.loads(text)
-        lines.append(json.dumps(record | {"document": cut(record["document"], WORDS)}, ensure_ascii=False) + "\n")
-    aside = data / f".{opening_of(split)}.partial"
-    aside.write_text("".join(lines), encoding="utf-8")
-    os.replace(aside, data / opening_of(split))
+    records = [record | {"document": cut(record["document"], WORDS)} for record in read_records(data, split)]
+    with written_aside(data) as aside:
+        (aside / opening_of(split)).write_text(as_jsonl(records), encoding="utf-8")
 
 
 def cut(text: str, words: int) -> str:

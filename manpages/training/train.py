@@ -65,6 +65,7 @@ OPENINGS = "data-openings"
 ALONE = ("--freeze-encoder",)
 # Up to MiniLM's own length its own attention, which is faster there.
 FULL = ("--lsg-attention", "full")
+# Name, data, what it begins as, positions, tokens of a batch, updates, learning rate, warm-up, checkpoints on the way.
 STAGES = (
     Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, 4, ALONE),
     Stage("openings", OPENINGS, "model-descriptions/checkpoint_last.pt", 512, 8192, 2400, 4e-4, 50, 8, FULL),
