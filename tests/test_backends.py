@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +40,13 @@ def attend(tokens: Tokens, dropout_p: float = 0.0) -> torch.Tensor:
 def test_this_torch_has_the_fused_ops() -> None:
     """A torch whose private ops differ is served by the reference; the pinned one must not be."""
     assert fused_cpu_attention.is_available()
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_the_mode_of_the_first_use_does_not_decide(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    fused_cpu_attention.is_available.cache_clear()
+    with mode():
+        assert fused_cpu_attention.is_available()
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,8 @@ def is_available() -> bool:
     if _ATTEND is None or _ATTEND_BACKWARD is None:
         return False
     try:
-        with torch.enable_grad():
+        # Whoever asks first decides for the process, and may do so in inference mode, where nothing has a gradient.
+        with torch.inference_mode(False), torch.enable_grad():
             return _probe()
     except (RuntimeError, TypeError, ValueError):
         return False
