@@ -38,7 +38,7 @@ from manpages.evaluation.variants import (
     GENERATION,
     LONG,
     SHORT,
-    TRAINED_SHORT,
+    STAGE_BEFORE,
     short_variant,
     variants_of,
 )
@@ -232,7 +232,7 @@ def test_as_trained_means_the_positions_of_the_checkpoint(positions: int) -> Non
     for name, variant in variants.items():
         assert variant.flags[:2] == ("--max-source-positions", str(SHORT if name == CUT else positions))
     assert f"cut to its {positions:,} positions" in variants[AS_TRAINED].meaning
-    assert short_variant()[TRAINED_SHORT].flags == variants[CUT].flags
+    assert short_variant()[STAGE_BEFORE].flags == variants[CUT].flags
 
 
 def test_other_sets_are_reported_elsewhere(tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_results_are_told() -> None:
 def test_results_of_another_set_are_told() -> None:
     """A set of its own, a checkpoint of 512 positions without optimizer state, and no model of the stage before."""
     found, pages, texts = hand_made()
-    texts = {system: said for system, said in texts["test_seen"].items() if system != TRAINED_SHORT}
+    texts = {system: said for system, said in texts["test_seen"].items() if system != STAGE_BEFORE}
     variants = variants_of(SHORT)
     figures = measure(score_systems(pages["test_seen"], texts), np.full(30, 600), SHORT)
     found["sets"] = {"valid": {"seconds": dict.fromkeys(variants, 60)} | figures}

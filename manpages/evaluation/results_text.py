@@ -9,7 +9,7 @@ from manpages.evaluation.markdown import escape, table
 from manpages.evaluation.predictions import BASELINES, FIRST_SENTENCE, NEAREST
 from manpages.evaluation.rouge import SCORES
 from manpages.evaluation.scores import ALL, LONGER
-from manpages.evaluation.variants import AS_TRAINED, CUT, SHORT, TRAINED_SHORT
+from manpages.evaluation.variants import AS_TRAINED, CUT, SHORT, STAGE_BEFORE
 
 Results = Mapping[str, Any]
 TITLES = {
@@ -17,7 +17,7 @@ TITLES = {
     CUT: f"cut to {SHORT} tokens",
     "sparsity_none": "sparsity none",
     "full_attention": "full attention",
-    TRAINED_SHORT: f"the stage before, cut to {SHORT}",
+    STAGE_BEFORE: f"the stage before, cut to {SHORT}",
     FIRST_SENTENCE: "first sentence of DESCRIPTION",
     NEAREST: "description of the nearest training page",
 }

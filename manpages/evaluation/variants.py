@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 SHORT, LONG = 512, 4096  # source tokens, <s> and </s> included
 AS_TRAINED, CUT = "as_trained", "cut_to_512"
-TRAINED_SHORT = "trained_and_cut_to_512"
+STAGE_BEFORE = "stage_before_cut_to_512"
 CUT_FLAGS = ("--max-source-positions", str(SHORT))
 
 # The same for all variants. A batch is bounded by the memory of full attention over LONG tokens.
@@ -50,4 +50,4 @@ def variants_of(positions: int) -> dict[str, Variant]:
 def short_variant() -> dict[str, Variant]:
     """The way in which the checkpoint of the stage before answers."""
     meaning = "the checkpoint of the stage before (`--short-model`), which read openings of pages"
-    return {TRAINED_SHORT: Variant(CUT_FLAGS, meaning)}
+    return {STAGE_BEFORE: Variant(CUT_FLAGS, meaning)}

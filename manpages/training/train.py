@@ -69,7 +69,7 @@ FULL = ("--lsg-attention", "full")
 STAGES = (
     Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, 4, ALONE),
     Stage("openings", OPENINGS, "model-descriptions/checkpoint_last.pt", 512, 8192, 2400, 4e-4, 50, 8, FULL),
-    Stage("long", "data-pages", "model-openings/checkpoint_last.pt", 4096, 16384, 150, 2e-4, 15, 3),
+    Stage("long", "data-pages", "model-openings/checkpoint_last.pt", 4096, 16384, 240, 2e-4, 15, 4),
 )
 LAST, LOG = "checkpoint_last.pt", "train.log"
 TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
