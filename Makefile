@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint gpu-check needle extrapolation manpages box figures lock clean
+.PHONY: demo walkthrough test test-all lint gpu-check needle extrapolation manpages box figures lock clean
 
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
+
+walkthrough: $(READY)
+	$(BIN)/python scripts/walkthrough.py
 
 test: $(READY)
 	$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
@@ -67,4 +70,4 @@ lock:
 	$(PYTHON) requirements/make_lock.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo-run needle-run extrapolation-run manpages-run
+	rm -rf $(VENV) build *.egg-info walkthrough-run needle-run extrapolation-run manpages-run

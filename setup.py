@@ -54,6 +54,7 @@ setup(
     license="MIT",
     cmdclass={"editable_wheel": EditableWheel},
     packages=find_packages(include=["lsg_fairseq", "lsg_fairseq.*"]),
+    package_data={"lsg_fairseq.pretrained": ["lsg_bart_manpages/*"]},
     # fairseq's compiled helpers exist for these two only.
     python_requires=">=3.11,<3.13",
     install_requires=[

@@ -1,4 +1,4 @@
-"""The torch.hub entries: one for each published LSG checkpoint, all with the same explicit settings."""
+"""The torch.hub entries: one for each checkpoint of the table, all with the same explicit settings."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _load(name: str, given: dict[str, Any]) -> HubInterface:
         revision=given.get("revision"),
         max_source_positions=overrides.max_source_positions,
     )
-    return from_checkpoint(published.hub_id if checkpoint is None else checkpoint, options, overrides)
+    return from_checkpoint(published.location if checkpoint is None else checkpoint, options, overrides)
 
 
 def read_overrides(given: dict[str, Any]) -> Overrides:
@@ -124,6 +124,7 @@ def _check_length(value: Any) -> int | None:
     return value
 
 
+lsg_bart_manpages = _entry("lsg_bart_manpages")
 lsg_bart_base = _entry("lsg_bart_base")
 lsg_bart_large = _entry("lsg_bart_large")
 lsg_pegasus_large = _entry("lsg_pegasus_large")

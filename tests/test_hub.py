@@ -68,7 +68,7 @@ def test_list_and_help_name_every_published_checkpoint(monkeypatch: pytest.Monke
     assert set(listed) == set(PUBLISHED)
     for name, published in PUBLISHED.items():
         text = torch.hub.help("owner/lsg_fairseq", name, trust_repo=True)
-        assert published.hub_id in text
+        assert published.location in text
         assert "licence" in text
         assert all(f"    {field}: " in text for field in LSGConfig.__dataclass_fields__)
 

@@ -169,7 +169,7 @@ def test_stock_fairseq_roberta(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["lsg_roberta_base", "lsg_bert_base"])
 def test_published_weights_are_the_default(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = REFERENCE / f"{PUBLISHED[name].family}_lsg"
-    with serve(FakeHub.from_folder(PUBLISHED[name].hub_id, folder)) as running:
+    with serve(FakeHub.from_folder(PUBLISHED[name].location, folder)) as running:
         use_environment(monkeypatch, HF_ENDPOINT=running.url, HF_HOME=tmp_path / "hf", TORCH_HOME=tmp_path / "torch")
         lsg = getattr(hub, name)(block_size=32)
         assert "modeling_lsg_bart.py" not in running.fetched()

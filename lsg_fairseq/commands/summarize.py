@@ -24,11 +24,14 @@ from lsg_fairseq.pretrained.batched_generation import BatchedGenerator
 from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
 from lsg_fairseq.pretrained.hub_loading import from_checkpoint
 from lsg_fairseq.pretrained.hub_sources import SourceOptions
-from lsg_fairseq.pretrained.published_checkpoints import PUBLISHED
+from lsg_fairseq.pretrained.published_checkpoints import IN_THE_BOX, PUBLISHED
 from lsg_fairseq.pretrained.summarizing import Inputs, StreamOutput, in_shard, summarize_documents
 
 PROGRAM = "lsg-summarize"
-DEFAULT_CHECKPOINT = PUBLISHED["lsg_bart_base_4096_multinews"].hub_id
+UNNAMED = (
+    f"no --checkpoint is named, so {IN_THE_BOX} reads this: a small model that says in a line what a manual page is "
+    "about; for summaries of other texts name another, such as lsg_bart_base_4096_multinews (downloaded once)"
+)
 GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,6 +51,9 @@ def summarize(args: argparse.Namespace) -> None:
     """
     inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines)
     inputs.files()
+    if args.checkpoint is None:
+        args.checkpoint = IN_THE_BOX
+        print(f"{PROGRAM}: {UNNAMED}", file=sys.stderr)
     with _open_output(args) as output:
         hub = load(args)
         generation = {name: getattr(args, name) for name in GENERATION}
@@ -73,7 +79,7 @@ def load(args: argparse.Namespace) -> LSGHubInterface:
     published = PUBLISHED.get(args.checkpoint)
     if published and published.family in ENCODER_FAMILIES:
         raise _encoder_alone(args.checkpoint)  # before it is downloaded
-    hub = from_checkpoint(published.hub_id if published else args.checkpoint, options, overrides)
+    hub = from_checkpoint(published.location if published else args.checkpoint, options, overrides)
     if not isinstance(hub, LSGHubInterface):
         raise _encoder_alone(args.checkpoint)
     return hub.to(args.device, DTYPES[args.dtype])
@@ -95,9 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--checkpoint",
-        default=DEFAULT_CHECKPOINT,
         metavar="X",
-        help="what torch.hub's entries take as checkpoint, or the name of an entry (default: %(default)s)",
+        help=f"what torch.hub's entries take as checkpoint, or the name of an entry (default: {IN_THE_BOX})",
     )
     parser.add_argument("--output", type=Path, metavar="F", help="write to F; the same command continues it")
     parser.add_argument("--overwrite", action="store_true", help="start F again, whatever is in it")

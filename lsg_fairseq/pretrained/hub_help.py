@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from lsg_fairseq.checkpoints.model_spec import ENCODER_FAMILIES
 from lsg_fairseq.modules.lsg_config import LSGConfig
-from lsg_fairseq.pretrained.published_checkpoints import LICENCE, PublishedCheckpoint
+from lsg_fairseq.pretrained.published_checkpoints import PublishedCheckpoint
 
 # Each family's name, and the models on the Hugging Face hub that belong to it.
 FAMILIES = {
@@ -17,10 +17,10 @@ FAMILIES = {
 }
 HELP = """LSG-{family} that reads {length:,} tokens, {purpose}.
 
-Published weights: {hub_id} ({source}; licence: {licence}).
+{origin}.
 
 Args:
-    checkpoint: what to load instead of the published weights: a Hugging Face folder or hub id ({members};
+    checkpoint: what to load instead of these weights: a Hugging Face folder or hub id ({members};
         short or LSG; sizes come from its config.json), a fairseq model.pt, a folder that lsg-convert wrote, or a
         training folder (checkpoint_best.pt, else checkpoint_last.pt). A path is tried before a hub id.
     tokenizer: folder of the tokenizer, where it is not found with the checkpoint.
@@ -80,15 +80,13 @@ def documentation(entry: str, published: PublishedCheckpoint) -> str:
         members=members,
         length=published.max_source_positions,
         purpose=_purpose(published),
-        hub_id=published.hub_id,
-        source=published.source,
-        licence=LICENCE,
+        origin=published.origin,
         fields="\n".join(f"    {f.name}: {f.metadata['help']}." for f in fields(LSGConfig)),
         **vars(kind),
     )
 
 
 def _purpose(published: PublishedCheckpoint) -> str:
-    if published.fine_tuned_on:
-        return f"fine-tuned on {published.fine_tuned_on}"
-    return f"made from {published.made_from}" if published.made_from else "not fine-tuned"
+    made = [f"made from {published.made_from}"] if published.made_from else []
+    trained = [f"fine-tuned on {published.fine_tuned_on}"] if published.fine_tuned_on else []
+    return ", ".join(made + trained) or "not fine-tuned"

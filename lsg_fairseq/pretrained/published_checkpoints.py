@@ -1,18 +1,18 @@
-"""The published LSG checkpoints that the hub entries stand for, in one table.
+"""The LSG checkpoints that the hub entries stand for, in one table: one in this package, and the published ones.
 
-Confirmed from the publisher's own list of models (https://huggingface.co/ccdv/models) and the pages of each of them.
-Left out, because fairseq has no such model here: lsg-albert-base-v2-4096 and lsg-barthez-4096 (mBART). None of these
-pages states a licence; the code behind the checkpoints (lsg-converter) is MIT, and the weights descend from the models
-of their names: facebook/bart-base, google/pegasus-large, bert-base-uncased and so on (LEGAL-BERT's own licence is
-CC BY-SA 4.0). Ask the publisher before you pass them on.
+The published ones were confirmed from the publisher's own list of models (https://huggingface.co/ccdv/models) and the
+pages of each of them. Left out, because fairseq has no such model here: lsg-albert-base-v2-4096 and lsg-barthez-4096
+(mBART). None of these pages states a licence; the code behind the checkpoints (lsg-converter) is MIT, and the weights
+descend from the models of their names: facebook/bart-base, google/pegasus-large, bert-base-uncased and so on
+(LEGAL-BERT's own licence is CC BY-SA 4.0). Ask the publisher before you pass them on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 PUBLISHER = "ccdv"
-LICENCE = "none stated"
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,38 @@ class PublishedCheckpoint:
     made_from: str = ""
 
     @property
-    def hub_id(self) -> str:
-        """The repository on the Hugging Face hub."""
+    def location(self) -> str:
+        """What find_checkpoint takes: the repository on the Hugging Face hub."""
         return f"{PUBLISHER}/{self.name}"
 
     @property
-    def source(self) -> str:
-        """The page that describes the checkpoint."""
-        return f"https://huggingface.co/{self.hub_id}"
+    def origin(self) -> str:
+        """Where the weights are and under which licence, for people."""
+        return f"Published weights: {self.location} (https://huggingface.co/{self.location}; licence: none stated)"
 
+
+class BundledCheckpoint(PublishedCheckpoint):
+    """A checkpoint that is a folder of this package."""
+
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return str(Path(__file__).parent / self.name)
+
+    @property
+    def origin(self) -> str:
+        """Where the weights are and under which licence, for people."""
+        return f"Weights: in this package, nothing is downloaded ({self.location}; its README.md states the licences)"
+
+
+IN_THE_BOX = "lsg_bart_manpages"
 
 # fmt: off
 # Entry of hubconf.py                               repository                       family     tokens  fine-tuned on
 PUBLISHED: dict[str, PublishedCheckpoint] = {
+    IN_THE_BOX: BundledCheckpoint(                  IN_THE_BOX,                      "bart",     4096,
+                                                    "manual pages and their one-line descriptions",
+                                                    made_from="all-MiniLM-L6-v2"),
     "lsg_bart_base": PublishedCheckpoint(           "lsg-bart-base-4096",            "bart",     4096),
     "lsg_bart_large": PublishedCheckpoint(          "lsg-bart-large-4096",           "bart",     4096),
     "lsg_pegasus_large": PublishedCheckpoint(       "lsg-pegasus-large-4096",        "pegasus",  4096),

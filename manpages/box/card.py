@@ -22,7 +22,7 @@ about. `lsg-summarize` uses it when no checkpoint is named, and torch.hub has it
   data and their licences are in `manpages/README.md` of the repository.
 - **For** trying the package out, for tests and for teaching. It describes programs, libraries and file formats in
   English; of other texts it says something that sounds like a manual page.
-- **Often wrong**: it guesses names, and what stands far from the beginning seldom decides.
+- **Not to be relied on**: it guesses, names above all.
 
 ## Figures
 
@@ -34,11 +34,13 @@ test_unseen: whole packages that it had not. The last column is of ROUGE-L, with
 Printed by `python -m manpages.evaluation.results`, whose whole table is in `manpages/results/results.md`; twenty pages
 drawn by a hash are in `manpages/results/examples.md`.
 
-## Files
+## Files and licence
 
 `config.json`, `model.safetensors` (float16) and the tokenizer, as Hugging Face writes them; `lsg_fairseq` reads them.
-The vocabulary is MiniLM's, cut to the 12,000 pieces that the texts need most. Those texts are under the free licences
-of their packages; none of them is in these files.
+The vocabulary is MiniLM's, cut to the 12,000 pieces that the texts need most.
+
+Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0), the licence of MiniLM, whose weights these are after training.
+The texts of the training are under the free licences of their packages; none of them is in these files.
 """
 SYSTEMS = {
     AS_TRAINED: "this model",

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lsg_fairseq
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.pretrained.published_checkpoints import IN_THE_BOX, PUBLISHED
 from manpages.box.card import model_card
 from manpages.box.files import CARD, hashes
 from manpages.box.pack import BOX
@@ -27,7 +27,6 @@ from manpages.corpus.records import TEST_SETS
 from manpages.evaluation.results import OUT
 
 PROGRAM = "manpages.box.put"
-PACKAGE = Path(lsg_fairseq.__file__).parent / "pretrained" / "lsg_bart_manpages"
 LARGEST = 48_000_000  # bytes: everybody who installs the package downloads them
 
 
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--results", type=Path, default=OUT / "results.json", metavar="FILE", help="of this box")
     args = parser.parse_args(argv)
-    return run_command(PROGRAM, lambda: put(args.data / BOX, args.results, PACKAGE))
+    return run_command(PROGRAM, lambda: put(args.data / BOX, args.results, Path(PUBLISHED[IN_THE_BOX].location)))
 
 
 def put(box: Path, results: Path, package: Path) -> None:
