@@ -12,11 +12,11 @@ from typing import Any
 
 from lsg_fairseq.checkpoints.loading import Overrides
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
+from lsg_fairseq.pretrained.entry_checkpoints import ENTRY_CHECKPOINTS
 from lsg_fairseq.pretrained.hub_base import HubInterface
 from lsg_fairseq.pretrained.hub_help import documentation
 from lsg_fairseq.pretrained.hub_loading import from_checkpoint
 from lsg_fairseq.pretrained.hub_sources import SourceOptions
-from lsg_fairseq.pretrained.published_checkpoints import PUBLISHED
 
 FIELD_NAMES = tuple(f.name for f in fields(LSGConfig))
 DROPOUT_ALIAS = "attention_probs_dropout_prob"
@@ -50,14 +50,14 @@ SIGNATURE = inspect.signature(every_entry)
 
 
 def _entry(name: str) -> Callable[..., HubInterface]:
-    """Make the entry for one row of PUBLISHED: the row's weights and documentation behind one signature."""
+    """Make the entry for one row of ENTRY_CHECKPOINTS: the row's weights and documentation behind one signature."""
 
     @functools.wraps(every_entry)
     def entry(*args: Any, **settings: Any) -> HubInterface:
         return _load(name, _bind(name, args, settings))
 
     entry.__name__ = entry.__qualname__ = name
-    entry.__doc__ = documentation(name, PUBLISHED[name])
+    entry.__doc__ = documentation(name, ENTRY_CHECKPOINTS[name])
     return entry
 
 
@@ -80,15 +80,15 @@ def _bind(name: str, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[st
 
 def _load(name: str, given: dict[str, Any]) -> HubInterface:
     overrides = read_overrides(given)
-    published = PUBLISHED[name]
+    own = ENTRY_CHECKPOINTS[name]
     checkpoint = given.get("checkpoint")
     options = SourceOptions(
-        family=published.family,
+        family=own.family,
         tokenizer=given.get("tokenizer"),
         revision=given.get("revision"),
         max_source_positions=overrides.max_source_positions,
     )
-    return from_checkpoint(published.location if checkpoint is None else checkpoint, options, overrides)
+    return from_checkpoint(own.location if checkpoint is None else checkpoint, options, overrides)
 
 
 def read_overrides(given: dict[str, Any]) -> Overrides:

@@ -17,7 +17,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = REPOSITORY / "manpages" / "demo" / "pages.jsonl"
-COMMAND = Path(sys.executable).parent / "lsg-summarize"
+COMMAND = "lsg-summarize"
+# The same command, also where the package is not installed.
+SCRIPT = REPOSITORY / "scripts" / "summarize.py"
 FIRST_LETTERS = 300
 
 
@@ -40,11 +42,11 @@ def describe(pages: Path) -> list[dict[str, str]]:
     """The objects of a JSON Lines file, each with a `description`."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "described.jsonl"
-        command = [COMMAND.name, pages.relative_to(REPOSITORY), "--jsonl", "--output", output.name]
+        command = [COMMAND, pages.relative_to(REPOSITORY), "--jsonl", "--output", output.name]
         print(f"$ {shlex.join(map(str, command))}", flush=True)
-        done = subprocess.run([COMMAND, pages, "--jsonl", "--output", output], check=False)
+        done = subprocess.run([sys.executable, SCRIPT, pages, "--jsonl", "--output", output], check=False)
         if done.returncode:
-            sys.exit(f"demo: {COMMAND.name} failed with status {done.returncode}")
+            sys.exit(f"demo: {COMMAND} failed with status {done.returncode}")
         answered = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     asked = [json.loads(line) for line in pages.read_text(encoding="utf-8").splitlines()]
     # lsg-summarize puts what it says where the page's own summary was.

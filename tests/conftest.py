@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ RESETS = ["--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-
 def _few_threads() -> None:
     """Tiny matrices are slower on two threads than on one."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No conversion of an earlier run stands in for one of this run, and none is left to its user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
+        yield
 
 
 def run(*command: object, cwd: Path | None = None, stdin: str | None = None, check: bool = True) -> str:

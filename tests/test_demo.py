@@ -13,23 +13,32 @@ from safetensors import safe_open
 from lsg_fairseq import hub
 from lsg_fairseq.commands import summarize
 from lsg_fairseq.commands.summarize import main
-from lsg_fairseq.pretrained.published_checkpoints import IN_THE_BOX, PUBLISHED
+from lsg_fairseq.pretrained.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
+from lsg_fairseq.scoring import rouge_scores
+from manpages.box.card import model_card
 from manpages.box.files import hashes
-from manpages.box.put import LARGEST
+from manpages.box.put import APACHE, LARGEST
 from manpages.demo.choose import PAGES
 
-BOX = Path(PUBLISHED[IN_THE_BOX].location)
+BOX = Path(ENTRY_CHECKPOINTS[DEFAULT_ENTRY].location)
 
 
-def test_demo_describes_every_page() -> None:
+def test_demo_describes_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there: nothing may be downloaded
     printed = run(sys.executable, REPOSITORY / "scripts" / "demo.py")
     pages = [json.loads(line) for line in PAGES.read_text(encoding="utf-8").splitlines()]
+    said = []
     for page in pages:
         about, author, model = printed[printed.index(f"{page['name']}({page['section']}), ") :].split("\n")[:3]
         assert page["package"] in about
         assert author == f"  author: {page['summary']}"
-        assert len(model.removeprefix("  model:  ").split()) > 1
-    assert f"no --checkpoint is named, so {IN_THE_BOX}" in printed
+        assert model.startswith("  model:  ")
+        said.append(model.removeprefix("  model:  "))
+    # Each is about its own page: it shares more with what the author of that page says than of the others.
+    scores = [[rouge_scores(page["summary"], text)["rougeL"] for text in said] for page in pages]
+    own = sum(scores[number][number] for number in range(len(pages)))
+    assert own / len(pages) > 3 * (sum(map(sum, scores)) - own) / (len(pages) * (len(pages) - 1))
+    assert f"no --checkpoint is named, so {DEFAULT_ENTRY}" in printed
     assert f"{len(pages)} pages, " in printed
 
 
@@ -38,26 +47,37 @@ def test_entry_and_command_use_the_same_model(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "page.txt").write_text(text)
     assert main([str(tmp_path / "page.txt"), "--quiet"]) == 0
     unnamed = capsys.readouterr()
-    assert main([str(tmp_path / "page.txt"), "--quiet", "--checkpoint", IN_THE_BOX]) == 0
+    assert main([str(tmp_path / "page.txt"), "--quiet", "--checkpoint", DEFAULT_ENTRY]) == 0
     named = capsys.readouterr()
     assert unnamed.out.strip() == named.out.strip() == hub.lsg_bart_manpages().summarize(text)
     assert summarize.UNNAMED in unnamed.err
     assert summarize.UNNAMED not in named.err
 
 
+def test_a_folder_of_an_entrys_name_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / DEFAULT_ENTRY).mkdir()
+    (tmp_path / "page.txt").write_text("A page about something.")
+    assert main(["page.txt", "--quiet", "--checkpoint", DEFAULT_ENTRY]) == 1
+    assert f"write ./{DEFAULT_ENTRY} for the path" in capsys.readouterr().err
+    assert main(["page.txt", "--quiet", "--checkpoint", f"./{DEFAULT_ENTRY}"]) == 1
+    assert "holds no checkpoint" in capsys.readouterr().err
+    assert main(["page.txt", "--quiet"]) == 0  # the model in the package, not that folder
+
+
 def test_the_model_is_what_its_card_says() -> None:
     sizes = {path.name: path.stat().st_size for path in BOX.iterdir()}
-    assert {"config.json", "model.safetensors", "README.md", "vocab.txt"} <= set(sizes)
+    assert {"config.json", "model.safetensors", "README.md", "LICENSE", "vocab.txt"} <= set(sizes)
     assert sum(sizes.values()) <= LARGEST
-    assert "licence" in (BOX / "README.md").read_text(encoding="utf-8")
+    assert (BOX / "LICENSE").read_bytes() == APACHE.read_bytes()
     with safe_open(BOX / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(key).get_dtype() for key in weights.keys()} == {"F16"}  # noqa: SIM118
-    assert PUBLISHED[IN_THE_BOX].max_source_positions == hub.lsg_bart_manpages().model.max_positions()[0]
+    assert ENTRY_CHECKPOINTS[DEFAULT_ENTRY].max_source_positions == hub.lsg_bart_manpages().model.max_positions()[0]
     results = json.loads((REPOSITORY / "manpages" / "results" / "results.json").read_text())
     assert hashes(BOX) == results["box"]
-    card = (BOX / "README.md").read_text(encoding="utf-8")
-    for figures in results["sets"].values():
-        assert f"{figures['all']['scores']['as_trained']['rougeL']:.2f}" in card
+    assert (BOX / "README.md").read_text(encoding="utf-8") == model_card(results)
 
 
 def test_an_installation_has_the_model(tmp_path: Path) -> None:
@@ -65,3 +85,4 @@ def test_an_installation_has_the_model(tmp_path: Path) -> None:
     run(sys.executable, "setup.py", "-q", "build_py", "--build-lib", tmp_path, cwd=REPOSITORY)
     built = tmp_path / BOX.relative_to(REPOSITORY)
     assert {path.name for path in built.iterdir()} == {path.name for path in BOX.iterdir()}
+    assert hashes(built) == hashes(BOX)

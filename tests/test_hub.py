@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from lsg_fairseq import hub
 from lsg_fairseq.data.sequence_format import PEGASUS_FORMAT, SequenceFormat
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from lsg_fairseq.pretrained.entry_checkpoints import ENTRY_CHECKPOINTS
 from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
-from lsg_fairseq.pretrained.published_checkpoints import PUBLISHED
 
 SHORT = {"beam": 3, "min_len": 3, "max_len_b": 9}
 
@@ -65,8 +65,8 @@ def test_list_and_help_name_every_published_checkpoint(monkeypatch: pytest.Monke
     # Both fetch a repository from GitHub first.
     monkeypatch.setattr(torch.hub, "_get_cache_or_reload", lambda *args, **kwargs: str(REPOSITORY))
     listed = torch.hub.list("owner/lsg_fairseq", trust_repo=True)
-    assert set(listed) == set(PUBLISHED)
-    for name, published in PUBLISHED.items():
+    assert set(listed) == set(ENTRY_CHECKPOINTS)
+    for name, published in ENTRY_CHECKPOINTS.items():
         text = torch.hub.help("owner/lsg_fairseq", name, trust_repo=True)
         assert published.location in text
         assert "licence" in text
@@ -75,7 +75,7 @@ def test_list_and_help_name_every_published_checkpoint(monkeypatch: pytest.Monke
 
 def test_signature_spells_every_setting_out() -> None:
     assert list(LSGConfig.__dataclass_fields__) == list(hub.SIGNATURE.parameters)[4:-2]
-    assert all(getattr(hub, name).__name__ == name for name in PUBLISHED)
+    assert all(getattr(hub, name).__name__ == name for name in ENTRY_CHECKPOINTS)
 
 
 def test_torch_hub_load_from_elsewhere(trained: Path, lsg: LSGHubInterface) -> None:
@@ -472,6 +472,24 @@ def test_the_cards_examples(trained: Path, pretrained: Path, corpus: Path, tmp_p
     assert "encoder.sentence_encoder.global_embeddings.weight" in trained_alone
     assert {name.partition(".")[0] for name in trained_alone} == {"encoder", "classification_heads"}
     assert sum(name.startswith("encoder.") for name in trained_alone) == 1
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_a_small_checkpoint_is_known_by_its_content(tmp_path: Path) -> None:
+    """A copy of it is not converted anew, and other weights are never taken for it, whatever sizes and times say."""
+    here, there = tmp_path / "here" / "model", tmp_path / "there" / "model"
+    for copy in (here, there):
+        shutil.copytree(REFERENCE / "models" / "bart_n1024_short", copy)
+        (copy / "README.md").write_text(f"a card of {copy}")
+        lsg = hub.lsg_bart_base(copy)
+    assert len(list((tmp_path / "torch").rglob("model.pt"))) == 1
+    weights, name = load_file(there / "model.safetensors"), "model.encoder.layers.0.fc1.bias"
+    times = (there / "model.safetensors").stat()
+    save_file(weights | {name: weights[name] + 1}, there / "model.safetensors", {"format": "pt"})
+    os.utime(there / "model.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (there / "model.safetensors").stat().st_size == times.st_size
+    changed = hub.lsg_bart_base(there).model.encoder.layers[0].fc1.bias
+    torch.testing.assert_close(changed, lsg.model.encoder.layers[0].fc1.bias + 1)
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

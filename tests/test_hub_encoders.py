@@ -22,8 +22,8 @@ from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.state_dicts import HEAD_NAME
 from lsg_fairseq.commands.summarize import main as summarize
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.pretrained.entry_checkpoints import ENTRY_CHECKPOINTS
 from lsg_fairseq.pretrained.hub_encoder_interface import LSGEncoderHubInterface
-from lsg_fairseq.pretrained.published_checkpoints import PUBLISHED
 
 REFERENCE = Path(__file__).parent / "data" / "encoder_reference"
 ENTRIES = {"bert": hub.lsg_bert_base, "roberta": hub.lsg_roberta_base}
@@ -168,8 +168,8 @@ def test_stock_fairseq_roberta(corpus: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lsg_roberta_base", "lsg_bert_base"])
 def test_published_weights_are_the_default(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = REFERENCE / f"{PUBLISHED[name].family}_lsg"
-    with serve(FakeHub.from_folder(PUBLISHED[name].location, folder)) as running:
+    folder = REFERENCE / f"{ENTRY_CHECKPOINTS[name].family}_lsg"
+    with serve(FakeHub.from_folder(ENTRY_CHECKPOINTS[name].location, folder)) as running:
         use_environment(monkeypatch, HF_ENDPOINT=running.url, HF_HOME=tmp_path / "hf", TORCH_HOME=tmp_path / "torch")
         lsg = getattr(hub, name)(block_size=32)
         assert "modeling_lsg_bart.py" not in running.fetched()
@@ -353,7 +353,7 @@ def test_wrong_settings_and_tokens_are_one_sentence(
 
 
 def test_help_of_an_encoder_speaks_of_encoders() -> None:
-    for name, published in PUBLISHED.items():
+    for name, published in ENTRY_CHECKPOINTS.items():
         text = getattr(hub, name).__doc__
         is_encoder = published.family in ENTRIES
         assert ("summarize" in text) != is_encoder

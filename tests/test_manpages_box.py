@@ -16,11 +16,15 @@ from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.pretrained.hub_loading import from_checkpoint
+from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
 from manpages.box import put as put_module
 from manpages.box.files import hashes
 from manpages.box.pack import pack
 from manpages.box.put import put
 from manpages.demo import choose as demo
+from manpages.evaluation import results as results_module
+from manpages.evaluation.answering import answer, open_answering
+from manpages.evaluation.variants import AS_TRAINED
 
 BASELINES = {"first_sentence": 26.0, "nearest_training_page": 34.0}
 
@@ -71,7 +75,7 @@ def test_box_holds_the_model_in_half_precision(trained: Path, box: Path, corpus:
     texts = documents_of(corpus)[:3]
     assert all(isinstance(text, str) for text in boxed.summarize(texts))
     settings = boxed.generation_settings
-    assert (settings.beam, settings.max_len_b, settings.no_repeat_ngram_size) == (4, 48, 3)
+    assert (settings.beam, settings.min_len, settings.max_len_b, settings.no_repeat_ngram_size) == (4, 1, 48, 3)
 
 
 def test_packing_again_replaces_the_box(trained: Path, corpus: Path, tmp_path: Path) -> None:
@@ -94,6 +98,25 @@ def test_what_float16_cannot_hold_is_refused(trained: Path, tmp_path: Path, corp
     export_checkpoint(tmp_path / "checkpoint.pt", tmp_path / "hf", tokenizer=corpus / "tokenizer")
 
 
+def test_results_are_of_what_the_box_says(box: Path, corpus: Path, tmp_path: Path) -> None:
+    pages = [page("p", f"n{number}", 1) | {"document": text} for number, text in enumerate(documents_of(corpus)[:4])]
+    run = open_answering(find_checkpoint(box, SourceOptions()), {"valid": pages}, tmp_path)
+    said = answer(run.stages, "valid", AS_TRAINED, run.variants[AS_TRAINED].flags)
+    assert said == from_checkpoint(box).summarize([record["document"] for record in pages])
+
+
+def test_results_read_a_box_as_it_is(box: Path, trained: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own tokenizer writes its answers, whichever one the other checkpoint has; its files may not change."""
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(results_module, "evaluate", lambda *given: asked.append(given))
+    others = ["--short-model", str(trained), "--tokenizer", str(corpus / "tokenizer")]
+    assert results_module.main(["--model", str(box), *others]) == 0
+    [(files, _, choice, short)] = asked
+    assert files.tokenizer.is_relative_to(find_checkpoint(box, SourceOptions()).model.parent)
+    assert short.tokenizer == corpus / "tokenizer"
+    assert choice.box_hashes == hashes(box)
+
+
 # --- into the package -----------------------------------------------------------------------------------------------
 
 
@@ -102,7 +125,7 @@ def test_a_good_box_goes_into_the_package(box: Path, tmp_path: Path) -> None:
     package.mkdir()
     (package / "stale.json").touch()
     put(box, write_results(tmp_path, results_of(box)), package)
-    assert {path.name for path in package.iterdir()} == {*(path.name for path in box.iterdir()), "README.md"}
+    assert {path.name for path in package.iterdir()} == {*(path.name for path in box.iterdir()), "README.md", "LICENSE"}
     card = (package / "README.md").read_text()
     assert "1,234,567 parameters, 4,096 source tokens" in card
     assert "| test_unseen (7) | this model | 41.50 | 22.25 | 39.75 |  |" in card

@@ -306,7 +306,7 @@ def test_results_from_end_to_end(corpus: Path, checkpoints: Path, tmp_path: Path
     flags += ["--out", tmp_path / "out", "--limit", 3]
     printed = run(sys.executable, "-m", "manpages.evaluation.results", *flags, cwd=REPOSITORY)
     assert "Target, the lower end of the interval above 0" in printed
-    assert "| test_seen, all | 3 | trained and cut to 512 |" in printed
+    assert "| test_seen, all | 3 | the stage before, cut to 512 |" in printed
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [written["sets"][split][ALL]["pages"] for split in TEST_SETS] == [3, 3]
     assert written["checkpoint"]["parameters"] > 10_000

@@ -21,15 +21,15 @@ from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.pretrained.batched_generation import BatchedGenerator
+from lsg_fairseq.pretrained.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
 from lsg_fairseq.pretrained.hub_loading import from_checkpoint
 from lsg_fairseq.pretrained.hub_sources import SourceOptions
-from lsg_fairseq.pretrained.published_checkpoints import IN_THE_BOX, PUBLISHED
 from lsg_fairseq.pretrained.summarizing import Inputs, StreamOutput, in_shard, summarize_documents
 
 PROGRAM = "lsg-summarize"
 UNNAMED = (
-    f"no --checkpoint is named, so {IN_THE_BOX} reads this: a small model that says in a line what a manual page is "
+    f"no --checkpoint is named, so {DEFAULT_ENTRY} reads this: a small model that says in a line what a manual page is "
     "about; for summaries of other texts name another, such as lsg_bart_base_4096_multinews (downloaded once)"
 )
 GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
@@ -52,8 +52,13 @@ def summarize(args: argparse.Namespace) -> None:
     inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines)
     inputs.files()
     if args.checkpoint is None:
-        args.checkpoint = IN_THE_BOX
+        args.checkpoint = DEFAULT_ENTRY
         print(f"{PROGRAM}: {UNNAMED}", file=sys.stderr)
+    elif args.checkpoint in ENTRY_CHECKPOINTS and Path(args.checkpoint).exists():
+        raise LSGError(
+            f"--checkpoint {args.checkpoint} is an entry, and there is a path of that name, too: write "
+            f"./{args.checkpoint} for the path, or use the entry from another folder"
+        )
     with _open_output(args) as output:
         hub = load(args)
         generation = {name: getattr(args, name) for name in GENERATION}
@@ -76,10 +81,10 @@ def load(args: argparse.Namespace) -> LSGHubInterface:
     options = SourceOptions(
         tokenizer=args.tokenizer, revision=args.revision, max_source_positions=args.max_source_positions
     )
-    published = PUBLISHED.get(args.checkpoint)
-    if published and published.family in ENCODER_FAMILIES:
+    entry = ENTRY_CHECKPOINTS.get(args.checkpoint)
+    if entry and entry.family in ENCODER_FAMILIES:
         raise _encoder_alone(args.checkpoint)  # before it is downloaded
-    hub = from_checkpoint(published.location if published else args.checkpoint, options, overrides)
+    hub = from_checkpoint(entry.location if entry else args.checkpoint, options, overrides)
     if not isinstance(hub, LSGHubInterface):
         raise _encoder_alone(args.checkpoint)
     return hub.to(args.device, DTYPES[args.dtype])
@@ -102,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         metavar="X",
-        help=f"what torch.hub's entries take as checkpoint, or the name of an entry (default: {IN_THE_BOX})",
+        help=f"what torch.hub's entries take as checkpoint, or the name of an entry (default: {DEFAULT_ENTRY})",
     )
     parser.add_argument("--output", type=Path, metavar="F", help="write to F; the same command continues it")
     parser.add_argument("--overwrite", action="store_true", help="start F again, whatever is in it")

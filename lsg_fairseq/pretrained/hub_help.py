@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from lsg_fairseq.checkpoints.model_spec import ENCODER_FAMILIES
 from lsg_fairseq.modules.lsg_config import LSGConfig
-from lsg_fairseq.pretrained.published_checkpoints import PublishedCheckpoint
+from lsg_fairseq.pretrained.entry_checkpoints import EntryCheckpoint
 
 # Each family's name, and the models on the Hugging Face hub that belong to it.
 FAMILIES = {
@@ -70,23 +70,23 @@ ENCODER = KindHelp(
 )
 
 
-def documentation(entry: str, published: PublishedCheckpoint) -> str:
-    """The docstring of the entry that stands for a published checkpoint."""
-    family, members = FAMILIES[published.family]
-    kind = ENCODER if published.family in ENCODER_FAMILIES else ENCODER_DECODER
+def documentation(entry: str, checkpoint: EntryCheckpoint) -> str:
+    """The docstring of the entry that stands for a checkpoint of the table."""
+    family, members = FAMILIES[checkpoint.family]
+    kind = ENCODER if checkpoint.family in ENCODER_FAMILIES else ENCODER_DECODER
     return HELP.format(
         entry=entry,
         family=family,
         members=members,
-        length=published.max_source_positions,
-        purpose=_purpose(published),
-        origin=published.origin,
+        length=checkpoint.max_source_positions,
+        purpose=_purpose(checkpoint),
+        origin=checkpoint.origin,
         fields="\n".join(f"    {f.name}: {f.metadata['help']}." for f in fields(LSGConfig)),
         **vars(kind),
     )
 
 
-def _purpose(published: PublishedCheckpoint) -> str:
-    made = [f"made from {published.made_from}"] if published.made_from else []
-    trained = [f"fine-tuned on {published.fine_tuned_on}"] if published.fine_tuned_on else []
+def _purpose(checkpoint: EntryCheckpoint) -> str:
+    made = [f"made from {checkpoint.made_from}"] if checkpoint.made_from else []
+    trained = [f"fine-tuned on {checkpoint.fine_tuned_on}"] if checkpoint.fine_tuned_on else []
     return ", ".join(made + trained) or "not fine-tuned"

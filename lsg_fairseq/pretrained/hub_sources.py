@@ -23,6 +23,7 @@ from lsg_fairseq.tokenization import has_tokenizer
 
 # Part of the key of a conversion's result; count up when the same input is converted to something else.
 CONVERSION_VERSION = 1
+SMALL = 100_000_000  # bytes, hashed in a fraction of a second
 # The entries that load a family's checkpoints.
 FAMILY_ENTRIES = {
     "bart": "lsg_bart_base or lsg_bart_large",
@@ -75,7 +76,7 @@ def _files_of_path(path: Path, options: SourceOptions) -> CheckpointFiles:
         if (path / name).is_file():
             return _files_of_model(path / name, options)
     if (path / "config.json").is_file():
-        return _converted(path, _fingerprint(path.iterdir()), options)
+        return _converted(path, _fingerprint(path, path.iterdir()), options)
     raise LSGError(
         f"{path} holds no checkpoint: a folder needs config.json (Hugging Face), {CONVERTED_FILE} (converted), or "
         f"{' or '.join(TRAINED_FILES)} (trained)"
@@ -89,7 +90,7 @@ def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
     check_family(family_of_arch(arch), path, options.family)
     tokenizer, vocabulary = _find_tokenizer(path, options.tokenizer, str(task_arguments(state).get("data") or ""))
     if not arch.startswith("lsg_"):
-        fingerprint = _fingerprint([path, *path.parent.glob("dict*.txt")])
+        fingerprint = _fingerprint(path, [path, *path.parent.glob("dict*.txt")])
         return _converted(path, fingerprint, replace(options, tokenizer=tokenizer))
     return CheckpointFiles(
         model=path,
@@ -167,9 +168,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _key(source: str | Path, fingerprint: str, options: SourceOptions) -> str:
-    name = source if isinstance(source, str) else str(source.resolve())
+    name = source if isinstance(source, str) else source.resolve().name
     parts = [CONVERSION_VERSION, name, fingerprint, str(options.tokenizer or ""), options.max_source_positions]
-    readable = re.sub(r"[^\w.-]+", "--", name if isinstance(source, str) else source.name)[-80:]
+    readable = re.sub(r"[^\w.-]+", "--", name)[-80:]
     return f"{readable}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}"
 
 
@@ -188,11 +189,26 @@ def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
     write_conversion(plan, folder)
 
 
-def _fingerprint(paths: Iterable[Path]) -> str:
-    """Names, sizes and times of the files, and of what links point to."""
-    stats = [(path.name, path.stat()) for path in sorted(paths) if path.is_file()]
-    described = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+def _fingerprint(source: Path, paths: Iterable[Path]) -> str:
+    """What a checkpoint is, as far as its conversion depends on it: the content of small files; where large ones are.
+
+    A small checkpoint is installed and copied often (one is in this package): no copy is converted anew, and none is
+    taken for another, even where times are set, as package managers do. To read a large one would take too long, so its
+    path and the names, sizes and times of its files stand for it.
+    """
+    files = [path for path in sorted(paths) if path.is_file() and path.suffix != ".md"]
+    stats = [path.stat() for path in files]
+    if sum(stat.st_size for stat in stats) <= SMALL:
+        described = [[path.name, _hash(path)] for path in files]
+    else:
+        described = [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in zip(files, stats, strict=True)]
+        described.append([str(source.resolve())])
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_family(family: str, checkpoint: Path, wanted: str | None) -> None:

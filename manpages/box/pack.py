@@ -22,9 +22,11 @@ from manpages.evaluation.variants import GENERATION
 
 PROGRAM = "manpages.box.pack"
 BOX = "box"
-# How `summarize` writes unless told otherwise: as in the results. transformers counts <s> and </s>, fairseq does not.
+# How `summarize` writes unless told otherwise: as in the results. transformers counts the decoder's start and </s> in
+# a length, fairseq neither.
 SETTINGS = {
     "num_beams": GENERATION["--beam"],
+    "min_length": GENERATION["--min-len"] + 1,
     "max_length": GENERATION["--max-len-b"] + 2,
     "no_repeat_ngram_size": GENERATION["--no-repeat-ngram-size"],
     "early_stopping": True,

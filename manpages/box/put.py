@@ -1,4 +1,4 @@
-"""DATA/box -> the package, with a model card, if the results say that it is good enough.
+"""DATA/box -> the package, with model card and licence, if the results say that it is good enough.
 
 python -m manpages.box.put [--data manpages-run] [--results manpages/results/results.json]
 
@@ -19,14 +19,16 @@ from typing import Any
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.pretrained.published_checkpoints import IN_THE_BOX, PUBLISHED
+from lsg_fairseq.pretrained.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from manpages.box.card import model_card
-from manpages.box.files import CARD, hashes
+from manpages.box.files import CARD, LICENCE, hashes
 from manpages.box.pack import BOX
 from manpages.corpus.records import TEST_SETS
 from manpages.evaluation.results import OUT
 
 PROGRAM = "manpages.box.put"
+# MiniLM is under it, so what was made of MiniLM is, and whoever passes it on has to add its text.
+APACHE = Path(__file__).with_name("LICENSE-Apache-2.0.txt")
 LARGEST = 48_000_000  # bytes: everybody who installs the package downloads them
 
 
@@ -36,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--results", type=Path, default=OUT / "results.json", metavar="FILE", help="of this box")
     args = parser.parse_args(argv)
-    return run_command(PROGRAM, lambda: put(args.data / BOX, args.results, Path(PUBLISHED[IN_THE_BOX].location)))
+    package = Path(ENTRY_CHECKPOINTS[DEFAULT_ENTRY].location)
+    return run_command(PROGRAM, lambda: put(args.data / BOX, args.results, package))
 
 
 def put(box: Path, results: Path, package: Path) -> None:
-    """Copy the box into the package, with its README.md.
+    """Copy the box into the package, with its README.md and LICENSE.
 
     Raises:
         LSGError: there is no box or no result, they do not belong together, or the box is too large or not good enough.
@@ -53,6 +56,7 @@ def put(box: Path, results: Path, package: Path) -> None:
         for path in sorted(box.iterdir()):
             shutil.copyfile(path, aside / path.name)
         (aside / CARD).write_text(model_card(found), encoding="utf-8")
+        shutil.copyfile(APACHE, aside / LICENCE)
     print(f"wrote {package}")
 
 

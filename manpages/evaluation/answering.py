@@ -19,7 +19,8 @@ from manpages.corpus.records import Record
 from manpages.evaluation.run_folder import CHECKPOINT, INPUTS, POSITIONS, TOKENIZER, describe_checkpoint, open_run
 from manpages.evaluation.variants import GENERATION, Variant, variants_of
 
-PLUGIN = "--user-dir lsg_fairseq --task lsg_summarization --cpu".split()
+# An output of the greatest length is closed as checkpoints in Hugging Face's layout ask, the box among them.
+PLUGIN = "--user-dir lsg_fairseq --task lsg_summarization --cpu --forced-eos".split()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from benchmarks.stages import Stages
 from lsg_fairseq.checkpoints.loading import CheckpointFiles
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
 from manpages.box.files import hashes
 from manpages.corpus.records import TEST_SETS, Record, read_records
@@ -49,6 +50,7 @@ class Choice:
     limit: int | None = None  # the first pages of each set alone
     out: Path | None = None
     box: Path | None = None  # the folder that the checkpoint was made from, if it is one that could go into the package
+    box_hashes: Mapping[str, str] = field(default_factory=dict)  # of its files, before they were read
 
     def out_of(self, stages: Stages) -> Path:
         """A part of the pages, or other sets, by default not where the results of the test sets are."""
@@ -62,12 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit must be 1 or more, not {args.limit}")
-    options = SourceOptions(tokenizer=args.tokenizer)
 
     def work() -> None:
+        box, options = box_of(args.model), SourceOptions(tokenizer=args.tokenizer)
         short = find_checkpoint(args.short_model, options) if args.short_model else None
-        choice = Choice(in_order(args.sets), args.limit, args.out, box_of(args.model))
-        evaluate(find_checkpoint(args.model, options), args.data, choice, short)
+        choice = Choice(in_order(args.sets), args.limit, args.out, box, hashes(box) if box else {})
+        # What a box writes is written by its own tokenizer.
+        files = find_checkpoint(args.model, SourceOptions() if box else options)
+        evaluate(files, args.data, choice, short)
 
     return run_command(PROGRAM, work, IF_INTERRUPTED)
 
@@ -81,7 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--short-model", metavar="CHECKPOINT", help="that of the stage before, trained on openings of pages"
     )
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="default: beside the checkpoint or its data")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="default: beside the checkpoint or its data; DATA/box has its own"
+    )
     parser.add_argument("--data", type=Path, default=Path("manpages-run"), metavar="DIR", help="default: %(default)s")
     add_sets(parser)
     parser.add_argument(
@@ -98,7 +104,7 @@ def evaluate(files: CheckpointFiles, data: Path, choice: Choice, short: Checkpoi
     """Answer, score and report; `short` is the model of the stage before, which answers pages cut to 512 tokens.
 
     Raises:
-        LSGError: the data or the baselines are not there, or a page was not answered.
+        LSGError: the data or the baselines are not there, a page was not answered, or the box changed meanwhile.
         SystemExit: a command failed.
     """
     pages = {split: read_records(data, split)[: choice.limit] for split in choice.sets}
@@ -110,7 +116,9 @@ def evaluate(files: CheckpointFiles, data: Path, choice: Choice, short: Checkpoi
     for split in pages:
         texts[split] = {name: said for run in runs for name, said in run.texts(split).items()} | baselines[split]
     sets = {split: figures_of(runs, split, pages[split], texts[split]) for split in pages}
-    found = describe(runs, sets) | ({"box": hashes(choice.box)} if choice.box else {})
+    found = describe(runs, sets) | ({"box": choice.box_hashes} if choice.box else {})
+    if choice.box and hashes(choice.box) != choice.box_hashes:
+        raise LSGError(f"{choice.box} was packed again meanwhile, so these results are of no use: run this again")
     write_results(choice.out_of(runs[0].stages), found, pages, texts)
 
 

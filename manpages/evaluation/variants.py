@@ -12,6 +12,7 @@ CUT_FLAGS = ("--max-source-positions", str(SHORT))
 # The same for all variants. A batch is bounded by the memory of full attention over LONG tokens.
 GENERATION: dict[str, int] = {
     "--beam": 4,
+    "--min-len": 1,
     "--max-len-b": 48,
     "--no-repeat-ngram-size": 3,
     "--batch-size": 32,

@@ -9,6 +9,7 @@ descend from the models of their names: facebook/bart-base, google/pegasus-large
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ PUBLISHER = "ccdv"
 
 
 @dataclass(frozen=True)
-class PublishedCheckpoint:
+class EntryCheckpoint(ABC):
     """Where an entry's weights come from, how much they read, what they were made from and fine-tuned on ("": nothing).
 
     `made_from` is what the checkpoint's page says, or its name.
@@ -29,8 +30,22 @@ class PublishedCheckpoint:
     made_from: str = ""
 
     @property
+    @abstractmethod
     def location(self) -> str:
-        """What find_checkpoint takes: the repository on the Hugging Face hub."""
+        """What find_checkpoint takes: a path, or a repository on the Hugging Face hub."""
+
+    @property
+    @abstractmethod
+    def origin(self) -> str:
+        """Where the weights are and under which licence, for people."""
+
+
+class HubCheckpoint(EntryCheckpoint):
+    """A checkpoint that its publisher keeps on the Hugging Face hub."""
+
+    @property
+    def location(self) -> str:
+        """The repository."""
         return f"{PUBLISHER}/{self.name}"
 
     @property
@@ -39,7 +54,7 @@ class PublishedCheckpoint:
         return f"Published weights: {self.location} (https://huggingface.co/{self.location}; licence: none stated)"
 
 
-class BundledCheckpoint(PublishedCheckpoint):
+class BundledCheckpoint(EntryCheckpoint):
     """A checkpoint that is a folder of this package."""
 
     @property
@@ -53,62 +68,63 @@ class BundledCheckpoint(PublishedCheckpoint):
         return f"Weights: in this package, nothing is downloaded ({self.location}; its README.md states the licences)"
 
 
-IN_THE_BOX = "lsg_bart_manpages"
+# What lsg-summarize loads when no checkpoint is named.
+DEFAULT_ENTRY = "lsg_bart_manpages"
 
 # fmt: off
-# Entry of hubconf.py                               repository                       family     tokens  fine-tuned on
-PUBLISHED: dict[str, PublishedCheckpoint] = {
-    IN_THE_BOX: BundledCheckpoint(                  IN_THE_BOX,                      "bart",     4096,
+# Entry of hubconf.py                               repository or folder             family     tokens  fine-tuned on
+ENTRY_CHECKPOINTS: dict[str, EntryCheckpoint] = {
+    DEFAULT_ENTRY: BundledCheckpoint(               DEFAULT_ENTRY,                   "bart",     4096,
                                                     "manual pages and their one-line descriptions",
                                                     made_from="all-MiniLM-L6-v2"),
-    "lsg_bart_base": PublishedCheckpoint(           "lsg-bart-base-4096",            "bart",     4096),
-    "lsg_bart_large": PublishedCheckpoint(          "lsg-bart-large-4096",           "bart",     4096),
-    "lsg_pegasus_large": PublishedCheckpoint(       "lsg-pegasus-large-4096",        "pegasus",  4096),
-    "lsg_bart_base_16384": PublishedCheckpoint(     "lsg-bart-base-16384",           "bart",    16384),
-    "lsg_bart_base_4096_arxiv": PublishedCheckpoint(
+    "lsg_bart_base": HubCheckpoint(                 "lsg-bart-base-4096",            "bart",     4096),
+    "lsg_bart_large": HubCheckpoint(                "lsg-bart-large-4096",           "bart",     4096),
+    "lsg_pegasus_large": HubCheckpoint(             "lsg-pegasus-large-4096",        "pegasus",  4096),
+    "lsg_bart_base_16384": HubCheckpoint(           "lsg-bart-base-16384",           "bart",    16384),
+    "lsg_bart_base_4096_arxiv": HubCheckpoint(
                                                     "lsg-bart-base-4096-arxiv",      "bart",     4096,
                                                     "scientific_papers (arxiv)"),
-    "lsg_bart_base_4096_pubmed": PublishedCheckpoint(
+    "lsg_bart_base_4096_pubmed": HubCheckpoint(
                                                     "lsg-bart-base-4096-pubmed",     "bart",     4096,
                                                     "scientific_papers (pubmed)"),
-    "lsg_bart_base_4096_mediasum": PublishedCheckpoint(
+    "lsg_bart_base_4096_mediasum": HubCheckpoint(
                                                     "lsg-bart-base-4096-mediasum",   "bart",     4096,
                                                     "ccdv/mediasum (roberta_prepended)"),
-    "lsg_bart_base_4096_multinews": PublishedCheckpoint(
+    "lsg_bart_base_4096_multinews": HubCheckpoint(
                                                     "lsg-bart-base-4096-multinews",  "bart",     4096,
                                                     "multi_news"),
-    "lsg_bart_base_4096_wcep": PublishedCheckpoint(
+    "lsg_bart_base_4096_wcep": HubCheckpoint(
                                                     "lsg-bart-base-4096-wcep",       "bart",     4096,
                                                     "ccdv/WCEP-10"),
-    "lsg_bart_base_4096_booksum": PublishedCheckpoint(
+    "lsg_bart_base_4096_booksum": HubCheckpoint(
                                                     "lsg-bart-base-4096-booksum",    "bart",     4096,
                                                     "kmfoda/booksum"),
-    "lsg_bart_base_16384_arxiv": PublishedCheckpoint(
+    "lsg_bart_base_16384_arxiv": HubCheckpoint(
                                                     "lsg-bart-base-16384-arxiv",     "bart",    16384,
                                                     "scientific_papers (arxiv)"),
-    "lsg_bart_base_16384_pubmed": PublishedCheckpoint(
+    "lsg_bart_base_16384_pubmed": HubCheckpoint(
                                                     "lsg-bart-base-16384-pubmed",    "bart",    16384,
                                                     "scientific_papers (pubmed)"),
-    "lsg_bart_base_16384_mediasum": PublishedCheckpoint(
+    "lsg_bart_base_16384_mediasum": HubCheckpoint(
                                                     "lsg-bart-base-16384-mediasum",  "bart",    16384,
                                                     "ccdv/mediasum"),
-    "lsg_roberta_base": PublishedCheckpoint(        "lsg-base-4096",                 "roberta",  4096,
+    "lsg_roberta_base": HubCheckpoint(              "lsg-base-4096",                 "roberta",  4096,
                                                     made_from="RoBERTa-base, trained further on 16 GB of text"),
-    "lsg_distilroberta_base": PublishedCheckpoint(  "lsg-distilroberta-base-4096",   "roberta",  4096,
+    "lsg_distilroberta_base": HubCheckpoint(        "lsg-distilroberta-base-4096",   "roberta",  4096,
                                                     made_from="distilroberta-base"),
-    "lsg_xlm_roberta_base": PublishedCheckpoint(    "lsg-xlm-roberta-base-4096",     "roberta",  4096,
+    "lsg_xlm_roberta_base": HubCheckpoint(          "lsg-xlm-roberta-base-4096",     "roberta",  4096,
                                                     made_from="xlm-roberta-base"),
-    "lsg_camembert_base": PublishedCheckpoint(      "lsg-camembert-base-4096",       "roberta",  4096,
+    "lsg_camembert_base": HubCheckpoint(            "lsg-camembert-base-4096",       "roberta",  4096,
                                                     made_from="camembert-base"),
-    "lsg_distilcamembert_base": PublishedCheckpoint("lsg-distilcamembert-base-4096", "roberta",  4096,
+    "lsg_distilcamembert_base": HubCheckpoint(      "lsg-distilcamembert-base-4096", "roberta",  4096,
                                                     made_from="distilcamembert-base"),
-    "lsg_bert_base": PublishedCheckpoint(           "lsg-bert-base-uncased-4096",    "bert",     4096,
+    "lsg_bert_base": HubCheckpoint(                 "lsg-bert-base-uncased-4096",    "bert",     4096,
                                                     made_from="bert-base-uncased"),
-    "lsg_distilbert_base": PublishedCheckpoint(     "lsg-distilbert-base-uncased-4096", "bert",  4096,
+    "lsg_distilbert_base": HubCheckpoint(           "lsg-distilbert-base-uncased-4096", "bert",  4096,
                                                     made_from="distilbert-base-uncased"),
-    "lsg_legal_base": PublishedCheckpoint(          "lsg-legal-base-uncased-4096",   "bert",     4096,
+    "lsg_legal_base": HubCheckpoint(                "lsg-legal-base-uncased-4096",   "bert",     4096,
                                                     made_from="LEGAL-BERT (nlpaueb/legal-bert-base-uncased)"),
-    "lsg_legal_small": PublishedCheckpoint(         "lsg-legal-small-uncased-4096",  "bert",     4096,
+    "lsg_legal_small": HubCheckpoint(               "lsg-legal-small-uncased-4096",  "bert",     4096,
                                                     made_from="LEGAL-BERT small"),
 }
 # fmt: on
