@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from demo import example_from_paper, fetch_papers
+from walkthrough import example_from_paper, fetch_papers
 
 DEPTHS = (1000, 2000, 3000)  # words
 PASSAGE = 120

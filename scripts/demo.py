@@ -35,7 +35,7 @@ def main() -> None:
     print(f"\n{len(pages)} pages, {words:,} words, in {time.monotonic() - started:.0f} seconds, loading included.")
     print("Yours:      lsg-summarize FILE...          any text file, of up to 4,096 tokens; `--help` for more")
     print("In Python:  torch.hub.load('.', 'lsg_bart_manpages', source='local', trust_repo=True).summarize(text)")
-    print("How it was made, and how good it is: manpages/README.md, manpages/results/results.md")
+    print("The model is small and wrong at times: manpages/README.md says how good it is, and how it was made.")
 
 
 def describe(pages: Path) -> list[dict[str, str]]:
