@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,20 @@ def test_an_encoder_of_another_package_is_refused() -> None:
     model = stock_bart(build_model().encoder.dictionary)[0]
     with pytest.raises(LSGError, match=r"--freeze-encoder is for .* not for BARTModel; leave it out"):
         freeze_encoder(model)
+
+
+@pytest.mark.parametrize("precision", [[], ["--bf16"]], ids=["float32", "bf16"])
+def test_going_on_with_other_flags_is_one_sentence(precision: list[str], corpus: Path, tmp_path: Path) -> None:
+    """Unless the weights alone are taken over; with the same flags it goes on."""
+    training = ["fairseq-train", corpus, *SUMMARIZATION, *TINY, *TRAINING, *precision, "--max-epoch"]
+    run(*training, 1, "--freeze-encoder", "--save-dir", tmp_path)
+    printed = run(*training, 2, "--save-dir", tmp_path, check=False)
+    assert printed.startswith("1\n")
+    sentence = r"fairseq-train: error: .*checkpoint_last.pt is of a training of other parts .*--finetune-from-model"
+    assert re.search(sentence, printed)
+    assert "Traceback" not in printed.split("fairseq-train: error: ")[1]
+    assert "done training" in run(*training, 2, "--freeze-encoder", "--save-dir", tmp_path)
+    assert "done training" in run(*training, 3, "--reset-optimizer", "--save-dir", tmp_path)
 
 
 def test_training_leaves_the_encoder_and_the_checkpoint_is_free(

@@ -25,7 +25,7 @@ except ValueError as error:  # the official 0.12.2: "mutable default ... is not 
 finally:
     logging.getLogger().removeHandler(_placeholder)
 
-from lsg_fairseq.compat import arrays, batching, commands, devices, loading  # noqa: E402
+from lsg_fairseq.compat import arrays, batching, commands, devices, loading, resuming  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ FIXES = [
     Fix("fp16_on_cpu", "no upstream issue found", devices.flat_gradients_need_cuda, devices.fp16_on_cpu),
     Fix("cpu_workers", "no upstream issue found", devices.cpu_workers_are_not_started, devices.start_cpu_workers),
     Fix("ddp_on_cpu", "no upstream issue found", devices.ddp_gets_device_ids, devices.ddp_without_device_ids),
+    Fix(
+        "other_optimizer_state",
+        "no upstream issue found",
+        resuming.optimizer_states_are_not_compared,
+        resuming.refuse_other_optimizer_states,
+    ),
     Fix(
         "user_dir_imported",
         _UPSTREAM + "3299",
