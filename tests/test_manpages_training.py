@@ -20,14 +20,14 @@ from encoder_models import build_hf_model, write_hf_folder
 
 from benchmarks.stages import Stages
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.training import copying, openings, vocabulary, warm_start
+from manpages.training import copying, openings, texts, vocabulary, warm_start
 from manpages.training import start as start_module
 from manpages.training import train as train_module
 from manpages.training.start import START, StartPlan, make_start, start_facts
 from manpages.training.train import STAGES, Stage, model_flags, train_all
 
 PLAN = StartPlan(vocabulary=60, decoder_layers=(1,), positions=40, longest=64)
-POSITIONS = {"descriptions": 40, "openings": 40, "long": 80}
+POSITIONS = {"descriptions": 40, "openings": 40, "mixture": 40, "long": 80}
 SMALL = [replace(stage, positions=POSITIONS[stage.name], max_tokens=256, updates=2, warmup=1) for stage in STAGES]
 PIECES = [
     "[PAD]",
@@ -39,7 +39,7 @@ PIECES = [
     *(f"##{letter}" for letter in "abcdefghij"),
     "bad",
 ]
-MODELS = ["model-descriptions", "model-openings", "model-long"]
+MODELS = ["model-descriptions", "model-openings", "model-mixture", "model-long"]
 
 
 @pytest.fixture(scope="module")
@@ -212,13 +212,13 @@ def test_what_is_trained_is_not_trained_again(
     assert rehearsal.ran == []
     assert capsys.readouterr().out == ""
     assert content_of(trained) == before
-    assert {path.parent.name for path in trained.rglob("made_from.json")} == {START, *MODELS, *train_module.DATA}
+    assert {path.parent.name for path in trained.rglob("made_from.json")} == {START, *MODELS, *texts.SPLITS}
 
 
 CHANGES: dict[str, tuple[Callable[[Path], tuple[StartPlan, list[Stage]]], int]] = {
     "updates": (lambda _: (PLAN, changed("openings", updates=3)), 1),
     "learning rate": (lambda _: (PLAN, changed("descriptions", learning_rate=1.0)), 0),
-    "the last stage": (lambda _: (PLAN, changed("long", max_tokens=512)), 2),
+    "the last stage": (lambda _: (PLAN, changed("long", max_tokens=512)), 3),
     "decoder layers": (lambda _: (replace(PLAN, decoder_layers=(1, 0)), SMALL), 0),
     "pages": (lambda data: write_examples(data / "train.jsonl", 9) or (PLAN, SMALL), 0),
     "validation pages": (lambda data: write_examples(data / "valid.jsonl", 9) or (PLAN, SMALL), 1),
@@ -259,7 +259,7 @@ def test_binarized_data_are_made_anew(
     write_examples(trained / "valid.jsonl", 9)
     (trained / "data-pages" / "left over").touch()
     train_all(trained, PLAN, SMALL)
-    remade = ["preprocess-data-openings", "preprocess-data-pages"]
+    remade = [f"preprocess-data-{name}" for name in ("openings", "mixture", "pages")]
     assert rehearsal.ran == [*remade, *(f"train-{stage.name}" for stage in SMALL)]
     assert (
         f"{trained}/data-pages does not follow from these settings and data: it is made anew" in capsys.readouterr().out
@@ -273,7 +273,7 @@ def test_binarized_data_are_made_anew(
 
 def test_checkpoints_of_unknown_origin_are_refused(trained: Path, rehearsal: type[Rehearsal]) -> None:
     (trained / "model-openings" / "made_from.json").unlink()
-    with pytest.raises(LSGError, match=r"/model-openings was begun .* what follows from it \(model-long\)"):
+    with pytest.raises(LSGError, match=r"/model-openings was begun .* follows from it \(model-mixture, model-long\)"):
         train_all(trained, PLAN, SMALL)
     (trained / "model-openings" / "checkpoint_last.pt").unlink()
     train_all(trained, PLAN, SMALL)
@@ -298,25 +298,40 @@ def test_a_stopped_stage_is_guarded_too(data: Path, rehearsal: type[Rehearsal]) 
         train_all(data, PLAN, changed("openings", updates=3))
     rehearsal.ran.clear()
     train_all(data, PLAN, SMALL)
-    assert rehearsal.ran == ["train-openings", "train-long"]
+    assert rehearsal.ran == ["train-openings", "train-mixture", "train-long"]
 
 
 def test_openings_follow_the_pages_and_their_length(
     trained: Path, rehearsal: type[Rehearsal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another length is other data; what is written is each page's first words, and all else of it."""
-    monkeypatch.setattr(train_module, "WORDS", 3)
+    monkeypatch.setattr(openings, "WORDS", 3)
     with pytest.raises(LSGError, match=r"/model-openings was begun with other settings or data"):
         train_all(trained, PLAN, SMALL)
     assert rehearsal.ran == []
-    monkeypatch.setattr(openings, "WORDS", 3)
-    shutil.rmtree(trained / "model-openings")
-    shutil.rmtree(trained / "model-long")
+    for name in MODELS[1:]:
+        shutil.rmtree(trained / name)
     train_all(trained, PLAN, SMALL)
-    assert rehearsal.ran == ["preprocess-data-openings", "train-openings", "train-long"]
+    remade = ["preprocess-data-openings", "preprocess-data-mixture"]
+    assert rehearsal.ran == [*remade, "train-openings", "train-mixture", "train-long"]
     rows = [json.loads(line) for line in (trained / "train_3_words.jsonl").read_text().splitlines()]
     assert rows[1] == {"document": "bad b bad", "summary": "a b bad"}
     assert len(rows) == 8
+
+
+def test_a_mixture_has_more_than_pages(tmp_path: Path) -> None:
+    """Openings, pages from DESCRIPTION on if more than a line stands before it, and the texts of another split."""
+    synopsis, text = "SYNOPSIS\n\n" + "tool [-f file] " * 30, "DESCRIPTION\n\n" + "It sorts. " * 90
+    documents = [f"{synopsis}\n\n{text}", text, f"SYNOPSIS\n\ntool\n\n{text}", "A DESCRIPTION of it. " * 99]
+    examples = {"train": documents, "descriptions_train": ["a package " * 200]}
+    for split, chosen in examples.items():
+        rows = [{"document": document, "summary": f"{split} {number}"} for number, document in enumerate(chosen)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    openings.write_mixture(tmp_path, "train", "descriptions_train")
+    rows = [json.loads(line) for line in (tmp_path / openings.mixture_of("train")).read_text().splitlines()]
+    assert [row["summary"] for row in rows] == [*(f"train {n}" for n in (0, 1, 2, 3, 0)), "descriptions_train 0"]
+    cut = [openings.cut(document, openings.WORDS) for document in documents]
+    assert [row["document"] for row in rows] == [*cut, openings.cut(text, openings.WORDS), "a package " * 200]
 
 
 @pytest.mark.parametrize(

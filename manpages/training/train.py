@@ -1,10 +1,10 @@
-"""Manual pages -> a model that describes them in a line: MiniLM's weights, then three stages of stock fairseq-train.
+"""Manual pages -> a model that describes them in a line: MiniLM's weights, then four stages of stock fairseq-train.
 
 python -m manpages.training.train [--data manpages-run]
 
 Package descriptions (short texts, many) teach the decoder to write one-line descriptions; the openings of pages teach
-the whole model pages; whole pages, up to 4,096 tokens, make it long. Stop it whenever you like: it goes on from the
-last checkpoint, unless that was trained with other settings or data, which is said.
+the whole model pages, and both mixed teach it more; whole pages, up to 4,096 tokens, make it long. Stop it whenever you
+like: it goes on from the last checkpoint, unless that was trained with other settings or data, which is said.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from benchmarks.stages import Stages
 from lsg_fairseq.commands.running import run_command
 from manpages.corpus.records import path_of
 from manpages.training.lineage import Facts, check_trained, is_made_from, key_of, make_room, write_facts
-from manpages.training.openings import WORDS, opening_of, write_opening
 from manpages.training.start import START, StartPlan, make_start
+from manpages.training.texts import DESCRIPTIONS, MIXTURE, OPENINGS, PAGES, SPLITS, files_of, settings_of, write_files
 
 PROGRAM = "manpages.training.train"
 IF_INTERRUPTED = "the same command goes on from the last checkpoint"
@@ -59,7 +59,6 @@ class Stage:
         return f"model-{self.name}"
 
 
-OPENINGS = "data-openings"
 # The decoder, and the embeddings that it shares, at first: updates cost less, and MiniLM's layers are not bent towards
 # a decoder that knows nothing yet.
 ALONE = ("--freeze-encoder",)
@@ -67,17 +66,13 @@ ALONE = ("--freeze-encoder",)
 FULL = ("--lsg-attention", "full")
 # Name, data, what it begins as, positions, tokens of a batch, updates, learning rate, warm-up, checkpoints on the way.
 STAGES = (
-    Stage("descriptions", "data-descriptions", f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, 4, ALONE),
+    Stage("descriptions", DESCRIPTIONS, f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, 4, ALONE),
     Stage("openings", OPENINGS, "model-descriptions/checkpoint_last.pt", 512, 8192, 2400, 4e-4, 50, 8, FULL),
-    Stage("long", "data-pages", "model-openings/checkpoint_last.pt", 4096, 16384, 240, 2e-4, 15, 4),
+    Stage("mixture", MIXTURE, "model-openings/checkpoint_last.pt", 512, 8192, 2600, 3e-4, 50, 13, FULL),
+    Stage("long", PAGES, "model-mixture/checkpoint_last.pt", 4096, 16384, 240, 2e-4, 15, 4),
 )
 LAST, LOG = "checkpoint_last.pt", "train.log"
 TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
-DATA = {
-    "data-descriptions": ("descriptions_train", "descriptions_valid"),
-    OPENINGS: ("train", "valid"),
-    "data-pages": ("train", "valid"),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,12 +105,11 @@ def train_all(data: Path, plan: StartPlan, stages: Sequence[Stage]) -> None:
 def data_facts(data: Path, start: Facts) -> dict[str, Facts]:
     """What each folder of binarized data follows from."""
     found = {}
-    for folder, splits in DATA.items():
-        hashes = {split: sha256_of([path_of(data, split)]) for split in splits}
-        cut = {"words": WORDS} if folder == OPENINGS else {}
-        training, validation = (opening_of(split) if cut else f"{split}.jsonl" for split in splits)
+    for folder, splits in SPLITS.items():
+        training, validation = files_of(folder)
         command = ["lsg-preprocess", "--train", training, "--valid", validation, "--out", folder, *TOKENIZER]
-        found[folder] = {"command": command, "start": start, "files": hashes} | cut
+        hashes = {split: sha256_of([path_of(data, split)]) for split in splits}
+        found[folder] = {"command": command, "start": start, "files": hashes} | settings_of(folder)
     return found
 
 
@@ -161,8 +155,7 @@ def binarize(runner: Stages, folder: str, facts: Facts) -> None:
     if is_made_from(path, facts):
         return
     make_room(path)
-    for split in facts["files"] if "words" in facts else ():
-        write_opening(runner.folder, split)
+    write_files(runner.folder, folder)
     runner.forget(name)
     runner.run(name, None, *facts["command"])
     write_facts(path, facts)
