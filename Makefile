@@ -34,8 +34,8 @@ extrapolation: $(READY)
 # Hours on two cores; interrupt it as you like, and the same command goes on. The order of these rules is that of the data.
 MANPAGES := manpages-run
 TRAINED := $(MANPAGES)/model-long/checkpoint_last.pt
-SUMMARIZERS := --model $(MANPAGES)/box --short-model $(MANPAGES)/model-openings/checkpoint_last.pt
-TRAINING_LOGS := $(foreach stage,descriptions openings long,$(MANPAGES)/model-$(stage)/train.log)
+SUMMARIZERS := --model $(MANPAGES)/box --short-model $(MANPAGES)/model-mixture/checkpoint_last.pt
+TRAINING_LOGS := $(foreach stage,descriptions openings mixture long,$(MANPAGES)/model-$(stage)/train.log)
 $(MANPAGES)/train.jsonl: | $(READY)
 	$(BIN)/python scripts/prepare_manpages.py --out $(MANPAGES)
 $(MANPAGES)/descriptions_train.jsonl: $(MANPAGES)/train.jsonl
