@@ -18,7 +18,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.pretrained.hub_loading import from_checkpoint
 from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
 from manpages.box import put as put_module
-from manpages.box.files import hashes
+from manpages.box.files import SeenBox, hashes
 from manpages.box.pack import pack
 from manpages.box.put import put
 from manpages.demo import choose as demo
@@ -115,7 +115,16 @@ def test_results_read_a_box_as_it_is(box: Path, trained: Path, corpus: Path, mon
     [(files, _, choice, short)] = asked
     assert files.tokenizer.is_relative_to(find_checkpoint(box, SourceOptions()).model.parent)
     assert short.tokenizer == corpus / "tokenizer"
-    assert choice.box_hashes == hashes(box)
+    assert choice.box == SeenBox(box, hashes(box))
+
+
+def test_a_box_that_was_packed_again_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    seen = SeenBox.at(tmp_path)
+    seen.check_unchanged()
+    (tmp_path / "config.json").write_text('{"d_model": 8}')
+    with pytest.raises(LSGError, match="was packed again meanwhile, so these results are of no use: run this again"):
+        seen.check_unchanged()
 
 
 # --- into the package -----------------------------------------------------------------------------------------------

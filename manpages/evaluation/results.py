@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,8 @@ from benchmarks.stages import Stages
 from lsg_fairseq.checkpoints.loading import CheckpointFiles
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
-from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
-from manpages.box.files import hashes
+from manpages.box.files import SeenBox
 from manpages.corpus.records import TEST_SETS, Record, read_records
 from manpages.evaluation.answering import Answering, open_answering, source_tokens
 from manpages.evaluation.example_page import examples_page
@@ -49,8 +48,7 @@ class Choice:
     sets: tuple[str, ...] = TEST_SETS
     limit: int | None = None  # the first pages of each set alone
     out: Path | None = None
-    box: Path | None = None  # the folder that the checkpoint was made from, if it is one that could go into the package
-    box_hashes: Mapping[str, str] = field(default_factory=dict)  # of its files, before they were read
+    box: SeenBox | None = None  # what the checkpoint was made from, if that could go into the package
 
     def out_of(self, stages: Stages) -> Path:
         """A part of the pages, or other sets, by default not where the results of the test sets are."""
@@ -68,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         box, options = box_of(args.model), SourceOptions(tokenizer=args.tokenizer)
         short = find_checkpoint(args.short_model, options) if args.short_model else None
-        choice = Choice(in_order(args.sets), args.limit, args.out, box, hashes(box) if box else {})
+        choice = Choice(in_order(args.sets), args.limit, args.out, box)
         # What a box writes is written by its own tokenizer.
         files = find_checkpoint(args.model, SourceOptions() if box else options)
         evaluate(files, args.data, choice, short)
@@ -116,16 +114,17 @@ def evaluate(files: CheckpointFiles, data: Path, choice: Choice, short: Checkpoi
     for split in pages:
         texts[split] = {name: said for run in runs for name, said in run.texts(split).items()} | baselines[split]
     sets = {split: figures_of(runs, split, pages[split], texts[split]) for split in pages}
-    found = describe(runs, sets) | ({"box": choice.box_hashes} if choice.box else {})
-    if choice.box and hashes(choice.box) != choice.box_hashes:
-        raise LSGError(f"{choice.box} was packed again meanwhile, so these results are of no use: run this again")
+    found = describe(runs, sets)
+    if choice.box:
+        choice.box.check_unchanged()
+        found["box"] = dict(choice.box.hashes)
     write_results(choice.out_of(runs[0].stages), found, pages, texts)
 
 
-def box_of(model: str) -> Path | None:
-    """The folder that is meant, if it is Hugging Face's."""
+def box_of(model: str) -> SeenBox | None:
+    """The box that is meant, if it is one: a folder in Hugging Face's layout."""
     folder = Path(model).expanduser()
-    return folder if (folder / "config.json").is_file() else None
+    return SeenBox.at(folder) if (folder / "config.json").is_file() else None
 
 
 def figures_of(runs: Sequence[Answering], split: str, pages: Sequence[Record], texts: Texts) -> dict[str, Any]:
