@@ -69,7 +69,7 @@ STAGES = (
     Stage("descriptions", DESCRIPTIONS, f"{START}/lsg/model.pt", 512, 4096, 1500, 1e-3, 100, 4, ALONE),
     Stage("openings", OPENINGS, "model-descriptions/checkpoint_last.pt", 512, 8192, 2400, 4e-4, 50, 8, FULL),
     Stage("mixture", MIXTURE, "model-openings/checkpoint_last.pt", 512, 8192, 2600, 3e-4, 50, 13, FULL),
-    Stage("long", PAGES, "model-mixture/checkpoint_last.pt", 4096, 16384, 360, 2e-4, 15, 4),
+    Stage("long", PAGES, "model-mixture/checkpoint_last.pt", 4096, 16384, 300, 2e-4, 15, 4),
 )
 LAST, LOG = "checkpoint_last.pt", "train.log"
 TOKENIZER = ("--tokenizer", f"{START}/lsg/tokenizer")
