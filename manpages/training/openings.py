@@ -1,7 +1,7 @@
 """The first words of pages: what a page is about mostly stands there, and they are quick to read.
 
-A mixture has more texts than pages, so that a model reads fewer of them twice: pages that have more than a line before
-their DESCRIPTION are in it a second time, from there on, and texts of another split are, too.
+A mixture has more texts than pages, so that a model reads each of them less often: pages that have more than a line
+before their DESCRIPTION are in it a second time, from there on, and texts of another split are, too.
 """
 
 from __future__ import annotations
