@@ -212,7 +212,7 @@ def test_what_is_trained_is_not_trained_again(
     assert rehearsal.ran == []
     assert capsys.readouterr().out == ""
     assert content_of(trained) == before
-    assert {path.parent.name for path in trained.rglob("made_from.json")} == {START, *MODELS, *texts.SPLITS}
+    assert {path.parent.name for path in trained.rglob("made_from.json")} == {START, *MODELS, *texts.TEXTS}
 
 
 CHANGES: dict[str, tuple[Callable[[Path], tuple[StartPlan, list[Stage]]], int]] = {
@@ -317,6 +317,15 @@ def test_openings_follow_the_pages_and_their_length(
     rows = [json.loads(line) for line in (trained / "train_3_words.jsonl").read_text().splitlines()]
     assert rows[1] == {"document": "bad b bad", "summary": "a b bad"}
     assert len(rows) == 8
+
+
+def test_make_knows_the_stages() -> None:
+    """Its curves are of every stage in order, and its results are of the last one and the one before."""
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    names = " ".join(stage.name for stage in STAGES)
+    assert f"$(foreach stage,{names},$(MANPAGES)/model-$(stage)/train.log)" in makefile
+    assert f"TRAINED := $(MANPAGES)/{STAGES[-1].folder}/checkpoint_last.pt\n" in makefile
+    assert f"--short-model $(MANPAGES)/{STAGES[-1].begins_as}\n" in makefile
 
 
 def test_a_mixture_has_more_than_pages(tmp_path: Path) -> None:

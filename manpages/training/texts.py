@@ -2,47 +2,78 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from manpages.training import openings
 from manpages.training.openings import mixture_of, opening_of, write_mixture, write_opening
 
+
+@dataclass(frozen=True)
+class Texts:
+    """Two splits as they are."""
+
+    training: str
+    validation: str
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What the files follow from."""
+        return self.training, self.validation
+
+    def files(self) -> tuple[str, str]:
+        """The names of the files for training and validation."""
+        return f"{self.training}.jsonl", f"{self.validation}.jsonl"
+
+    def settings(self) -> dict[str, Any]:
+        """What else the files depend on."""
+        return {}
+
+    def write(self, data: Path) -> None:
+        """Write those of the files that are not splits themselves into DATA.
+
+        Raises:
+            LSGError: a split has not been prepared.
+        """
+
+
+class Openings(Texts):
+    """The first words of both."""
+
+    def files(self) -> tuple[str, str]:
+        return opening_of(self.training), opening_of(self.validation)
+
+    def settings(self) -> dict[str, Any]:
+        return {"words": openings.WORDS}
+
+    def write(self, data: Path) -> None:
+        write_opening(data, self.training)
+        write_opening(data, self.validation)
+
+
+@dataclass(frozen=True)
+class Mixture(Openings):
+    """More for training, texts of another split among it; validated on openings, so that the losses compare."""
+
+    others: str
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return *super().splits, self.others
+
+    def files(self) -> tuple[str, str]:
+        return mixture_of(self.training), opening_of(self.validation)
+
+    def write(self, data: Path) -> None:
+        write_mixture(data, self.training, self.others)
+        write_opening(data, self.validation)
+
+
 DESCRIPTIONS, OPENINGS, MIXTURE, PAGES = (f"data-{name}" for name in ("descriptions", "openings", "mixture", "pages"))
-# For training, for validation, and what else goes into the training file.
-SPLITS: dict[str, tuple[str, ...]] = {
-    DESCRIPTIONS: ("descriptions_train", "descriptions_valid"),
-    OPENINGS: ("train", "valid"),
-    MIXTURE: ("train", "valid", "descriptions_train"),
-    PAGES: ("train", "valid"),
+TEXTS: dict[str, Texts] = {
+    DESCRIPTIONS: Texts("descriptions_train", "descriptions_valid"),
+    OPENINGS: Openings("train", "valid"),
+    MIXTURE: Mixture("train", "valid", "descriptions_train"),
+    PAGES: Texts("train", "valid"),
 }
-
-
-def files_of(folder: str) -> tuple[str, str]:
-    """The names of the files for training and validation. A mixture is validated on openings: the losses compare."""
-    training, validation, *_ = SPLITS[folder]
-    if folder == OPENINGS:
-        return opening_of(training), opening_of(validation)
-    if folder == MIXTURE:
-        return mixture_of(training), opening_of(validation)
-    return f"{training}.jsonl", f"{validation}.jsonl"
-
-
-def settings_of(folder: str) -> dict[str, Any]:
-    """What else those files depend on."""
-    return {"words": openings.WORDS} if folder in (OPENINGS, MIXTURE) else {}
-
-
-def write_files(data: Path, folder: str) -> None:
-    """Write those of the files that are not splits themselves into DATA.
-
-    Raises:
-        LSGError: a split has not been prepared.
-    """
-    training, validation, *others = SPLITS[folder]
-    if folder in (OPENINGS, MIXTURE):
-        write_opening(data, validation)
-    if folder == OPENINGS:
-        write_opening(data, training)
-    if folder == MIXTURE:
-        write_mixture(data, training, *others)

@@ -22,7 +22,7 @@ from lsg_fairseq.commands.running import run_command
 from manpages.corpus.records import path_of
 from manpages.training.lineage import Facts, check_trained, is_made_from, key_of, make_room, write_facts
 from manpages.training.start import START, StartPlan, make_start
-from manpages.training.texts import DESCRIPTIONS, MIXTURE, OPENINGS, PAGES, SPLITS, files_of, settings_of, write_files
+from manpages.training.texts import DESCRIPTIONS, MIXTURE, OPENINGS, PAGES, TEXTS
 
 PROGRAM = "manpages.training.train"
 IF_INTERRUPTED = "the same command goes on from the last checkpoint"
@@ -105,11 +105,11 @@ def train_all(data: Path, plan: StartPlan, stages: Sequence[Stage]) -> None:
 def data_facts(data: Path, start: Facts) -> dict[str, Facts]:
     """What each folder of binarized data follows from."""
     found = {}
-    for folder, splits in SPLITS.items():
-        training, validation = files_of(folder)
+    for folder, texts in TEXTS.items():
+        training, validation = texts.files()
         command = ["lsg-preprocess", "--train", training, "--valid", validation, "--out", folder, *TOKENIZER]
-        hashes = {split: sha256_of([path_of(data, split)]) for split in splits}
-        found[folder] = {"command": command, "start": start, "files": hashes} | settings_of(folder)
+        hashes = {split: sha256_of([path_of(data, split)]) for split in texts.splits}
+        found[folder] = {"command": command, "start": start, "files": hashes} | texts.settings()
     return found
 
 
@@ -155,7 +155,7 @@ def binarize(runner: Stages, folder: str, facts: Facts) -> None:
     if is_made_from(path, facts):
         return
     make_room(path)
-    write_files(runner.folder, folder)
+    TEXTS[folder].write(runner.folder)
     runner.forget(name)
     runner.run(name, None, *facts["command"])
     write_facts(path, facts)
