@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 .PHONY: demo walkthrough test test-all lint gpu-check needle extrapolation manpages box figures lock clean
 
 demo: $(READY)
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python examples/demo.py
 
 walkthrough: $(READY)
-	$(BIN)/python scripts/walkthrough.py
+	$(BIN)/python examples/walkthrough.py
 
 test: $(READY)
 	$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
@@ -39,18 +39,18 @@ TRAINING_LOGS := $(foreach stage,descriptions openings mixture long,$(MANPAGES)/
 $(MANPAGES)/train.jsonl: | $(READY)
 	$(BIN)/python scripts/prepare_manpages.py --out $(MANPAGES)
 $(MANPAGES)/descriptions_train.jsonl: $(MANPAGES)/train.jsonl
-	$(BIN)/python -m manpages.descriptions.prepare --out $(MANPAGES)
+	$(BIN)/python -m examples.manpages.descriptions.prepare --out $(MANPAGES)
 $(MANPAGES)/baselines.json: $(MANPAGES)/train.jsonl
-	$(BIN)/python -m manpages.evaluation.baselines --data $(MANPAGES)
+	$(BIN)/python -m examples.manpages.evaluation.baselines --data $(MANPAGES)
 manpages: $(READY) $(MANPAGES)/descriptions_train.jsonl $(MANPAGES)/baselines.json
-	$(BIN)/python -m manpages.training.train --data $(MANPAGES)
-	$(BIN)/python -m manpages.box.pack --data $(MANPAGES) --model $(TRAINED) --tokenizer $(MANPAGES)/start/lsg/tokenizer
-	$(BIN)/python -m manpages.evaluation.results --data $(MANPAGES) $(SUMMARIZERS) --tokenizer $(MANPAGES)/start/lsg/tokenizer
-	$(BIN)/python -m manpages.training.curves --logs $(TRAINING_LOGS)
+	$(BIN)/python -m examples.manpages.training.train --data $(MANPAGES)
+	$(BIN)/python -m examples.manpages.box.pack --data $(MANPAGES) --model $(TRAINED) --tokenizer $(MANPAGES)/start/lsg/tokenizer
+	$(BIN)/python -m examples.manpages.evaluation.results --data $(MANPAGES) $(SUMMARIZERS) --tokenizer $(MANPAGES)/start/lsg/tokenizer
+	$(BIN)/python -m examples.manpages.training.curves --logs $(TRAINING_LOGS)
 
 # What make manpages made, into the package.
 box: $(READY)
-	$(BIN)/python -m manpages.box.put --data $(MANPAGES)
+	$(BIN)/python -m examples.manpages.box.put --data $(MANPAGES)
 
 figures: $(READY)
 	$(BIN)/python benchmarks/draw_attention_patterns.py

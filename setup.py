@@ -51,10 +51,10 @@ setup(
     description="LSG attention for fairseq: BART and Pegasus that read 4,096 to 16,384 tokens and more",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="MIT AND Apache-2.0",  # the model in lsg_fairseq/pretrained is under the second
+    license="MIT AND Apache-2.0",  # the model in lsg_fairseq/hub is under the second
     cmdclass={"editable_wheel": EditableWheel},
     packages=find_packages(include=["lsg_fairseq", "lsg_fairseq.*"]),
-    package_data={"lsg_fairseq.pretrained": ["lsg_bart_manpages/*"]},
+    package_data={"lsg_fairseq.hub": ["lsg_bart_manpages/*"]},
     # fairseq's compiled helpers exist for these two only.
     python_requires=">=3.11,<3.13",
     install_requires=[

@@ -1,1 +1,1 @@
-"""Scripts that measure; what manpages/ shares with them is imported from here."""
+"""Scripts that measure, and nothing else."""

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 
-from lsg_fairseq.checkpoints.hf_config import spec_from_hf_config
-from lsg_fairseq.conversion import key_pairs
+from lsg_fairseq.huggingface.seq2seq_config import spec_from_hf_config
+from lsg_fairseq.huggingface.seq2seq_weights import key_pairs
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"

@@ -42,7 +42,7 @@ def make_folder(folder: Path, arch: str) -> None:
     import torch
     from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 
-    from lsg_fairseq.tokenization import build_dictionary, train_tokenizer
+    from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, train_tokenizer
 
     dictionary = build_dictionary(train_tokenizer(["a few words"] * 10, 300, folder / "tokenizer"))
     while len(dictionary) < 50265:

@@ -8,6 +8,7 @@ from lsg_fairseq import compat
 # fairseq has to be mended before anything of it is built.
 compat.apply_fixes()
 
-from lsg_fairseq import models, scoring, tasks, tokenization  # noqa: E402, F401
+from lsg_fairseq import models, scoring, tasks  # noqa: E402, F401
+from lsg_fairseq.tokenizers import fairseq_bpe  # noqa: E402, F401
 
 __version__ = "0.1.0"

@@ -107,7 +107,7 @@ def checkpoints(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def labelled(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """input0 (documents, which masked_lm reads too) and label, as fairseq's RoBERTa recipes lay them out."""
-    from lsg_fairseq.tokenization import LSGBPE
+    from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE
 
     folder = tmp_path_factory.mktemp("labelled")
     bpe = LSGBPE.from_folder(corpus / "tokenizer")

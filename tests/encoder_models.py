@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
-from lsg_fairseq.data.document_tokenizer import DocumentTokenizer
-from lsg_fairseq.tokenization import embedding_rows
+from lsg_fairseq.tokenizers.base import DocumentTokenizer
+from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows
 
 # PyPI's torchaudio does not load beside a CPU torch, and transformers 5 then fails to import.
 sys.modules.setdefault("torchaudio", None)

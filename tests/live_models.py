@@ -13,10 +13,10 @@ from reference_checkpoints import REFERENCE, open_model
 from torch import Tensor, nn
 
 import lsg_fairseq  # noqa: F401
-from lsg_fairseq.checkpoints.hf_config import fairseq_args_from_hf
-from lsg_fairseq.checkpoints.position_tables import lengthen
-from lsg_fairseq.conversion import convert_from_hf
-from lsg_fairseq.tokenization import build_dictionary, embedding_rows, load_tokenizer, symbol_from_token
+from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf
+from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf
+from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, embedding_rows, load_tokenizer, symbol_from_token
+from lsg_fairseq.weights.position_tables import lengthen
 
 
 def load_arrays(case: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.hf_checkpoint import HFCheckpoint, read_hf_folder
-from lsg_fairseq.checkpoints.hf_config import spec_from_hf_config
-from lsg_fairseq.checkpoints.model_spec import ModelSpec
+from lsg_fairseq.huggingface.read_folder import HFCheckpoint, read_hf_folder
+from lsg_fairseq.huggingface.seq2seq_config import spec_from_hf_config
+from lsg_fairseq.weights.model_spec import ModelSpec
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 FAMILIES = ("bart", "pegasus")

@@ -187,7 +187,7 @@ def test_denoising_pretraining(corpus: Path, tmp_path: Path) -> None:
 TO_SYMBOLS = """
 import json, logging, sys
 from pathlib import Path
-from lsg_fairseq.tokenization import LSGBPE
+from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE
 data = Path(sys.argv[1])
 bpe = LSGBPE.from_folder(data / "tokenizer")
 for line in (data.parent / "train.jsonl").read_text().splitlines():

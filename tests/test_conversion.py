@@ -8,11 +8,11 @@ import pytest
 import torch
 from reference_checkpoints import FAMILIES, MODELS, REFERENCE, differing, mask_row, open_model, pegasus_rows
 
-from lsg_fairseq.checkpoints.hf_config import fairseq_args_from_hf
-from lsg_fairseq.checkpoints.model_spec import spec_from_fairseq_args
-from lsg_fairseq.checkpoints.position_tables import lengthen
-from lsg_fairseq.conversion import KEY_TABLE, convert_from_hf, convert_to_hf, key_pairs
+from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf
+from lsg_fairseq.huggingface.seq2seq_weights import KEY_TABLE, convert_from_hf, convert_to_hf, key_pairs
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
+from lsg_fairseq.weights.position_tables import lengthen
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")
 

@@ -10,15 +10,15 @@ import pytest
 from conftest import REPOSITORY, run
 from safetensors import safe_open
 
+from examples.manpages.box.card import model_card
+from examples.manpages.box.files import hashes
+from examples.manpages.box.put import APACHE, LARGEST
+from examples.manpages.demo.choose import PAGES
 from lsg_fairseq import hub
 from lsg_fairseq.commands import summarize
 from lsg_fairseq.commands.summarize import main
-from lsg_fairseq.pretrained.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
+from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from lsg_fairseq.scoring import rouge_scores
-from manpages.box.card import model_card
-from manpages.box.files import hashes
-from manpages.box.put import APACHE, LARGEST
-from manpages.demo.choose import PAGES
 
 BOX = Path(ENTRY_CHECKPOINTS[DEFAULT_ENTRY].location)
 
@@ -75,7 +75,7 @@ def test_the_model_is_what_its_card_says() -> None:
     with safe_open(BOX / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(key).get_dtype() for key in weights.keys()} == {"F16"}  # noqa: SIM118
     assert ENTRY_CHECKPOINTS[DEFAULT_ENTRY].max_source_positions == hub.lsg_bart_manpages().model.max_positions()[0]
-    results = json.loads((REPOSITORY / "manpages" / "results" / "results.json").read_text())
+    results = json.loads((REPOSITORY / "examples" / "manpages" / "results" / "results.json").read_text())
     assert hashes(BOX) == results["box"]
     assert (BOX / "README.md").read_text(encoding="utf-8") == model_card(results)
 

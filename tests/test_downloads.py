@@ -17,8 +17,8 @@ from reference_checkpoints import REFERENCE
 from safetensors.torch import load_file
 
 from lsg_fairseq import hub
+from lsg_fairseq.checkpoints.find import cache_folder
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.pretrained.hub_sources import cache_folder
 
 REPO = "someone/lsg-bart-tiny"
 BART = REFERENCE / "models" / "bart_lsg"

@@ -29,14 +29,14 @@ from torch import Tensor, nn
 
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.export import export_checkpoint
-from lsg_fairseq.checkpoints.hf_checkpoint import read_hf_folder
-from lsg_fairseq.checkpoints.hf_config import fairseq_args_from_hf, spec_from_hf_config
-from lsg_fairseq.checkpoints.state_dicts import HEAD_NAME
 from lsg_fairseq.commands.convert import main as convert_main
 from lsg_fairseq.compat.loading import load_checkpoint_file
-from lsg_fairseq.conversion import convert_from_hf, convert_to_hf
+from lsg_fairseq.huggingface.read_folder import read_hf_folder
+from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf, spec_from_hf_config
+from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf, convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenization import build_dictionary, load_tokenizer
+from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer
+from lsg_fairseq.weights.state_dicts import HEAD_NAME
 
 MODELS = [
     ("bert", "BertModel"),

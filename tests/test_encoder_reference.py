@@ -11,7 +11,7 @@ import torch
 from encoder_models import convert_and_load
 from safetensors.torch import load_file
 
-from lsg_fairseq.checkpoints.state_dicts import HEAD_NAME
+from lsg_fairseq.weights.state_dicts import HEAD_NAME
 
 FOLDER = Path(__file__).parent / "data" / "encoder_reference"
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())

@@ -16,10 +16,9 @@ from test_encoder_conversion import random_ids, without_globals
 from test_tokenization import PLAIN_TEXTS, TRAINING_TEXTS
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from lsg_fairseq.data.document_tokenizer import DocumentTokenizer
-from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenization import (
+from lsg_fairseq.tokenizers.base import DocumentTokenizer
+from lsg_fairseq.tokenizers.fairseq_bpe import (
     LSGBPE,
     build_dictionary,
     embedding_rows,
@@ -27,6 +26,7 @@ from lsg_fairseq.tokenization import (
     load_tokenizer,
     symbol_from_token,
 )
+from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 BERT_TEXTS = [

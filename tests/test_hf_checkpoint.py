@@ -11,7 +11,7 @@ import torch
 from reference_checkpoints import MODELS, REFERENCE, differing
 from safetensors.torch import save_file
 
-from lsg_fairseq.checkpoints.hf_checkpoint import read_hf_folder
+from lsg_fairseq.huggingface.read_folder import read_hf_folder
 from lsg_fairseq.modules.lsg_config import LSGError
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from reference_checkpoints import MODELS, REFERENCE, open_model
 
-from lsg_fairseq.checkpoints.hf_config import fairseq_args_from_hf, lsg_config_from_hf, spec_from_hf_config
 from lsg_fairseq.checkpoints.hf_export_config import hf_config_from_args
+from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf, lsg_config_from_hf, spec_from_hf_config
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs {REFERENCE}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lsg_fairseq.checkpoints.hf_generation import generation_settings
+from lsg_fairseq.huggingface.generation_config import generation_settings
 from lsg_fairseq.modules.lsg_config import LSGError
 
 BART = {"model_type": "bart", "eos_token_id": 2, "bos_token_id": 0, "decoder_start_token_id": 2}

@@ -21,10 +21,10 @@ from reference_checkpoints import REFERENCE
 from safetensors.torch import load_file, save_file
 
 from lsg_fairseq import hub
-from lsg_fairseq.data.sequence_format import PEGASUS_FORMAT, SequenceFormat
+from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
+from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
-from lsg_fairseq.pretrained.entry_checkpoints import ENTRY_CHECKPOINTS
-from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
+from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT, SequenceFormat
 
 SHORT = {"beam": 3, "min_len": 3, "max_len_b": 9}
 

@@ -19,11 +19,11 @@ from hub_server import FakeHub, serve, use_environment
 
 from lsg_fairseq import hub
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
-from lsg_fairseq.checkpoints.state_dicts import HEAD_NAME
 from lsg_fairseq.commands.summarize import main as summarize
+from lsg_fairseq.hub.encoder import LSGEncoderHubInterface
+from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.pretrained.entry_checkpoints import ENTRY_CHECKPOINTS
-from lsg_fairseq.pretrained.hub_encoder_interface import LSGEncoderHubInterface
+from lsg_fairseq.weights.state_dicts import HEAD_NAME
 
 REFERENCE = Path(__file__).parent / "data" / "encoder_reference"
 ENTRIES = {"bert": hub.lsg_bert_base, "roberta": hub.lsg_roberta_base}

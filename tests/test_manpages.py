@@ -21,13 +21,12 @@ from conftest import REPOSITORY, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.corpus.debian import fetch_packages, pages_of_package, read_package_names
-from manpages.corpus.examples import body_without, check_body, check_description, example_of
-from manpages.corpus.folder import pages_of_folder
-from manpages.corpus.leaks import copies_of, without_copies
-from manpages.corpus.name_section import parse_name_section
-from manpages.corpus.pages import (
+from examples.manpages.corpus.debian import fetch_packages, pages_of_package, read_package_names
+from examples.manpages.corpus.examples import body_without, check_body, check_description, example_of
+from examples.manpages.corpus.folder import pages_of_folder
+from examples.manpages.corpus.leaks import copies_of, without_copies
+from examples.manpages.corpus.name_section import parse_name_section
+from examples.manpages.corpus.pages import (
     MAX_BYTES,
     Example,
     Package,
@@ -37,13 +36,14 @@ from manpages.corpus.pages import (
     name_and_section,
     source_of,
 )
-from manpages.corpus.prepare import PACKAGES, prepare
-from manpages.corpus.records import FIELDS
-from manpages.corpus.rendering import Section, find_mandoc, read_sections, render
-from manpages.corpus.selection import MOST_SHARING, select
-from manpages.corpus.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs
-from manpages.corpus.splits import LARGEST_GROUP, assign_splits
-from manpages.evaluation.baselines import first_sentence, nearest_description, score_baselines
+from examples.manpages.corpus.prepare import PACKAGES, prepare
+from examples.manpages.corpus.records import FIELDS
+from examples.manpages.corpus.rendering import Section, find_mandoc, read_sections, render
+from examples.manpages.corpus.selection import MOST_SHARING, select
+from examples.manpages.corpus.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs
+from examples.manpages.corpus.splits import LARGEST_GROUP, assign_splits
+from examples.manpages.evaluation.baselines import first_sentence, nearest_description, score_baselines
+from lsg_fairseq.modules.lsg_config import LSGError
 
 PAGES = REPOSITORY / "tests" / "data" / "manpages"
 SWEEP = """SYNOPSIS

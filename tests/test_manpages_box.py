@@ -12,19 +12,19 @@ from hub_checkpoints import documents_of, lively_copy
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
+from examples.manpages.box import put as put_module
+from examples.manpages.box.files import SeenBox, hashes
+from examples.manpages.box.pack import pack
+from examples.manpages.box.put import put
+from examples.manpages.demo import choose as demo
+from examples.manpages.evaluation import results as results_module
+from examples.manpages.evaluation.answering import answer, open_answering
+from examples.manpages.evaluation.variants import AS_TRAINED
 from lsg_fairseq.checkpoints.export import export_checkpoint
+from lsg_fairseq.checkpoints.find import SourceOptions, find_checkpoint
 from lsg_fairseq.compat.loading import load_checkpoint_file
+from lsg_fairseq.hub.load import from_checkpoint
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.pretrained.hub_loading import from_checkpoint
-from lsg_fairseq.pretrained.hub_sources import SourceOptions, find_checkpoint
-from manpages.box import put as put_module
-from manpages.box.files import SeenBox, hashes
-from manpages.box.pack import pack
-from manpages.box.put import put
-from manpages.demo import choose as demo
-from manpages.evaluation import results as results_module
-from manpages.evaluation.answering import answer, open_answering
-from manpages.evaluation.variants import AS_TRAINED
 
 BASELINES = {"first_sentence": 26.0, "nearest_training_page": 34.0}
 
@@ -42,7 +42,7 @@ def box(trained: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def results_of(box: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What manpages.evaluation.results would say of a box, as far as it is read."""
+    """What examples.manpages.evaluation.results would say of a box, as far as it is read."""
     scores = {name: dict.fromkeys(("rouge1", "rouge2", "rougeL"), score) for name, score in BASELINES.items()}
     scores["as_trained"] = {"rouge1": 41.5, "rouge2": 22.25, "rougeL": 39.75}
     differences = {name: {"mean": 39.75 - score, "low": 1.5, "high": 9.5} for name, score in BASELINES.items()}
@@ -173,10 +173,10 @@ def test_a_large_box_stays_out(box: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_results_come_first(box: Path, tmp_path: Path) -> None:
-    with pytest.raises(LSGError, match=r"there is no box in .*: run python -m manpages.box.pack first"):
+    with pytest.raises(LSGError, match=r"there is no box in .*: run python -m examples.manpages.box.pack first"):
         put(tmp_path / "no", write_results(tmp_path, results_of(box)), tmp_path / "package")
     (tmp_path / "results.json").unlink()
-    with pytest.raises(LSGError, match=r"results.json does not exist: run python -m manpages.evaluation.results"):
+    with pytest.raises(LSGError, match=r"results.json is missing: run python -m examples.manpages.evaluation.results"):
         put(box, tmp_path / "results.json", tmp_path / "package")
 
 

@@ -15,24 +15,19 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, run
 
-from benchmarks.answers import read_answers
-from benchmarks.stages import Stages
-from lsg_fairseq.checkpoints.loading import CheckpointFiles
-from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
-from lsg_fairseq.tokenization import load_tokenizer
-from manpages.corpus.records import TEST_SETS
-from manpages.evaluation.answering import answer, binarize, open_answering, source_tokens
-from manpages.evaluation.bootstrap import paired_bootstrap
-from manpages.evaluation.example_page import EXAMPLES, draw, examples_page
-from manpages.evaluation.markdown import escape, table
-from manpages.evaluation.predictions import BASELINES, read_predictions, write_predictions
-from manpages.evaluation.results import OUT, Choice
-from manpages.evaluation.results_text import TITLES, results_page
-from manpages.evaluation.rouge import mean_scores
-from manpages.evaluation.run_folder import open_run
-from manpages.evaluation.scores import ALL, LONGER, is_better, measure, score_systems
-from manpages.evaluation.sets import in_order
-from manpages.evaluation.variants import (
+from examples.manpages.corpus.records import TEST_SETS
+from examples.manpages.evaluation.answering import answer, binarize, open_answering, source_tokens
+from examples.manpages.evaluation.bootstrap import paired_bootstrap
+from examples.manpages.evaluation.example_page import EXAMPLES, draw, examples_page
+from examples.manpages.evaluation.markdown import escape, table
+from examples.manpages.evaluation.predictions import BASELINES, read_predictions, write_predictions
+from examples.manpages.evaluation.results import OUT, Choice
+from examples.manpages.evaluation.results_text import TITLES, results_page
+from examples.manpages.evaluation.rouge import mean_scores
+from examples.manpages.evaluation.run_folder import open_run
+from examples.manpages.evaluation.scores import ALL, LONGER, is_better, measure, score_systems
+from examples.manpages.evaluation.sets import in_order
+from examples.manpages.evaluation.variants import (
     AS_TRAINED,
     CUT,
     GENERATION,
@@ -42,8 +37,13 @@ from manpages.evaluation.variants import (
     short_variant,
     variants_of,
 )
-from manpages.training.curves import stage_ends, write_curves
-from manpages.training.training_log import TRAINING, VALIDATION, read_logs
+from examples.manpages.training.curves import stage_ends, write_curves
+from examples.manpages.training.training_log import TRAINING, VALIDATION, read_logs
+from lsg_fairseq.checkpoints.loading import CheckpointFiles
+from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
+from recipes.answers import read_answers
+from recipes.stages import Stages
 
 VARIANTS = variants_of(LONG) | short_variant()
 TOPICS = "list copy print sort merge join cut search replace count".split()
@@ -220,7 +220,7 @@ def test_a_checkpoint_that_is_being_written_is_refused(
         (tmp_path / "model.pt").write_bytes(b"2")
         copy(source, target)
 
-    monkeypatch.setattr("manpages.evaluation.run_folder.shutil.copyfile", copy_late)
+    monkeypatch.setattr("examples.manpages.evaluation.run_folder.shutil.copyfile", copy_late)
     with pytest.raises(LSGError, match=r"model.pt changed while it was copied"):
         open_run(files, {"test_seen": pages_of(3)}, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -245,7 +245,7 @@ def test_other_sets_are_reported_elsewhere(tmp_path: Path) -> None:
 
 def test_baselines_must_be_of_these_pages(tmp_path: Path) -> None:
     pages = pages_of(5)
-    with pytest.raises(LSGError, match=r"run python -m manpages.evaluation.baselines"):
+    with pytest.raises(LSGError, match=r"run python -m examples.manpages.evaluation.baselines"):
         read_predictions(tmp_path, "test_seen", pages)
     write_predictions(
         pages, {name: texts_of(pages)[name] for name in BASELINES}, tmp_path / "test_seen.baselines.jsonl"
@@ -304,7 +304,7 @@ def test_results_from_end_to_end(corpus: Path, checkpoints: Path, tmp_path: Path
         write_predictions(pages, {name: texts_of(pages)[name] for name in BASELINES}, data / f"{split}.baselines.jsonl")
     flags = ["--model", checkpoints, "--short-model", checkpoints / "checkpoint1.pt", "--data", data]
     flags += ["--out", tmp_path / "out", "--limit", 3]
-    printed = run(sys.executable, "-m", "manpages.evaluation.results", *flags, cwd=REPOSITORY)
+    printed = run(sys.executable, "-m", "examples.manpages.evaluation.results", *flags, cwd=REPOSITORY)
     assert "Target, the lower end of the interval above 0" in printed
     assert "| test_seen, all | 3 | the stage before, cut to 512 |" in printed
     written = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -377,11 +377,11 @@ def test_results_are_told() -> None:
     assert len(re.findall(r"^\| test_\w+, ", page, re.MULTILINE)) == 2 * 2 * (len(TITLES) + len(TITLES) - 1)
     assert "| test_unseen, all | 30 | as trained | 100.00 | 100.00 | 100.00 | 60 |" in page
     assert "on test_seen and test_unseen: reached (test_seen: yes, test_unseen: yes)" in page
-    assert "resamples of the packages (`manpages/evaluation/bootstrap.py`, seed 1)" in page
+    assert "resamples of the packages (`examples/manpages/evaluation/bootstrap.py`, seed 1)" in page
     assert "500 parameters, which alone take 1,000 bytes in half precision (2 bytes a parameter)" in page
     assert "a file of 6,200 bytes with optimizer state;" in page
     assert "- the stage before, cut to 512: the checkpoint of the stage before" in page
-    assert all((REPOSITORY / path).exists() for path in re.findall(r"`(manpages/[\w/.]+)`", page))
+    assert all((REPOSITORY / path).exists() for path in re.findall(r"`(examples/manpages/[\w/.]+)`", page))
 
 
 def test_results_of_another_set_are_told() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from lsg_fairseq.tokenization import DocumentTokenizer, load_tokenizer
-from manpages.box.spacing import write_tokenizer
-from manpages.training.vocabulary import FIRST, LAST, write_vocabulary
+from examples.manpages.box.spacing import write_tokenizer
+from examples.manpages.training.vocabulary import FIRST, LAST, write_vocabulary
+from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, load_tokenizer
 
 WORDS = "object oriented c net amazon s3 etc passwd printf don t x 7 2 format the is key value".split()
 PIECES = [*FIRST, *"+-/:_().,'=", *WORDS, "##ting", *LAST]

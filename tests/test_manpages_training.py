@@ -18,13 +18,13 @@ import pytest
 import torch
 from encoder_models import build_hf_model, write_hf_folder
 
-from benchmarks.stages import Stages
+from examples.manpages.training import copying, openings, texts, vocabulary, warm_start
+from examples.manpages.training import start as start_module
+from examples.manpages.training import train as train_module
+from examples.manpages.training.start import START, StartPlan, make_start, start_facts
+from examples.manpages.training.train import STAGES, Stage, model_flags, train_all
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.training import copying, openings, texts, vocabulary, warm_start
-from manpages.training import start as start_module
-from manpages.training import train as train_module
-from manpages.training.start import START, StartPlan, make_start, start_facts
-from manpages.training.train import STAGES, Stage, model_flags, train_all
+from recipes.stages import Stages
 
 PLAN = StartPlan(vocabulary=60, decoder_layers=(1,), positions=40, longest=64)
 POSITIONS = {"descriptions": 40, "openings": 40, "mixture": 40, "long": 80}
@@ -145,7 +145,7 @@ def test_flags_have_the_sizes_of_the_start(data: Path) -> None:
 
 def test_corpora_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start_module, "fetch_minilm", lambda _: tmp_path)
-    with pytest.raises(LSGError, match=r"descriptions_train.jsonl does not exist: run python -m manpages.descriptions"):
+    with pytest.raises(LSGError, match=r"descriptions_train.jsonl does not exist: run python -m examples.manpages"):
         make_start(tmp_path, PLAN)
 
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, run
 
+from examples.manpages.corpus.leaks import copies_of
+from examples.manpages.corpus.moulds import MOST_SHARING
+from examples.manpages.corpus.pages import Example, Package, Reason, UnusablePage
+from examples.manpages.corpus.records import FIELDS
+from examples.manpages.corpus.similarity import contained_in_any
+from examples.manpages.descriptions.apt_lists import PackageLists, fetch_lists
+from examples.manpages.descriptions.boilerplate import shared_moulds, without_boilerplate
+from examples.manpages.descriptions.examples import FEWEST_WORDS, example_of_package, read_examples
+from examples.manpages.descriptions.prepare import prepare_descriptions
+from examples.manpages.descriptions.selection import HeldOut, hold_out, select_descriptions
+from examples.manpages.descriptions.stanzas import Description, read_descriptions, read_sources
+from examples.manpages.descriptions.text import paragraphs_of_description, without_packaging
 from lsg_fairseq.modules.lsg_config import LSGError
-from manpages.corpus.leaks import copies_of
-from manpages.corpus.moulds import MOST_SHARING
-from manpages.corpus.pages import Example, Package, Reason, UnusablePage
-from manpages.corpus.records import FIELDS
-from manpages.corpus.similarity import contained_in_any
-from manpages.descriptions.apt_lists import PackageLists, fetch_lists
-from manpages.descriptions.boilerplate import shared_moulds, without_boilerplate
-from manpages.descriptions.examples import FEWEST_WORDS, example_of_package, read_examples
-from manpages.descriptions.prepare import prepare_descriptions
-from manpages.descriptions.selection import HeldOut, hold_out, select_descriptions
-from manpages.descriptions.stanzas import Description, read_descriptions, read_sources
-from manpages.descriptions.text import paragraphs_of_description, without_packaging
 
 TRANSLATION = """\
 Package: sweep
@@ -344,12 +344,12 @@ def test_a_run_that_finds_nothing_changes_nothing(out: Path, lists: PackageLists
 
 
 def test_the_command_says_what_is_wrong(out: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "manpages.descriptions.prepare"]
+    command = [sys.executable, "-m", "examples.manpages.descriptions.prepare"]
     lists = ["--lists", tmp_path / "missing", tmp_path / "Packages"]
     (tmp_path / "Packages").write_text("Package: a\n")
     printed = run(*command, *lists, "--out", out, check=False, cwd=REPOSITORY)
     assert printed.startswith("1\n")
-    assert f"manpages.descriptions.prepare: error: the file {tmp_path}/missing does not exist" in printed
+    assert f"examples.manpages.descriptions.prepare: error: the file {tmp_path}/missing does not exist" in printed
     printed = run(*command, *lists, "--out", tmp_path / "no", check=False, cwd=REPOSITORY)
     assert f"{tmp_path}/no/valid.jsonl does not exist: run scripts/prepare_manpages.py" in printed
     assert not (tmp_path / "no").exists()

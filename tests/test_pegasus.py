@@ -18,11 +18,11 @@ from models import build_model, random_tokens
 from reference_checkpoints import FAMILIES, REFERENCE
 from torch import Tensor, nn
 
-from lsg_fairseq.checkpoints.position_tables import pegasus_sinusoids
-from lsg_fairseq.data.sequence_format import PEGASUS_FORMAT, SequenceFormat
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.modules.positional_embedding import PegasusPositionalEmbedding
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
+from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT, SequenceFormat
+from lsg_fairseq.weights.position_tables import pegasus_sinusoids
 
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")
 EXACT = {"rtol": 0, "atol": 2e-5}

@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from lsg_fairseq.checkpoints.position_tables import (
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.position_tables import (
     global_positions,
     make_global_table,
     pegasus_sinusoids,
     resize_positions,
     tile_positions,
 )
-from lsg_fairseq.modules.lsg_config import LSGError
 
 
 @pytest.mark.parametrize(("known", "length"), [(1, 5), (64, 4096), (1024, 1024), (1024, 4097), (1000, 600)])

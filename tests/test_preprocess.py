@@ -15,8 +15,8 @@ from fairseq.data import Dictionary
 from fairseq.tasks.translation import load_langpair_dataset
 
 from lsg_fairseq.commands.preprocess import main
-from lsg_fairseq.data.sequence_format import SequenceFormat
-from lsg_fairseq.tokenization import LSGBPE, load_tokenizer, train_tokenizer
+from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE, load_tokenizer, train_tokenizer
+from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts/preprocess.py"
 PAIRS = [(f"document {i}\twith a tab, é and\n  two lines. " * (1 + 7 * i), f"summary number {i}.") for i in range(40)]

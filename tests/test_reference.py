@@ -13,11 +13,11 @@ from live_models import build_lsg_model, fairseq_ids, load_arrays
 from reference_checkpoints import REFERENCE, differing, open_model
 from torch import Tensor, nn
 
-from lsg_fairseq.checkpoints.position_tables import lengthen
-from lsg_fairseq.conversion import convert_from_hf, convert_to_hf
 from lsg_fairseq.generation import LSGSequenceGenerator
+from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf, convert_to_hf
 from lsg_fairseq.modules import sparse_tokens
-from lsg_fairseq.tokenization import build_dictionary, embedding_rows, load_tokenizer, symbol_from_token
+from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, embedding_rows, load_tokenizer, symbol_from_token
+from lsg_fairseq.weights.position_tables import lengthen
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")
 

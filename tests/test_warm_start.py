@@ -9,13 +9,20 @@ import torch
 from encoder_models import WORDPIECES, build_hf_model, write_hf_folder
 from transformers import AutoModel, BartForConditionalGeneration
 
+from examples.manpages.training.copying import embedding_reader, fit_linear
+from examples.manpages.training.vocabulary import (
+    FIRST,
+    LAST,
+    choose_pieces,
+    count_pieces,
+    read_pieces,
+    write_vocabulary,
+)
+from examples.manpages.training.warm_start import source_attention, write_start
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenization import load_tokenizer
-from manpages.training.copying import embedding_reader, fit_linear
-from manpages.training.vocabulary import FIRST, LAST, choose_pieces, count_pieces, read_pieces, write_vocabulary
-from manpages.training.warm_start import source_attention, write_start
+from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
 
 LETTERS = [*"acmnst", *(f"##{letter}" for letter in "acmnst")]
 VALUES = (torch.randn(16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(16.0))

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.convert_source import Source
-from lsg_fairseq.checkpoints.converted_folder import check_folder, generation_flags, write_folder
-from lsg_fairseq.checkpoints.fairseq_source import read_fairseq_source
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, HUB_ID, TRAINED_FILES
-from lsg_fairseq.checkpoints.hf_source import read_hf_source
+from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
+from lsg_fairseq.checkpoints.open_huggingface import read_hf_source
+from lsg_fairseq.checkpoints.opened import Source
+from lsg_fairseq.checkpoints.write_folder import check_folder, generation_flags, write_folder
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
 
@@ -116,7 +116,7 @@ def locate(source: str | Path, revision: str | None = None) -> Path:
         return path
     if not HUB_ID.fullmatch(str(source)) or path.suffix == ".pt":
         raise LSGError(f"{source} does not exist: give a Hugging Face folder, a hub id, or a fairseq model.pt")
-    from lsg_fairseq.checkpoints.hub_downloads import download_checkpoint, find_revision
+    from lsg_fairseq.huggingface.download import download_checkpoint, find_revision
 
     return download_checkpoint(find_revision(str(source), revision))
 

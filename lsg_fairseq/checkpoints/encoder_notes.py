@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.encoder_conversion import NOT_CARRIED
-from lsg_fairseq.checkpoints.encoder_heads import full_names, parts_of_hf
-from lsg_fairseq.checkpoints.encoder_key_table import layout_of
-from lsg_fairseq.checkpoints.model_spec import ModelSpec
-from lsg_fairseq.checkpoints.state_dicts import HEAD_NAME
+from lsg_fairseq.huggingface.encoder_heads import full_names, parts_of_hf
+from lsg_fairseq.huggingface.encoder_keys import layout_of
+from lsg_fairseq.huggingface.encoder_weights import NOT_CARRIED
+from lsg_fairseq.weights.model_spec import ModelSpec
+from lsg_fairseq.weights.state_dicts import HEAD_NAME
 
 HEAD_NOTES = {
     "pooler": "the pooler is kept as the classification head 'pooler', with the identity as its output layer",

@@ -15,20 +15,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.convert import check_is_new
-from lsg_fairseq.checkpoints.convert_source import Source
-from lsg_fairseq.checkpoints.fairseq_roberta import LM_HEAD, has_initial_lm_head
-from lsg_fairseq.checkpoints.fairseq_source import read_fairseq_source
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
-from lsg_fairseq.checkpoints.hf_config import spec_from_hf_config
 from lsg_fairseq.checkpoints.hf_encoder_export_config import encoder_config_from_args, exported_spec
 from lsg_fairseq.checkpoints.hf_export_config import hf_config_from_args
-from lsg_fairseq.checkpoints.model_spec import ModelSpec
-from lsg_fairseq.checkpoints.position_tables import tile_positions
-from lsg_fairseq.checkpoints.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS
-from lsg_fairseq.conversion import convert_to_hf
+from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
+from lsg_fairseq.checkpoints.opened import Source
 from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.huggingface.seq2seq_config import spec_from_hf_config
+from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenization import embedding_rows
+from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows
+from lsg_fairseq.weights.model_spec import ModelSpec
+from lsg_fairseq.weights.position_tables import tile_positions
+from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS
+from lsg_fairseq.weights.upgrade_roberta import LM_HEAD, has_initial_lm_head
 
 WEIGHTS_FILE = "model.safetensors"
 

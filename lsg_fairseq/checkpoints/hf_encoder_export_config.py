@@ -8,17 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.encoder_heads import parts_of_hf
-from lsg_fairseq.checkpoints.encoder_key_table import layout_of
-from lsg_fairseq.checkpoints.hf_encoder_config import (
+from lsg_fairseq.huggingface.config_fields import LSG_FIELDS, hf_activation
+from lsg_fairseq.huggingface.encoder_config import (
     COMMON_NAMES,
     ENCODER_TYPES,
     encoder_args_from_hf,
     encoder_spec_from_hf,
 )
-from lsg_fairseq.checkpoints.hf_values import LSG_FIELDS, hf_activation
-from lsg_fairseq.checkpoints.model_spec import ModelSpec
+from lsg_fairseq.huggingface.encoder_heads import parts_of_hf
+from lsg_fairseq.huggingface.encoder_keys import layout_of
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGError
+from lsg_fairseq.weights.model_spec import ModelSpec
 
 # Where transformers finds the public modelling files of an exported LSG model (trust_remote_code=True). None is known
 # for ELECTRA.

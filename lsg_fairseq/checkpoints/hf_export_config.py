@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lsg_fairseq.checkpoints.hf_config import RATE_NAMES, SIZE_NAMES
-from lsg_fairseq.checkpoints.hf_values import LSG_FIELDS, hf_activation
-from lsg_fairseq.checkpoints.model_spec import ModelSpec
+from lsg_fairseq.huggingface.config_fields import LSG_FIELDS, hf_activation
+from lsg_fairseq.huggingface.seq2seq_config import RATE_NAMES, SIZE_NAMES
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES
+from lsg_fairseq.weights.model_spec import ModelSpec
 
 # The special ids that transformers' config classes assume; an export writes them unless the original says otherwise.
 TOKEN_IDS: dict[str, dict[str, int]] = {

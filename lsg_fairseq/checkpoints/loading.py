@@ -15,14 +15,14 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lsg_fairseq.checkpoints.checkpoint_task import build_task, set_max_positions
-from lsg_fairseq.checkpoints.model_spec import spec_from_fairseq_args
-from lsg_fairseq.checkpoints.position_tables import resize_both
+from lsg_fairseq.checkpoints.build_task import build_task, set_max_positions
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenization import DocumentTokenizer, load_tokenizer
+from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, load_tokenizer
+from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
+from lsg_fairseq.weights.position_tables import resize_both
 
 NAMES_SHOWN = 5
 

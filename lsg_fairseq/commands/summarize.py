@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from lsg_fairseq.checkpoints.model_spec import ENCODER_FAMILIES
+from lsg_fairseq.checkpoints.find import SourceOptions
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.resumable_output import open_resumable
 from lsg_fairseq.hub import read_overrides
+from lsg_fairseq.hub.batches import BatchedGenerator
+from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
+from lsg_fairseq.hub.load import from_checkpoint
+from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
-from lsg_fairseq.pretrained.batched_generation import BatchedGenerator
-from lsg_fairseq.pretrained.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
-from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
-from lsg_fairseq.pretrained.hub_loading import from_checkpoint
-from lsg_fairseq.pretrained.hub_sources import SourceOptions
-from lsg_fairseq.pretrained.summarizing import Inputs, StreamOutput, in_shard, summarize_documents
+from lsg_fairseq.summarizing.documents import Inputs, StreamOutput, in_shard, summarize_documents
+from lsg_fairseq.summarizing.resumable_output import open_resumable
+from lsg_fairseq.weights.model_spec import ENCODER_FAMILIES
 
 PROGRAM = "lsg-summarize"
 UNNAMED = (

@@ -18,7 +18,7 @@ import numpy as np
 
 from lsg_fairseq.data.document_files import Example
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenization import build_dictionary, load_tokenizer, token_rows
+from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer, token_rows
 
 EXAMPLES_PER_TASK = 16
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
 from lsg_fairseq.data.output_folder import written_aside
-from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenization import build_dictionary, has_tokenizer, load_tokenizer, train_tokenizer
+from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, has_tokenizer, load_tokenizer, train_tokenizer
+from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 REPORT_FILE = "preprocess.json"
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")

@@ -15,14 +15,14 @@ from fairseq.models.transformer import TransformerConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from lsg_fairseq.checkpoints.fairseq_checkpoint import upgrade_fairseq_bart
-from lsg_fairseq.checkpoints.fairseq_roberta import LM_HEAD_BIAS
-from lsg_fairseq.checkpoints.model_spec import ModelSpec
-from lsg_fairseq.checkpoints.position_tables import resize_both
-from lsg_fairseq.checkpoints.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
 from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from lsg_fairseq.weights.model_spec import ModelSpec
+from lsg_fairseq.weights.position_tables import resize_both
+from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
+from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
+from lsg_fairseq.weights.upgrade_roberta import LM_HEAD_BIAS
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from lsg_fairseq.checkpoints.position_tables import pegasus_sinusoids
 from lsg_fairseq.models.half_precision import ClampedDecoderLayer, ClampedEncoderLayer
 from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.models.lsg_model import LSGEncoderDecoderMixin, fill_lsg_defaults, fill_missing
 from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.modules.positional_embedding import PegasusPositionalEmbedding
+from lsg_fairseq.weights.position_tables import pegasus_sinusoids
 
 # How far `<pad>`'s logit lies below the largest: exp(-120) is 0 in float32 and everything shorter, whatever is rounded,
 # and a label-smoothed loss, which sums all log-probabilities, gains no more than for one more unlikely word.

@@ -16,17 +16,17 @@ from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from lsg_fairseq.checkpoints.fairseq_roberta import (
+from lsg_fairseq.models.lsg_encoder import LSGEncoder
+from lsg_fairseq.models.lsg_model import LSGModelMixin, fill_lsg_defaults, fill_missing, mask_row, replace_content
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.model_spec import ModelSpec, spec_from_fairseq_args
+from lsg_fairseq.weights.state_dicts import TOKEN_TABLE, check_copies
+from lsg_fairseq.weights.upgrade_roberta import (
     LM_HEAD_WEIGHT,
     num_layers,
     upgrade_fairseq_roberta,
     with_current_names,
 )
-from lsg_fairseq.checkpoints.model_spec import ModelSpec, spec_from_fairseq_args
-from lsg_fairseq.checkpoints.state_dicts import TOKEN_TABLE, check_copies
-from lsg_fairseq.models.lsg_encoder import LSGEncoder
-from lsg_fairseq.models.lsg_model import LSGModelMixin, fill_lsg_defaults, fill_missing, mask_row, replace_content
-from lsg_fairseq.modules.lsg_config import LSGError
 
 DEFAULT_POSITIONS = 4096
 ROBERTA_EPS, BERT_EPS = 1e-5, 1e-12

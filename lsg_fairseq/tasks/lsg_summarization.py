@@ -23,14 +23,14 @@ from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from lsg_fairseq.data.sequence_format import SequenceFormat
-from lsg_fairseq.data.tokenizer_files import has_tokenizer
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import parse_rouge_arguments, rouge_scores
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
-from lsg_fairseq.tokenization import LSGBPE, LineBPE
+from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE, LineBPE
+from lsg_fairseq.tokenizers.load import has_tokenizer
+from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,77 @@
+"""The fairseq task that goes with a checkpoint: its vocabulary and what surrounds a sequence, without its data."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fairseq.data import Dictionary
+from fairseq.tasks import FairseqTask
+from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
+
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
+from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, build_dictionary
+from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
+from lsg_fairseq.weights.model_spec import ENCODER_FAMILIES, family_of_arch
+
+
+def build_task(
+    args: Namespace, vocabulary: Path, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]
+) -> FairseqTask:
+    """The task for a model: lsg_summarization, or masked_lm where the model is an encoder alone.
+
+    Args:
+        args: the model's arguments.
+        vocabulary: folder with dict.txt and sequence_format.json; where it has none, the tokenizer's own apply.
+        trained_with: the arguments of the task that the checkpoint was trained with.
+    """
+    build = _build_masked_lm if family_of_arch(args.arch) in ENCODER_FAMILIES else _build_summarization
+    task = build(args, vocabulary, tokenizer, trained_with)
+    task.sequence_format = _sequence_format(vocabulary, tokenizer, trained_with)
+    return task
+
+
+def set_max_positions(task: FairseqTask, length: int | None) -> None:
+    """Make the task cut documents to `length` tokens; None: to what the model reads."""
+    if isinstance(task, LSGSummarizationTask):
+        task.cfg.max_source_positions = length
+    elif length is not None:
+        task.cfg.tokens_per_sample = length
+
+
+def _build_summarization(
+    args: Namespace, vocabulary: Path, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]
+) -> LSGSummarizationTask:
+    sides = [trained_with.get(f"{side}_lang") or side for side in ("source", "target")]
+    dictionaries = [_read_dictionary(vocabulary, side, tokenizer) for side in sides]
+    forced = {name: trained_with[name] for name in ("forced_first_token", "forced_eos") if name in trained_with}
+    return LSGSummarizationTask(LSGSummarizationConfig(data=str(vocabulary), **forced), *dictionaries)
+
+
+def _build_masked_lm(
+    args: Namespace, vocabulary: Path, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]
+) -> MaskedLMTask:
+    cfg = MaskedLMConfig(data=str(vocabulary), tokens_per_sample=args.max_positions)
+    # The task adds <mask> to the dictionary, as it did in training.
+    return MaskedLMTask(cfg, _read_dictionary(vocabulary, "input0", tokenizer))
+
+
+def _read_dictionary(folder: Path, side: str, tokenizer: DocumentTokenizer) -> Dictionary:
+    for name in (f"dict.{side}.txt", "dict.txt", f"{side}/dict.txt"):
+        if (folder / name).is_file():
+            return Dictionary.load(str(folder / name))
+    return build_dictionary(tokenizer)
+
+
+def _sequence_format(folder: Path, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]) -> SequenceFormat:
+    trained_task = trained_with.get("_name", trained_with.get("task"))
+    if trained_task == "translation":
+        # fairseq's own task puts nothing in front, and the model has never seen anything else.
+        return SequenceFormat(source_bos=False, target_bos=False)
+    if trained_task == "sentence_prediction":
+        return SequenceFormat(source_bos=trained_with.get("init_token") is not None)
+    if (folder / SEQUENCE_FORMAT_FILE).is_file():
+        return SequenceFormat.load(folder)
+    return tokenizer.sequence_format

@@ -1,0 +1,221 @@
+"""What a user calls a checkpoint -> its files: a path first, then a Hugging Face hub id; converted once if need be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, HUB_ID, TRAINED_FILES, read_generation_settings
+from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
+from lsg_fairseq.huggingface.seq2seq_config import family_of
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.fairseq_bpe import has_tokenizer
+from lsg_fairseq.weights.model_spec import family_of_arch
+
+# Part of the key of a conversion's result; count up when the same input is converted to something else.
+CONVERSION_VERSION = 1
+SMALL = 100_000_000  # bytes, hashed in a fraction of a second
+# The entries that load a family's checkpoints.
+FAMILY_ENTRIES = {
+    "bart": "lsg_bart_base or lsg_bart_large",
+    "pegasus": "lsg_pegasus_large",
+    "roberta": "lsg_roberta_base",
+    "bert": "lsg_bert_base",
+}
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What decides, beside the checkpoint's name, which files are used."""
+
+    family: str | None = None
+    tokenizer: str | Path | None = None
+    revision: str | None = None
+    max_source_positions: int | None = None
+
+
+def find_checkpoint(checkpoint: str | Path, options: SourceOptions) -> CheckpointFiles:
+    """Resolve a path (Hugging Face folder, converted folder, training folder, fairseq checkpoint file) or a hub id.
+
+    Raises:
+        LSGError: there is nothing of that name, it is not complete, or it is another family's.
+    """
+    path = Path(checkpoint).expanduser()
+    if path.exists():
+        if options.revision is not None:
+            raise LSGError(f"revision={options.revision!r} has no meaning for {path}, which is a path: leave it out")
+        files = _files_of_path(path, options)
+    elif HUB_ID.fullmatch(str(checkpoint)) and path.suffix != ".pt":
+        files = _files_of_hub_id(str(checkpoint), options)
+    else:
+        raise LSGError(
+            f"{checkpoint} does not exist: give a Hugging Face folder, a converted folder, a training folder, a "
+            "fairseq model.pt, or a hub id such as ccdv/lsg-bart-base-4096"
+        )
+    return files
+
+
+def cache_folder() -> Path:
+    """Where converted checkpoints are kept: beside what torch.hub keeps, so that TORCH_HOME moves both."""
+    return Path(torch.hub.get_dir()) / "lsg_fairseq"
+
+
+def _files_of_path(path: Path, options: SourceOptions) -> CheckpointFiles:
+    if path.is_file():
+        return _files_of_model(path, options)
+    for name in (CONVERTED_FILE, *TRAINED_FILES):
+        if (path / name).is_file():
+            return _files_of_model(path / name, options)
+    if (path / "config.json").is_file():
+        return _converted(path, _fingerprint(path, path.iterdir()), options)
+    raise LSGError(
+        f"{path} holds no checkpoint: a folder needs config.json (Hugging Face), {CONVERTED_FILE} (converted), or "
+        f"{' or '.join(TRAINED_FILES)} (trained)"
+    )
+
+
+def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
+    """A fairseq checkpoint: used as it is if its model is an LSG one, else converted."""
+    state = open_checkpoint(path)
+    arch = model_arguments(state).arch
+    check_family(family_of_arch(arch), path, options.family)
+    tokenizer, vocabulary = _find_tokenizer(path, options.tokenizer, str(task_arguments(state).get("data") or ""))
+    if not arch.startswith("lsg_"):
+        fingerprint = _fingerprint(path, [path, *path.parent.glob("dict*.txt")])
+        return _converted(path, fingerprint, replace(options, tokenizer=tokenizer))
+    return CheckpointFiles(
+        model=path,
+        vocabulary=vocabulary,
+        tokenizer=tokenizer,
+        generation=read_generation_settings(path.parent),
+        is_never_overwritten=path.name == CONVERTED_FILE,
+    )
+
+
+def _find_tokenizer(model: Path, tokenizer: str | Path | None, data: str) -> tuple[Path, Path]:
+    """The folders of tokenizer and vocabulary: the user's, those beside the checkpoint, or those of its data folder."""
+    homes = [model.parent, Path(data.split(":")[0])] if data else [model.parent]
+    folders = [home / "tokenizer" for home in homes]
+    if tokenizer is not None:
+        given = Path(tokenizer).expanduser()
+        folders = [given, given / "tokenizer"]
+        homes = [model.parent, given, given.parent, *homes[1:]]
+    for folder in folders:
+        if has_tokenizer(folder):
+            vocabularies = [home for home in (folder.parent, *homes) if _has_dictionary(home)]
+            return folder, next(iter(vocabularies), folder)
+    looked = ", ".join(map(str, folders))
+    raise LSGError(f"{model} comes without a tokenizer (looked in {looked}): give its folder as tokenizer=")
+
+
+def _has_dictionary(folder: Path) -> bool:
+    """Whether the folder is data of fairseq; sentence_prediction keeps the dictionary of its texts in input0."""
+    return any(folder.glob("dict*.txt")) or (folder / "input0" / "dict.txt").is_file()
+
+
+def _files_of_hub_id(hub_id: str, options: SourceOptions) -> CheckpointFiles:
+    from lsg_fairseq.huggingface.download import download_checkpoint, find_revision
+
+    revision = find_revision(hub_id, options.revision)
+    return _converted(hub_id, revision.commit, options, lambda: download_checkpoint(revision))
+
+
+def _converted(
+    source: str | Path, fingerprint: str, options: SourceOptions, fetch: Callable[[], Path] | None = None
+) -> CheckpointFiles:
+    """The result of converting `source`, made now unless it was made before.
+
+    Args:
+        fingerprint: changes whenever the source's content does.
+        fetch: brings the source here if it is not, and returns its path.
+    """
+    folder = cache_folder() / _key(source, fingerprint, options)
+    with _locked(folder):
+        if not (folder / CONVERTED_FILE).is_file():
+            _convert(fetch() if fetch else Path(source), folder, options)
+    return _files_of_model(folder / CONVERTED_FILE, SourceOptions(family=options.family))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder of the cache; a second process waits here for the first one's result.
+
+    Raises:
+        LSGError: the cache cannot be written.
+    """
+    lock = FileLock(f"{folder}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise LSGError(
+            f"a checkpoint has to be converted, and {folder.parent} cannot be written ({error.strerror}): set "
+            "TORCH_HOME to a folder that can"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _key(source: str | Path, fingerprint: str, options: SourceOptions) -> str:
+    name = source if isinstance(source, str) else source.resolve().name
+    parts = [CONVERSION_VERSION, name, fingerprint, str(options.tokenizer or ""), options.max_source_positions]
+    readable = re.sub(r"[^\w.-]+", "--", name)[-80:]
+    return f"{readable}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}"
+
+
+def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
+    from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
+
+    if (source / "config.json").is_file():
+        check_family(family_of(json.loads((source / "config.json").read_text())), source, options.family)
+    # Left by a process that was killed; nobody else is here, as the lock is ours.
+    for left in folder.parent.glob(f".{folder.name}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    plan, asked = plan_conversion(source, tokenizer=options.tokenizer), options.max_source_positions
+    if asked is not None and asked > plan.source.spec.max_source_positions:
+        plan = plan_conversion(source, asked, tokenizer=options.tokenizer)
+    write_conversion(plan, folder)
+
+
+def _fingerprint(source: Path, paths: Iterable[Path]) -> str:
+    """What a checkpoint is, as far as its conversion depends on it: the content of small files; where large ones are.
+
+    A small checkpoint is installed and copied often (one is in this package): no copy is converted anew, and none is
+    taken for another, even where times are set, as package managers do. To read a large one would take too long, so its
+    path and the names, sizes and times of its files stand for it.
+    """
+    files = [path for path in sorted(paths) if path.is_file() and path.suffix != ".md"]
+    stats = [path.stat() for path in files]
+    if sum(stat.st_size for stat in stats) <= SMALL:
+        described = [[path.name, _hash(path)] for path in files]
+    else:
+        described = [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in zip(files, stats, strict=True)]
+        described.append([str(source.resolve())])
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_family(family: str, checkpoint: Path, wanted: str | None) -> None:
+    """Refuse another family's checkpoint in an entry.
+
+    Raises:
+        LSGError: the families differ.
+    """
+    if wanted is not None and family != wanted:
+        raise LSGError(f"{checkpoint} is a {family} checkpoint: load it with {FAMILY_ENTRIES[family]} instead")

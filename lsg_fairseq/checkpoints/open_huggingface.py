@@ -1,0 +1,113 @@
+"""Opening a Hugging Face folder for conversion: configuration, weights, tokenizer and generation settings together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from fairseq.data import Dictionary
+from torch import Tensor
+
+from lsg_fairseq.checkpoints.encoder_notes import encoder_notes
+from lsg_fairseq.checkpoints.opened import MASK, Source
+from lsg_fairseq.huggingface.encoder_config import check_lm_activation
+from lsg_fairseq.huggingface.encoder_heads import parts_of_hf
+from lsg_fairseq.huggingface.encoder_keys import layout_of
+from lsg_fairseq.huggingface.generation_config import generation_settings
+from lsg_fairseq.huggingface.read_folder import read_hf_folder
+from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf, spec_from_hf_config
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.fairseq_bpe import (
+    DocumentTokenizer,
+    build_dictionary,
+    embedding_rows,
+    load_tokenizer,
+    remove_mask,
+)
+from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT
+from lsg_fairseq.weights.model_spec import ModelSpec
+
+
+def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
+    """Open a Hugging Face folder; the tokenizer is the folder's own unless another is given.
+
+    Raises:
+        LSGError: it is no checkpoint, is damaged or of another type, or the tokenizer does not fit.
+    """
+    checkpoint = read_hf_folder(folder)
+    spec, args = spec_from_hf_config(checkpoint.config), fairseq_args_from_hf(checkpoint.config)
+    tokenizer = load_tokenizer(tokenizer_folder or folder)
+    dictionary, hf_rows = fit_tokenizer(tokenizer, spec)
+    in_order = torch.equal(hf_rows, torch.arange(len(dictionary)))
+    source = Source(
+        name=str(folder),
+        spec=spec,
+        args=args,
+        dictionary=dictionary,
+        tokenizer=tokenizer,
+        sequence_format=tokenizer.sequence_format,
+        hf=checkpoint,
+        rows=None if in_order else hf_rows,
+    )
+    return _with_generation(source, hf_rows) if spec.has_decoder else _with_heads(source)
+
+
+def _with_generation(source: Source, hf_rows: Tensor) -> Source:
+    """What an encoder-decoder's files say about generation."""
+    checkpoint, dictionary = source.hf, source.dictionary
+    settings, notes = generation_settings(checkpoint.config, checkpoint.generation_config)
+    start = _symbol(dictionary, hf_rows, settings.pop("decoder_start_token_id"), "decoder_start_token_id")
+    first = settings.pop("forced_bos_token_id")
+    if first is not None:
+        settings["forced_first_token"] = _symbol(dictionary, hf_rows, first, "forced_bos_token_id")
+    return replace(
+        source,
+        sequence_format=replace(source.sequence_format, decoder_start=start),
+        # transformers' minimum is 0 where nothing is stated, and fairseq's 1.
+        generation={"min_len": 0, **settings},
+        notes=tuple(notes),
+        original={"config": checkpoint.config, "generation_config": checkpoint.generation_config},
+    )
+
+
+def _with_heads(source: Source) -> Source:
+    """What becomes of an encoder's heads and token types, also for the converted folder's record."""
+    tensors, layout = source.hf.tensors, layout_of(source.spec)
+    if layout.lm in parts_of_hf(tensors, layout):
+        check_lm_activation(source.args, source.spec.model_type)
+    notes = encoder_notes(tensors, source.spec)
+    return replace(source, notes=tuple(notes), original={"config": source.hf.config, "notes": notes})
+
+
+def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictionary, Tensor]:
+    """The dictionary of a Hugging Face checkpoint, and the row (V,) of each of its embedding rows.
+
+    BARTs that were fine-tuned with fairseq (bart-large-cnn, -xsum) have no row for `<mask>`, their tokenizer's last
+    token; their dictionary is without it too.
+
+    Raises:
+        LSGError: the tokenizer is another family's, or has more or fewer tokens than the checkpoint has rows.
+    """
+    is_pegasus = tokenizer.sequence_format == PEGASUS_FORMAT
+    if is_pegasus != (spec.family == "pegasus"):
+        raise LSGError(
+            f"the checkpoint is a {spec.family} model and the tokenizer is {'' if is_pegasus else 'not '}Pegasus': "
+            "give the tokenizer files that belong to the checkpoint"
+        )
+    count = len(tokenizer.tokens)
+    dictionary = build_dictionary(tokenizer)
+    if count == spec.vocab_size + 1 and tokenizer.tokens[-1] == MASK:
+        remove_mask(dictionary)
+    elif count != spec.vocab_size:
+        raise LSGError(
+            f"the checkpoint has {spec.vocab_size} embedding rows and its tokenizer {count} tokens: give the tokenizer "
+            "files that belong to the checkpoint"
+        )
+    return dictionary, embedding_rows(tokenizer, dictionary)
+
+
+def _symbol(dictionary: Dictionary, rows: Tensor, hf_id: int, name: str) -> str:
+    if not isinstance(hf_id, int) or not 0 <= hf_id < len(rows):
+        raise LSGError(f"{name} must be an id below {len(rows)}, the size of the vocabulary, not {hf_id!r}: correct it")
+    return dictionary[int(rows[hf_id])]

@@ -1,0 +1,136 @@
+"""The folder that a conversion writes: weights, dictionaries, tokenizer, and how to generate; written and checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.models import FairseqEncoderModel
+from fairseq.tasks.masked_lm import MaskedLMConfig
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, GENERATION_FILE
+from lsg_fairseq.checkpoints.loading import (
+    CheckpointFiles,
+    Overrides,
+    fill_weights,
+    load_task_and_model,
+    open_checkpoint,
+)
+from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, Source
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
+from lsg_fairseq.weights.model_spec import ENCODER_FAMILIES, family_of_arch
+
+DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
+ARGUMENTS_FILE = "generation.args"
+# How the settings in generation.json are spelled for fairseq-generate; forced_eos is a flag without a value.
+FLAGS = ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size", "forced_first_token")
+
+
+def write_folder(source: Source, args: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write all files of a converted checkpoint; `args` are the model's arguments."""
+    torch.save(checkpoint_content(args, state), folder / CONVERTED_FILE)
+    write_companions(source, folder)
+
+
+def checkpoint_content(args: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What fairseq-train would have saved: all of its configuration groups, and no optimizer state."""
+    cfg = OmegaConf.to_container(OmegaConf.structured(FairseqConfig()), resolve=True, enum_to_str=True)
+    name, task = task_of(args)
+    cfg["model"] = Namespace(**args, _name=args["arch"], task=name)
+    cfg["task"] = OmegaConf.to_container(OmegaConf.structured(task), enum_to_str=True, resolve=False) | {"_name": name}
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
+    return {
+        "args": None,
+        "cfg": cfg,
+        "model": dict(state),
+        "optimizer_history": [history],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
+def task_of(args: Mapping[str, Any]) -> tuple[str, FairseqDataclass]:
+    """The name and the settings of the task that a model of these arguments is stored with."""
+    if family_of_arch(args["arch"]) in ENCODER_FAMILIES:
+        return "masked_lm", MaskedLMConfig(tokens_per_sample=args["max_positions"])
+    return "lsg_summarization", LSGSummarizationConfig(source_lang="source", target_lang="target")
+
+
+def write_companions(source: Source, folder: Path) -> None:
+    """Everything beside the weights: dictionaries, tokenizer, sequence format, a decoder's generation settings."""
+    for name in DICTIONARY_FILES:
+        source.dictionary.save(str(folder / name))
+    source.sequence_format.save(folder)
+    if source.spec.has_decoder:
+        (folder / GENERATION_FILE).write_text(json.dumps(dict(source.generation), indent=2) + "\n")
+        (folder / ARGUMENTS_FILE).write_text(" ".join(generation_flags(source.generation)) + "\n")
+    if source.tokenizer is not None:
+        (folder / "tokenizer").mkdir()
+        for path in source.tokenizer.files:
+            shutil.copyfile(path, folder / "tokenizer" / path.name)
+    if source.original:
+        (folder / ORIGINAL_FILE).write_text(json.dumps(dict(source.original), indent=2) + "\n")
+
+
+def generation_flags(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as words of a fairseq-generate command line."""
+    words = []
+    for name in FLAGS:
+        if name in settings:
+            words += ["--" + name.replace("_", "-"), str(settings[name])]
+    return [*words, "--forced-eos"] if settings.get("forced_eos") else words
+
+
+def check_folder(state: Mapping[str, Tensor], folder: Path) -> None:
+    """Read the folder back and compare tensors and one forward with what is in memory, bit for bit.
+
+    Raises:
+        LSGError: they differ, so the disk or the memory is faulty.
+    """
+    changed = changed_tensors(state, folder / CONVERTED_FILE)
+    if changed:
+        raise LSGError(f"{len(changed)} tensors read back differ from those written ({changed[:3]}): check the disk")
+    tokenizer = folder / "tokenizer"
+    if not tokenizer.is_dir():
+        return
+    files = CheckpointFiles(folder / CONVERTED_FILE, folder, tokenizer, is_never_overwritten=True)
+    _, model, _ = load_task_and_model(files, Overrides())
+    before = _probe(model)
+    state = dict(state)
+    # What the checkpoint is without, such as a masked-LM head, was made when the model was loaded too.
+    model.upgrade_state_dict(state)
+    fill_weights(model, state, copy=False)
+    if not torch.equal(before, _probe(model)):
+        raise LSGError("the model read back computes something else than the one written: check the disk")
+
+
+def changed_tensors(state: Mapping[str, Tensor], path: Path) -> list[str]:
+    """The names that a written checkpoint lacks, has in excess, or holds something else for.
+
+    A function of its own, so that the file is out of memory again before the model is built.
+    """
+    written = open_checkpoint(path)["model"]
+    kept = [key for key in state if key in written and torch.equal(written[key], state[key])]
+    return sorted({*state, *written}.difference(kept))
+
+
+@torch.inference_mode()
+def _probe(model: nn.Module) -> Tensor:
+    """Logits of a few random tokens, in a source just long enough for sparse attention if the model can read it."""
+    is_encoder = isinstance(model, FairseqEncoderModel)
+    encoder = model.encoder.sentence_encoder if is_encoder else model.encoder
+    length = min(2 * encoder.lsg_config.block_size + 1, encoder.max_positions())
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, len(encoder.dictionary), (1, length), generator=generator)
+    return model(tokens)[0] if is_encoder else model(tokens, None, tokens[:, :2])[0]

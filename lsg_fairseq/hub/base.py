@@ -1,0 +1,116 @@
+"""What every hub interface is: a model with its task and tokenizer, from text to ids and back, and its heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from fairseq.data.data_utils import collate_tokens
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
+from torch import Tensor, nn
+
+from lsg_fairseq.models.classification import register_head
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, symbol_from_token, token_from_symbol
+
+
+class HubInterface(nn.Module):
+    """A long-context model that is ready to use: `.model` (fairseq), `.task`, and methods for text.
+
+    It is in evaluation mode; `.train()`, `.to(device)`, `.half()` and `.bfloat16()` work as on any module.
+    """
+
+    def __init__(self, task: FairseqTask, model: BaseFairseqModel, tokenizer: DocumentTokenizer) -> None:
+        super().__init__()
+        self.task, self.model, self.tokenizer = task, model, tokenizer
+        dictionary = task.source_dictionary
+        self._rows = {token: dictionary.index(symbol_from_token(token)) for token in tokenizer.tokens}
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def max_source_tokens(self) -> int:
+        """The longest source that is read, `<s>` and `</s>` included."""
+        raise NotImplementedError
+
+    def encode(self, text: str) -> torch.LongTensor:
+        """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol."""
+        dictionary, bos = self.task.source_dictionary, self.task.sequence_format.source_bos
+        ids = [self._rows[token] for token in self.tokenizer.encode(text)]
+        return torch.tensor([*([dictionary.bos()] if bos else []), *ids, dictionary.eos()])
+
+    def decode(self, tokens: Tensor) -> str:
+        """The text of 1-d ids, without `<s>`, `</s>` and `<pad>`.
+
+        Raises:
+            LSGError: tokens has another number of dimensions.
+        """
+        if tokens.dim() != 1:
+            raise LSGError(f"decode takes one sequence of ids, not a tensor of shape {list(tokens.shape)}: give a row")
+        dictionary = self.task.target_dictionary
+        silent = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
+        return self.tokenizer.decode(token_from_symbol(dictionary[i]) for i in tokens.tolist() if i not in silent)
+
+    def collate(self, tokens: Sequence[Tensor], length: int | None = None) -> torch.LongTensor:
+        """(B,T) ids of several 1-d ones, padded on the right to the longest of them or to `length`."""
+        return collate_tokens(list(tokens), self.task.source_dictionary.pad(), pad_to_length=length)
+
+    def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
+        """Features (B,T,C) of (T,) or (B,T) ids, or all hidden states."""
+        raise NotImplementedError
+
+    def register_classification_head(self, name: str, num_classes: int, inner_dim: int | None = None) -> None:
+        """Add an untrained head for `predict`.
+
+        Raises:
+            LSGError: the name is taken, or num_classes is below 1.
+        """
+        register_head(self.model, name, num_classes, inner_dim)
+
+    def predict(self, head: str, tokens: Tensor, return_logits: bool = False) -> Tensor:
+        """Log-probabilities (B,K) of the head's classes for (T,) or (B,T) ids, or their logits.
+
+        Raises:
+            LSGError: there is no such head, or the tokens are not as extract_features or the head needs them.
+        """
+        heads = getattr(self.model, "classification_heads", {})
+        if head not in heads:
+            known = ", ".join(map(repr, heads)) or "none"
+            raise LSGError(f"there is no classification head {head!r} (present: {known}): register one first")
+        logits = heads[head](self.head_input(self.batch(tokens)))
+        return logits if return_logits else nn.functional.log_softmax(logits, dim=-1, dtype=torch.float32)
+
+    def head_input(self, tokens: Tensor) -> Tensor:
+        """What a classification head is given for (B,T) ids."""
+        raise NotImplementedError
+
+    def batch(self, tokens: Tensor) -> Tensor:
+        """(T,) or (B,T) ids as (B,T), where the weights are."""
+        return (tokens[None] if tokens.dim() == 1 else tokens).to(self.device)
+
+
+def as_texts(text: str | Sequence[str]) -> list[str]:
+    """One text or several as a list.
+
+    Raises:
+        LSGError: one is no str.
+    """
+    texts = [text] if isinstance(text, str) else list(text)
+    for each in texts:
+        check_text(each)
+    return texts
+
+
+def check_text(text: object) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        LSGError: it is no str.
+    """
+    if not isinstance(text, str):
+        raise LSGError(f"a text must be a str, not {type(text).__name__}: {text!r:.80}")

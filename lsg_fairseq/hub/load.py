@@ -1,0 +1,27 @@
+"""A checkpoint -> the interface of its kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fairseq.models import FairseqEncoderModel
+
+from lsg_fairseq.checkpoints.find import SourceOptions, find_checkpoint
+from lsg_fairseq.checkpoints.loading import Overrides, load_task_and_model
+from lsg_fairseq.hub.encoder import LSGEncoderHubInterface
+from lsg_fairseq.hub.summarizer import LSGHubInterface
+
+
+def from_checkpoint(
+    checkpoint: str | Path, options: SourceOptions | None = None, overrides: Overrides | None = None
+) -> LSGHubInterface | LSGEncoderHubInterface:
+    """Load whatever find_checkpoint knows: LSGEncoderHubInterface for an encoder alone, else LSGHubInterface.
+
+    Raises:
+        LSGError: the checkpoint cannot be found or loaded, or a setting is not allowed.
+    """
+    files = find_checkpoint(checkpoint, options or SourceOptions())
+    task, model, tokenizer = load_task_and_model(files, overrides or Overrides())
+    if isinstance(model, FairseqEncoderModel):
+        return LSGEncoderHubInterface(task, model, tokenizer)
+    return LSGHubInterface(task, model, tokenizer, files.generation)

@@ -1,0 +1,150 @@
+"""LSGHubInterface: an encoder-decoder (BART, Pegasus) with its task and tokenizer, for use from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
+from torch import Tensor
+
+from lsg_fairseq.hub.base import HubInterface, as_texts
+from lsg_fairseq.hub.batches import BatchedGenerator, GenerationSettings
+from lsg_fairseq.models.classification import final_token_states
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer
+
+
+class LSGHubInterface(HubInterface):
+    """An LSG-BART or LSG-Pegasus; methods mean what they mean in fairseq/models/bart/hub_interface.py.
+
+    Args:
+        generation: fairseq's names of the generation settings that belong to the checkpoint.
+    """
+
+    def __init__(
+        self,
+        task: FairseqTask,
+        model: BaseFairseqModel,
+        tokenizer: DocumentTokenizer,
+        generation: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(task, model, tokenizer)
+        self.generation_settings = GenerationSettings.from_checkpoint(generation or {})
+
+    @property
+    def max_source_tokens(self) -> int:
+        """The longest source that is read, `<s>` and `</s>` included; summarize cuts what is longer."""
+        return self.task.max_positions()[0]
+
+    def summarize(
+        self,
+        text: str | Sequence[str],
+        beam: int | None = None,
+        lenpen: float | None = None,
+        min_len: int | None = None,
+        max_len_b: int | None = None,
+        no_repeat_ngram_size: int | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> str | list[str]:
+        """Summarise a text, or several: a list comes back in its order.
+
+        Args:
+            beam, lenpen, min_len, max_len_b, no_repeat_ngram_size: as for fairseq-generate; unset ones are the
+                checkpoint's, else fairseq's. min_len and max_len_b count tokens before `</s>`.
+            batch_size: documents at once (default: up to 8, fewer long ones).
+            progress: a progress bar on standard error (default: for more than one batch).
+
+        Raises:
+            LSGError: a setting is not allowed, or text is neither a str nor strs.
+        """
+        settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
+        generator = BatchedGenerator(self, settings, batch_size)
+        texts = [text] if isinstance(text, str) else list(text)
+        summaries = list(generator.stream(texts, total=len(texts), progress=progress))
+        return summaries[0] if isinstance(text, str) else summaries
+
+    def summarize_stream(
+        self,
+        texts: Iterable[str],
+        beam: int | None = None,
+        lenpen: float | None = None,
+        min_len: int | None = None,
+        max_len_b: int | None = None,
+        no_repeat_ngram_size: int | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> Iterator[str]:
+        """The same for any number of texts: takes in a window of them at a time, yields their summaries in order."""
+        settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
+        return BatchedGenerator(self, settings, batch_size).stream(texts, progress=progress)
+
+    def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
+        """The decoder's features (B,T,C) of (T,) or (B,T) ids, when it reads the ids themselves, shifted by one.
+
+        Args:
+            return_all_hiddens: return a list instead: the decoder's input and the output of each of its layers.
+
+        Raises:
+            LSGError: tokens are longer than what encoder or decoder can read.
+        """
+        tokens = self.batch(tokens)
+        allowed = min(self.model.max_positions())
+        if tokens.size(1) > allowed:
+            raise LSGError(
+                f"extract_features got {tokens.size(1)} tokens, and encoder and decoder of this model both read "
+                f"{allowed}: load it with max_source_positions={tokens.size(1)}, or give fewer"
+            )
+        start = self.task.target_dictionary.index(self.task.sequence_format.decoder_start)
+        previous = torch.cat([tokens.new_full((len(tokens), 1), start), tokens[:, :-1]], dim=1)
+        features, extra = self.model(tokens, None, previous, features_only=True, return_all_hiddens=return_all_hiddens)
+        return [state.transpose(0, 1) for state in extra["inner_states"]] if return_all_hiddens else features
+
+    def head_input(self, tokens: Tensor) -> Tensor:
+        """The state (B,C) of each row's final decoder token.
+
+        Raises:
+            LSGError: a row of tokens has no `</s>`.
+        """
+        return final_token_states(self.extract_features(tokens), tokens, self.task.source_dictionary.eos())
+
+    def fill_mask(
+        self, text: str | Sequence[str], topk: int = 5, match_source_len: bool = True
+    ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
+        """The topk likeliest versions of a text with its mask tokens filled in, each with its score.
+
+        Args:
+            match_source_len: whether a version is as long as the text, that is, one token for each mask.
+
+        Raises:
+            LSGError: a text has no mask token, or topk is below 1.
+        """
+        mask = self.tokenizer.mask
+        texts = as_texts(text)
+        if mask is None or any(mask not in part for part in texts):
+            raise LSGError(f"fill_mask needs the mask token {mask!r} in each text: put it where something is missing")
+        first = "<s>" if self.task.sequence_format.target_bos else None
+        settings = GenerationSettings(beam=topk, max_len_b=self.max_source_tokens, forced_first_token=first)
+        generator = BatchedGenerator(self, settings, match_source_len=match_source_len)
+        filled = [generator.best(self.encode(part), topk) for part in texts]
+        return filled[0] if isinstance(text, str) else filled
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None,
+        prev_output_tokens: Tensor,
+        features_only: bool = False,
+        return_all_hiddens: bool = True,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The fairseq model's own forward: sources (B,T) and decoder inputs (B,S) -> logits (B,S,V) and extras."""
+        return self.model(
+            src_tokens,
+            src_lengths,
+            prev_output_tokens,
+            features_only=features_only,
+            return_all_hiddens=return_all_hiddens,
+        )

@@ -1,0 +1,1 @@
+"""How does Hugging Face say it? Folders, downloads, configurations, tensor names and generation settings."""

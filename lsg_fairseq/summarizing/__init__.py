@@ -1,0 +1,1 @@
+"""lsg-summarize: documents in, summaries out, resumed where it was interrupted."""

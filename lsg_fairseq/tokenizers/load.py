@@ -1,0 +1,138 @@
+"""Hugging Face tokenizer files -> DocumentTokenizer, read by `tokenizers` and `sentencepiece` themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.base import (
+    JSON_FILE,
+    MERGES_FILE,
+    ROLES,
+    SENTENCEPIECE_FILES,
+    VOCAB_FILE,
+    WORDPIECE_FILE,
+    DocumentTokenizer,
+    added_tokens,
+    clear_error,
+    read_settings,
+    special_tokens,
+)
+from lsg_fairseq.tokenizers.sentencepiece import BPE_MODEL, SentencePieceTokenizer
+from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT
+from lsg_fairseq.tokenizers.wordpiece import CONTINUATION, apply_settings, wordpiece_backend
+
+# Names and order that BART's vocabulary starts with; <mask> is its last entry.
+BART_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+BART_MASK = "<mask>"
+
+
+class JsonTokenizer(DocumentTokenizer):
+    """What tokenizer.json holds: byte-level BPE (BART, RoBERTa), WordPiece (BERT), or any other model of its library.
+
+    Special tokens take fairseq's names in `tokens` (`[CLS]` is `<s>`, `[MASK]` is `<mask>`), which its dictionary and
+    tasks look for; in texts they keep their own.
+    """
+
+    def __init__(self, folder: Path, backend: Tokenizer, settings: dict[str, Any]) -> None:
+        # A saved limit or padding would cut documents in silence.
+        backend.no_truncation()
+        backend.no_padding()
+        if "add_prefix_space" in settings and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+            # tokenizer_config.json overrides tokenizer.json in Hugging Face's byte-level tokenizers.
+            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings["add_prefix_space"]))
+        apply_settings(backend, settings)
+        by_id = {index: token for token, index in backend.get_vocab(with_added_tokens=True).items()}
+        # An id without a token keeps its place, so that the rows after it stay where they are.
+        tokens = [by_id.get(i, f"<no_token_{i}>") for i in range(max(by_id) + 1)]
+        is_pegasus = settings.get("tokenizer_class", "").startswith("Pegasus")
+        # Pegasus' names are those of its sentencepiece model, whichever file is read.
+        renamed = {} if is_pegasus else fairseq_names(tokens, settings)
+        named = {key: renamed.get(t, t) if key.endswith("_token") else t for key, t in settings.items()}
+        super().__init__(folder, [renamed.get(t, t) for t in tokens], named)
+        self.backend = backend
+        self._own_names = {fairseq: own for own, fairseq in renamed.items()}
+        if is_pegasus:
+            self.sequence_format = PEGASUS_FORMAT
+
+    def starts_word(self, token: str) -> bool:
+        """Whether a word starts with this token: with WordPiece all do that are not marked as a continuation."""
+        if isinstance(self.backend.model, models.WordPiece):
+            return not token.startswith(CONTINUATION)
+        return super().starts_word(token)
+
+    def _split(self, text: str) -> list[str]:
+        # By ids: the library's own token strings include the space that <mask> takes along.
+        return [self.tokens[i] for i in self.backend.encode(text, add_special_tokens=False).ids]
+
+    def _join(self, tokens: list[str]) -> str:
+        own = [self._own_names.get(token, token) for token in tokens]
+        return self.backend.decoder.decode(own) if self.backend.decoder else " ".join(own)
+
+
+def fairseq_names(tokens: list[str], settings: dict[str, Any]) -> dict[str, str]:
+    """Special token -> fairseq's name, where it has another, that name is free, and it has this one role alone."""
+    special, known = special_tokens(tokens, settings), set(tokens)
+    uses = Counter(special.values())
+    names = {token: ROLES[role][0] for role, token in special.items() if token is not None and uses[token] == 1}
+    return {token: name for token, name in names.items() if name not in known}
+
+
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether the folder has the files of a tokenizer that load_tokenizer can read."""
+    folder = Path(folder)
+    alone = (JSON_FILE, *SENTENCEPIECE_FILES, WORDPIECE_FILE)
+    sufficient = ((VOCAB_FILE, MERGES_FILE), *((name,) for name in alone))
+    return any(all((folder / name).is_file() for name in names) for names in sufficient)
+
+
+def load_tokenizer(folder: str | Path) -> DocumentTokenizer:
+    """Read a tokenizer folder.
+
+    A sentencepiece model wins over a tokenizer.json that was made from it (Unigram), but XLM-R's and CamemBERT's, whose
+    folders often do not say which of the two they are.
+
+    Raises:
+        LSGError: the folder or the files are missing or cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LSGError(f"the tokenizer folder {folder} does not exist")
+    if not has_tokenizer(folder):
+        wanted = f"{WORDPIECE_FILE}, {JSON_FILE}, {VOCAB_FILE} with {MERGES_FILE}, or {SENTENCEPIECE_FILES[0]}"
+        raise LSGError(f"{folder} has no tokenizer: none of {wanted} is there")
+    settings = read_settings(folder)
+    piece_files = [folder / name for name in SENTENCEPIECE_FILES if (folder / name).is_file()]
+    if not (folder / JSON_FILE).is_file():
+        if piece_files:
+            return SentencePieceTokenizer(folder, piece_files[0], settings)
+        build = byte_level_backend if (folder / VOCAB_FILE).is_file() else wordpiece_backend
+        return JsonTokenizer(folder, build(folder, settings), settings)
+    with clear_error(folder / JSON_FILE, "a tokenizer of the tokenizers library"):
+        backend = Tokenizer.from_file(str(folder / JSON_FILE))
+    if piece_files and isinstance(backend.model, models.Unigram) and piece_files[0].name != BPE_MODEL:
+        return SentencePieceTokenizer(folder, piece_files[0], settings)
+    return JsonTokenizer(folder, backend, settings)
+
+
+def byte_level_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
+    """Byte-level BPE from vocab.json and merges.txt; BART's special tokens unless the settings describe their own."""
+    vocab, merges = folder / VOCAB_FILE, folder / MERGES_FILE
+    with clear_error(vocab, f"a byte-level vocabulary together with {merges.name}"):
+        backend = Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings.get("add_prefix_space", False)))
+    backend.decoder = decoders.ByteLevel()
+    # BART's <mask> takes the space in front of it along.
+    names = [name for name in (*BART_SPECIALS, BART_MASK) if backend.token_to_id(name) is not None]
+    described = {name: {"lstrip": name == BART_MASK, "special": True} for name in names}
+    for name, flags in added_tokens(folder, settings).items():
+        if flags or name not in described:
+            described[name] = flags
+    for name, flags in described.items():
+        token = AddedToken(name, **{key: bool(flags.get(key)) for key in ("lstrip", "rstrip", "single_word")})
+        (backend.add_special_tokens if flags.get("special") else backend.add_tokens)([token])
+    return backend
