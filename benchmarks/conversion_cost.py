@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 
-from lsg_fairseq.huggingface.seq2seq_config import spec_from_hf_config
+from lsg_fairseq.huggingface.config import read_config
 from lsg_fairseq.huggingface.seq2seq_weights import key_pairs
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS
 
@@ -44,7 +44,7 @@ CONFIG = {
 def write_checkpoint(folder: Path, layers: int) -> None:
     """A Hugging Face folder of that size: config.json, random float32 weights, and a tokenizer with as many tokens."""
     config = CONFIG | {"encoder_layers": layers, "decoder_layers": layers}
-    spec = spec_from_hf_config(config)
+    spec = read_config(config)[0]
     sizes = {"V": spec.vocab_size, "C": spec.embed_dim, "E": spec.encoder_ffn_dim, "D": spec.decoder_ffn_dim, "1": 1}
     sizes |= {"S": spec.max_source_positions + 2, "T": spec.max_target_positions + 2, "G": MAX_GLOBAL_TOKENS}
     tensors = {pair.hf: torch.randn(*(sizes[symbol] for symbol in pair.shape)) * 0.02 for pair in key_pairs(spec)}

@@ -28,7 +28,7 @@ from lsg_fairseq.checkpoints.loading import (
 from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, Source
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
-from lsg_fairseq.weights.model_spec import ENCODER_FAMILIES, family_of_arch
+from lsg_fairseq.weights.families import family_of_arch
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
 ARGUMENTS_FILE = "generation.args"
@@ -62,7 +62,7 @@ def checkpoint_content(args: Mapping[str, Any], state: Mapping[str, Tensor]) -> 
 
 def task_of(args: Mapping[str, Any]) -> tuple[str, FairseqDataclass]:
     """The name and the settings of the task that a model of these arguments is stored with."""
-    if family_of_arch(args["arch"]) in ENCODER_FAMILIES:
+    if not family_of_arch(args["arch"]).has_decoder:
         return "masked_lm", MaskedLMConfig(tokens_per_sample=args["max_positions"])
     return "lsg_summarization", LSGSummarizationConfig(source_lang="source", target_lang="target")
 

@@ -25,7 +25,7 @@ from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.summarizing.documents import Inputs, StreamOutput, in_shard, summarize_documents
 from lsg_fairseq.summarizing.resumable_output import open_resumable
-from lsg_fairseq.weights.model_spec import ENCODER_FAMILIES
+from lsg_fairseq.weights.families import FAMILIES
 
 PROGRAM = "lsg-summarize"
 UNNAMED = (
@@ -82,7 +82,7 @@ def load(args: argparse.Namespace) -> LSGHubInterface:
         tokenizer=args.tokenizer, revision=args.revision, max_source_positions=args.max_source_positions
     )
     entry = ENTRY_CHECKPOINTS.get(args.checkpoint)
-    if entry and entry.family in ENCODER_FAMILIES:
+    if entry and not FAMILIES[entry.family].has_decoder:
         raise _encoder_alone(args.checkpoint)  # before it is downloaded
     hub = from_checkpoint(entry.location if entry else args.checkpoint, options, overrides)
     if not isinstance(hub, LSGHubInterface):
@@ -91,7 +91,8 @@ def load(args: argparse.Namespace) -> LSGHubInterface:
 
 
 def _encoder_alone(checkpoint: str) -> LSGError:
-    return LSGError(f"{checkpoint} is an encoder alone, which cannot summarise: give a BART or Pegasus checkpoint")
+    able = " or ".join(family.title for family in FAMILIES.values() if family.has_decoder)
+    return LSGError(f"{checkpoint} is an encoder alone, which cannot summarise: give a {able} checkpoint")
 
 
 def build_parser() -> argparse.ArgumentParser:
