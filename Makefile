@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 .PHONY: demo walkthrough test test-all lint gpu-check needle extrapolation manpages box figures lock clean
 
 demo: $(READY)
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 walkthrough: $(READY)
-	$(BIN)/python examples/walkthrough.py
+	$(BIN)/python -m examples.walkthrough
 
 test: $(READY)
 	$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
@@ -23,13 +23,13 @@ lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 gpu-check: $(READY)
-	$(BIN)/python benchmarks/gpu_check.py
+	$(BIN)/python -m benchmarks.gpu_check
 
 needle: $(READY)
-	$(BIN)/python benchmarks/needle.py
+	$(BIN)/python -m benchmarks.needle
 
 extrapolation: $(READY)
-	$(BIN)/python benchmarks/extrapolation.py
+	$(BIN)/python -m benchmarks.extrapolation
 
 # Hours on two cores; interrupt it as you like, and the same command goes on. The order of these rules is that of the data.
 MANPAGES := manpages-run
@@ -53,7 +53,7 @@ box: $(READY)
 	$(BIN)/python -m examples.manpages.box.put --data $(MANPAGES)
 
 figures: $(READY)
-	$(BIN)/python benchmarks/draw_attention_patterns.py
+	$(BIN)/python -m benchmarks.draw_attention_patterns
 
 # torch first and by name: that takes the CPU build where pip is configured for one, and whatever follows keeps it.
 # The rest comes from the lock file, every file checked by its hash; --no-deps leaves torchaudio out (see lock.in).

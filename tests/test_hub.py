@@ -21,6 +21,7 @@ from reference_checkpoints import REFERENCE
 from safetensors.torch import load_file, save_file
 
 from lsg_fairseq import hub
+from lsg_fairseq.hub import entries
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
@@ -74,7 +75,7 @@ def test_list_and_help_name_every_published_checkpoint(monkeypatch: pytest.Monke
 
 
 def test_signature_spells_every_setting_out() -> None:
-    assert list(LSGConfig.__dataclass_fields__) == list(hub.SIGNATURE.parameters)[4:-2]
+    assert list(LSGConfig.__dataclass_fields__) == list(entries.SIGNATURE.parameters)[4:-2]
     assert all(getattr(hub, name).__name__ == name for name in ENTRY_CHECKPOINTS)
 
 
