@@ -55,13 +55,16 @@ box: $(READY)
 figures: $(READY)
 	$(BIN)/python -m benchmarks.draw_attention_patterns
 
-# torch first and by name: that takes the CPU build where pip is configured for one, and whatever follows keeps it.
-# The rest comes from the lock file, every file checked by its hash; --no-deps leaves torchaudio out (see lock.in).
+# First the lock file, every file of it checked by its hash: torch's own requirements on a CPU are in it. --no-deps leaves
+# torchaudio out (see lock.in). Then torch by name, which takes the CPU build where pip is configured for one. No hash is
+# known for torch, for NVIDIA's libraries where it is a CUDA build (it does not load without them), and for the
+# setuptools with which pip builds antlr4-python3-runtime and rouge-score. `pip install .` pins little: fairseq alone.
 $(READY): setup.py requirements/lock.txt
 	@echo "Setting up $(VENV): about a minute, once"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/lock.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps torch==2.13.0
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 

@@ -346,7 +346,7 @@ def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> No
     ("settings", "message"),
     [
         ({"beam": 0}, "beam must be an integer of at least 1, not 0"),
-        ({"lenpen": "long"}, "lenpen must be a number, not 'long'"),
+        ({"lenpen": "long"}, "lenpen must be a finite number, not 'long'"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
         ({"min_len": 9, "max_len_b": 3}, "min_len (9) must not be above max_len_b (3)"),
     ],
