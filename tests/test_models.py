@@ -10,11 +10,11 @@ import pytest
 import torch
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.models.bart import BARTModel
-from models import build_model, random_tokens
 
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.lsg_model import read_lsg_config
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from recipes.tiny_models import build_model, random_tokens
 
 TYPES = ["none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride"]
 LENGTHS = (50, 17, 16, 3)

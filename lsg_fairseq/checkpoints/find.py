@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from lsg_fairseq.checkpoints.architectures import is_lsg_architecture
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, HUB_ID, TRAINED_FILES, read_generation_settings
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
 from lsg_fairseq.huggingface.config import model_type_of
@@ -79,10 +80,11 @@ def _files_of_path(path: Path, options: SourceOptions) -> CheckpointFiles:
 def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
     """A fairseq checkpoint: used as it is if its model is an LSG one, else converted."""
     state = open_checkpoint(path)
-    arch = model_arguments(state).arch
+    args = model_arguments(state)
+    arch = args.arch
     check_family(family_of_arch(arch), path, options.family)
     tokenizer, vocabulary = _find_tokenizer(path, options.tokenizer, str(task_arguments(state).get("data") or ""))
-    if not arch.startswith("lsg_"):
+    if not arch.startswith("lsg_") and not is_lsg_architecture(args):
         fingerprint = _fingerprint(path, [path, *path.parent.glob("dict*.txt")])
         return _converted(path, fingerprint, replace(options, tokenizer=tokenizer))
     return CheckpointFiles(
