@@ -23,6 +23,7 @@ from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
 from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.data.tokenizer_files import has_tokenizer
 from lsg_fairseq.generation import LSGSequenceGenerator
@@ -93,12 +94,15 @@ class LSGSummarizationTask(TranslationTask):
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a split; it may lack targets."""
+        buckets, self.cfg.num_batch_buckets = self.cfg.num_batch_buckets, 0  # padded before they are formatted
         try:
             super().load_dataset(split, epoch, combine, **kwargs)
         except FileNotFoundError as error:
             raise LSGError(
                 f"there is no {split} split in {self.data_folder}; make one: lsg-preprocess --{split} FILE"
             ) from error
+        finally:
+            self.cfg.num_batch_buckets = buckets
         self.datasets[split] = self._formatted(self.datasets[split], split)
 
     def build_dataset_for_inference(
@@ -138,8 +142,12 @@ class LSGSummarizationTask(TranslationTask):
     ) -> Any:
         """fairseq's generator options on an LSGSequenceGenerator."""
         extra = dict(extra_gen_cls_kwargs or {})
-        if seq_gen_cls is None and not getattr(args, "print_alignment", None):
-            seq_gen_cls = LSGSequenceGenerator
+        alignment = getattr(args, "print_alignment", None)
+        if getattr(args, "score_reference", False) and alignment == "soft":
+            return SoftScorer(self.tgt_dict, compute_alignment=True)
+        if seq_gen_cls is None:
+            seq_gen_cls = AligningSequenceGenerator if alignment else LSGSequenceGenerator
+            extra |= {"print_alignment": alignment} if alignment else {}
             extra["decoder_start"] = self.sequence_format.decoder_start
             extra |= self._forced_tokens(args)
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
