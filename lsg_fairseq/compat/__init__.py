@@ -28,6 +28,7 @@ finally:
 from lsg_fairseq.compat import (  # noqa: E402
     arrays,
     batching,
+    best_checkpoint,
     commands,
     devices,
     loading,
@@ -103,6 +104,12 @@ FIXES = [
         "no upstream issue found",
         resuming.optimizer_states_are_not_compared,
         resuming.refuse_other_optimizer_states,
+    ),
+    Fix(
+        "best_metric_checked",
+        _UPSTREAM + "3881",
+        best_checkpoint.best_metric_is_not_checked,
+        best_checkpoint.check_best_metric,
     ),
     Fix(
         "user_dir_imported",
