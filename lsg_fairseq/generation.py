@@ -19,9 +19,11 @@ class ForcingEnsemble(EnsembleModel):
     fairseq's own ways to force tokens, prefix_tokens and the end at max_len, keep their log-probabilities in a
     hypothesis' score, which changes the ranking.
 
-    Attention weights are not passed on: the generator would keep one for each source position, output position and
-    beam, and reorder them all at every step.
+    Attention weights are not passed on unless gives_attention: the generator would keep one for each source position,
+    output position and beam, and reorder them all at every step.
     """
+
+    gives_attention = False
 
     def __init__(self, models: list[nn.Module], first: int | None, last: int | None) -> None:
         super().__init__(models)
@@ -31,14 +33,14 @@ class ForcingEnsemble(EnsembleModel):
 
     def forward_decoder(
         self, tokens: Tensor, encoder_outs: Any, incremental_states: Any, temperature: float = 1.0
-    ) -> tuple[Tensor, None]:
-        """Log-probabilities (B*beam,V) of the next token; a forced one is certain."""
-        log_probs, _ = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities (B*beam,V) of the next token, a forced one certain, and attention (B*beam,T0) or None."""
+        log_probs, attention = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
         token = self._forced_at(tokens.size(1) - 1)
         if token is not None:
             log_probs = log_probs.new_full(log_probs.shape, -math.inf)
             log_probs[:, token] = 0.0
-        return log_probs, None
+        return log_probs, attention if self.gives_attention else None
 
     def _forced_at(self, step: int) -> int | None:
         if step == self.last_step and self.last is not None:
@@ -59,7 +61,7 @@ class RepeatBlock(nn.Module):
 
     def forward(self, tokens: Tensor, log_probs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
         """Log-probabilities (B*beam,V) after the first step+1 of `tokens` (B*beam,T), changed in place."""
-        known = tokens[:, : step + 1]
+        known = tokens[:, 1 : step + 1]  # what starts the decoder is no token of the output, and BART's is its end
         if known.size(1) < self.size:
             return log_probs
         ngrams = known.unfold(1, self.size, 1)
@@ -116,9 +118,10 @@ class LSGSequenceGenerator(SequenceGenerator):
 
     def _max_len(self, net_input: dict[str, Tensor]) -> int:
         """The number of tokens before `</s>` at which fairseq ends the outputs of a batch."""
+        wanted = int(self.max_len_a * net_input["src_tokens"].size(1) + self.max_len_b)
         if self.match_source_len:
-            return int(net_input["src_lengths"].max())
-        return min(int(self.max_len_a * net_input["src_tokens"].size(1) + self.max_len_b), self.max_len - 1)
+            wanted = int(net_input["src_lengths"].max())
+        return min(wanted, self.max_len - 1)
 
 
 @contextmanager

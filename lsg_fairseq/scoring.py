@@ -1,16 +1,12 @@
 """ROUGE: a registered fairseq scorer (`--scoring rouge`), and the function that validation uses."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.scoring import BaseScorer, register_scorer
 from rouge_score.rouge_scorer import RougeScorer as RougeCounter
-
-from lsg_fairseq.modules.lsg_config import LSGError
 
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -69,18 +65,3 @@ class RougeScorer(BaseScorer):
         use_stemmer = str(self.cfg.rouge_stemmer) == "true"
         scores = [rouge_scores(r, p, use_stemmer) for r, p in zip(self.ref, self.pred, strict=True)]
         return {name: 100 * sum(s[name] for s in scores) / max(len(scores), 1) for name in ROUGE_NAMES}
-
-
-def parse_rouge_arguments(text: str) -> dict[str, Any]:
-    """The generation settings of --eval-rouge-args.
-
-    Raises:
-        LSGError: the text is no JSON object.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise LSGError(f"--eval-rouge-args is not JSON ({error}): {text!r}") from error
-    if not isinstance(value, dict):
-        raise LSGError(f'--eval-rouge-args must be a JSON object such as {{"beam": 4}}, not {text!r}')
-    return value

@@ -108,6 +108,6 @@ def test_a_model_still_gives_alignments() -> None:
     model = build_model()
     tokens, target = random_tokens(20, 12), random_tokens(5, 4, seed=1)
     attention = model(tokens, None, target)[1]["attn"][0]
-    assert attention.shape == (2, 5, 21)  # one global token in front
-    torch.testing.assert_close(attention.sum(-1), torch.ones(2, 5))
-    assert not attention[1, :, 13:].any()
+    assert attention.shape == (2, 5, 20)  # the share of the global token in front is not among them
+    assert (attention.sum(-1) < 1).all()
+    assert not attention[1, :, 12:].any()

@@ -25,7 +25,22 @@ except ValueError as error:  # the official 0.12.2: "mutable default ... is not 
 finally:
     logging.getLogger().removeHandler(_placeholder)
 
-from lsg_fairseq.compat import arrays, batching, commands, devices, fasta, generating, literals, loading, resuming  # noqa: E402
+from lsg_fairseq.compat import (  # noqa: E402
+    arrays,
+    batching,
+    best_checkpoint,
+    commands,
+    devices,
+    fasta,
+    generating,
+    literals,
+    loading,
+    pruning,
+    resuming,
+    searching,
+    shortening,
+    whole_words,
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,38 @@ FIXES = [
         generating.tell_task_its_checkpoints,
     ),
     Fix("longest_batch_kept", _UPSTREAM + "5036", batching.last_batch_is_dropped, batching.keep_last_batch),
-    Fix("numpy_without_compat", "no upstream issue found", arrays.numpy_lacks_compat, arrays.give_numpy_compat),
+    Fix(
+        "buckets_by_batch_size",
+        "no upstream issue found",
+        batching.buckets_need_max_tokens,
+        batching.bucket_by_batch_size,
+    ),
+    Fix("numpy_as_it_was", "no upstream issue found", arrays.numpy_lacks_names, arrays.give_numpy_names),
+    Fix(
+        "positions_in_batch",
+        "no upstream issue found",
+        searching.searches_get_data_set_ids,
+        searching.give_searches_positions,
+    ),
+    Fix(
+        "matched_length_limited",
+        "no upstream issue found",
+        searching.matched_length_is_unlimited,
+        searching.limit_matched_length,
+    ),
+    Fix(
+        "room_when_cutting",
+        _UPSTREAM + "2583",
+        shortening.cut_documents_are_too_long,
+        shortening.leave_room_when_cutting,
+    ),
+    Fix(
+        "whole_words",
+        _UPSTREAM + "3924",
+        whole_words.bpe_settings_are_not_found,
+        whole_words.find_bpe_settings,
+    ),
+    Fix("layers_to_keep", _UPSTREAM + "3037", pruning.layers_to_keep_are_text, pruning.keep_listed_layers),
     Fix("bf16_without_tpu", _UPSTREAM + "4696", devices.bf16_means_tpu, devices.bf16_without_tpu),
     Fix("fp16_on_cpu", "no upstream issue found", devices.flat_gradients_need_cuda, devices.fp16_on_cpu),
     Fix("cpu_workers", "no upstream issue found", devices.cpu_workers_are_not_started, devices.start_cpu_workers),
@@ -74,6 +120,12 @@ FIXES = [
         "no upstream issue found",
         resuming.optimizer_states_are_not_compared,
         resuming.refuse_other_optimizer_states,
+    ),
+    Fix(
+        "best_metric_checked",
+        _UPSTREAM + "3881",
+        best_checkpoint.best_metric_is_not_checked,
+        best_checkpoint.check_best_metric,
     ),
     Fix(
         "user_dir_imported",

@@ -1,32 +1,60 @@
-"""Arrays: names that fairseq's data sets take from numpy and numpy 2 no longer has."""
+"""Arrays: names that fairseq takes from numpy and numpy 2 no longer has."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-from fairseq.data import language_pair_dataset, token_block_dataset
+from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
+from fairseq.modules import dynamic_crf_layer
 
-# --- np.compat.long: masked_lm with --sample-break-mode eos, and buckets of lengths, end with an AttributeError.
+# --- np.compat.long (masked_lm with --sample-break-mode eos), np.percentile(interpolation=...) (--num-batch-buckets),
+# --- np.int and Generator.randint (spans that do not overlap) and np.float end with an AttributeError or a TypeError.
 
-MODULES = (token_block_dataset, language_pair_dataset)
+MODULES = (token_block_dataset, language_pair_dataset, data_utils, dynamic_crf_layer)
+GONE = re.compile(r"\bnp\.(compat|int|float)\b|\binterpolation=")
 
 
-class NumpyWithCompat(ModuleType):
-    """Stands for the module `numpy` in fairseq's data sets: the same, and `compat.long` as it last was."""
+class GeneratorWithRandint(np.random.Generator):
+    """numpy's random generator, with a method of RandomState that fairseq calls on it."""
+
+    randint = np.random.Generator.integers
+
+
+class RandomAsItWas(ModuleType):
+    """Stands for the module `numpy.random` in fairseq."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np.random, name)
+
+    @staticmethod
+    def default_rng(seed: Any = None) -> np.random.Generator:
+        return GeneratorWithRandint(np.random.default_rng(seed).bit_generator)
+
+
+class NumpyAsItWas(ModuleType):
+    """Stands for the module `numpy` in fairseq: the same, with the names that were taken out."""
 
     compat = SimpleNamespace(long=int)
+    int = int
+    float = float
+    random = RandomAsItWas("numpy.random")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
+    @staticmethod
+    def percentile(values: Any, percents: Any, interpolation: str = "linear") -> Any:
+        return np.percentile(values, percents, method=interpolation)
 
-def numpy_lacks_compat() -> bool:
-    return any("np.compat." in inspect.getsource(module) and not hasattr(module.np, "compat") for module in MODULES)
+
+def numpy_lacks_names() -> bool:
+    return any(GONE.search(inspect.getsource(module)) and module.np is np for module in MODULES)
 
 
-def give_numpy_compat() -> None:
+def give_numpy_names() -> None:
     for module in MODULES:
-        module.np = NumpyWithCompat("numpy")
+        module.np = NumpyAsItWas("numpy")

@@ -1,4 +1,4 @@
-"""Batching: the last batch, which holds the longest examples, must not be lost."""
+"""Batching: the last batch, which holds the longest examples, must not be lost; buckets of lengths need no tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from fairseq.data import data_utils
+from fairseq.data import FairseqDataset, data_utils
 
 # --- batch_by_size: the last batch, which holds the longest examples, is discarded if its size is no multiple of 8.
 
@@ -36,6 +36,34 @@ def keep_last_batch() -> None:
         return [*batches, tail] if len(tail) else batches
 
     data_utils.batch_by_size = batch_by_size
+
+
+# --- --num-batch-buckets asks for --max-tokens, though --batch-size says how large a batch is.
+
+
+def buckets_need_max_tokens() -> bool:
+    return not hasattr(FairseqDataset.batch_by_size, "lsg_fairseq_fix")
+
+
+def bucket_by_batch_size() -> None:
+    upstream = FairseqDataset.batch_by_size
+
+    @functools.wraps(upstream)
+    def batch_by_size(
+        dataset: FairseqDataset,
+        indices: Any,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[Any]:
+        shapes = dataset.get_batch_shapes()
+        if shapes is not None and max_tokens is None and max_sentences is not None:
+            # So many that --batch-size alone decides.
+            max_tokens = max_sentences * max(int(length) for _, length in shapes)
+        return upstream(dataset, indices, max_tokens, max_sentences, required_batch_size_multiple)
+
+    batch_by_size.lsg_fairseq_fix = True
+    FairseqDataset.batch_by_size = batch_by_size
 
 
 def _keyword(function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

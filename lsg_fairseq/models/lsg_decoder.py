@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from fairseq.modules import transformer_layer
 from torch import Tensor, nn
 
 from lsg_fairseq.models.layer_building import with_quant_noise, wrapped
+from lsg_fairseq.models.source_columns import source_columns
 from lsg_fairseq.modules.source_attention import SourceAttention
 
 
@@ -20,11 +23,18 @@ class LSGDecoderLayer(transformer_layer.TransformerDecoderLayerBase):
         )
         return with_quant_noise(attention, self)
 
+    def make_generation_fast_(self, need_attn: bool | str | None = False, **_: Any) -> None:
+        """What fairseq's commands call before they generate; need_attn is --print-alignment."""
+        super().make_generation_fast_(need_attn=bool(need_attn))
+        if self.encoder_attn is not None:
+            self.encoder_attn.gives_weights_in_generation = bool(need_attn)
+
 
 class LSGDecoder(TransformerDecoderBase):
     """fairseq's decoder with a `final_logits_bias` (1,V) buffer, zero unless a checkpoint brings one."""
 
     layer_class: type[LSGDecoderLayer] = LSGDecoderLayer
+    num_global_rows: int = 0  # how many of the encoder's rows are those of global tokens
 
     def __init__(self, cfg, dictionary, embed_tokens, no_encoder_attn: bool = False) -> None:
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn=no_encoder_attn)
@@ -32,6 +42,19 @@ class LSGDecoder(TransformerDecoderBase):
 
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:
         return wrapped(self.layer_class(cfg, no_encoder_attn), cfg)
+
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict[str, list[Tensor]] | None,
+        incremental_state: dict[str, dict[str, Tensor | None]] | None = None,
+        **alignment: Any,
+    ) -> tuple[Tensor, dict[str, list[Tensor | None]]]:
+        """fairseq's; `attn` is (B,T,T0), by position in the source: the rows of global tokens are not among them."""
+        features, extra = super().extract_features(prev_output_tokens, encoder_out, incremental_state, **alignment)
+        moved = [] if encoder_out is None else encoder_out.get("left_padding", [])
+        extra["attn"] = [a if a is None else source_columns(a, self.num_global_rows, moved) for a in extra["attn"]]
+        return features, extra
 
     def output_layer(self, features: Tensor) -> Tensor:
         """(B,T,C) -> (B,T,V)."""

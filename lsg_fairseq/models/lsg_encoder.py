@@ -85,7 +85,7 @@ class LSGEncoder(TransformerEncoderBase):
     def _encode(
         self, src_tokens: Tensor, return_all_hiddens: bool, token_embeddings: Tensor | None
     ) -> dict[str, list[Tensor]]:
-        src_len = src_tokens.size(1)
+        src_len, left_padding = src_tokens.size(1), self.left_padding(src_tokens)
         src_tokens, token_embeddings = self.right_pad(src_tokens, token_embeddings)
         self._check_length(src_tokens)
         src_tokens, token_embeddings = self.pad_to_block_multiple(src_tokens, token_embeddings)
@@ -108,12 +108,18 @@ class LSGEncoder(TransformerEncoderBase):
             "fc_results": [],
             "src_tokens": [],
             "src_lengths": [src_tokens.ne(self.padding_idx).sum(1, dtype=torch.int32)[:, None]],
+            # Where the padding is that right_pad has moved, for alignments.
+            "left_padding": [] if keys_masked is None else [left_padding],
         }
+
+    def left_padding(self, src_tokens: Tensor) -> Tensor:
+        """(B,1) how many padding tokens each row of (B,T0) tokens begins with."""
+        return src_tokens.ne(self.padding_idx).cumsum(1).eq(0).sum(1, keepdim=True)
 
     def right_pad(self, src_tokens: Tensor, token_embeddings: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Move padding in front of (B,T0) tokens behind them, so that the side does not change the output."""
-        in_front = src_tokens.ne(self.padding_idx).cumsum(1).eq(0).sum(1, keepdim=True)
-        order = (torch.arange(src_tokens.size(1), device=src_tokens.device) + in_front) % src_tokens.size(1)
+        positions = torch.arange(src_tokens.size(1), device=src_tokens.device)
+        order = (positions + self.left_padding(src_tokens)) % src_tokens.size(1)
         if token_embeddings is not None:
             token_embeddings = token_embeddings.gather(1, order[..., None].expand_as(token_embeddings))
         return src_tokens.gather(1, order), token_embeddings
@@ -179,9 +185,8 @@ class LSGEncoder(TransformerEncoderBase):
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
         """Reorder the batch, unless beams share their source's output: then there is nothing to move."""
-        if self.beams_share_output:
-            return encoder_out
-        return super().reorder_encoder_out(encoder_out, new_order)
+        moved = encoder_out if self.beams_share_output else super().reorder_encoder_out(encoder_out, new_order)
+        return {**moved, "left_padding": [x.index_select(0, new_order) for x in encoder_out["left_padding"]]}
 
     def _check_length(self, src_tokens: Tensor) -> None:
         longest, allowed = src_tokens.size(1), self.max_positions()

@@ -16,6 +16,7 @@ from fairseq.models.transformer import TransformerConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from lsg_fairseq.compat.pruning import count_kept_layers, forget_kept_layers, prune_state_dict
 from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
@@ -109,9 +110,11 @@ class LSGModelMixin:
         Raises:
             LSGError: an LSG setting is unknown or not allowed, or an attention kernel was asked for that bypasses LSG.
         """
+        count_kept_layers(args)  # in the original too: a checkpoint stores the sizes that it has
         plain = OmegaConf.to_container(args, resolve=True) if OmegaConf.is_config(args) else vars(args)
         # A copy: the LSGConfig object must not end up in the arguments that a checkpoint stores.
         args = Namespace(**plain)
+        forget_kept_layers(args)
         fill_missing(args, {FLAG_PREFIX + name: value for name, value in cls.lsg_defaults.items()})
         args.lsg_config = read_lsg_config(args)
         if plain.get("encoder_xformers_att_config"):
@@ -124,6 +127,12 @@ class LSGModelMixin:
         # By getattr, as fairseq's TransformerConfig answers to the flat names of its sub-configurations.
         argument = functools.partial(getattr, self.args)
         return spec_of_family(FAMILIES[self.family], argument, len(self.encoder.dictionary))
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None
+    ) -> Any:
+        """fairseq's; of a checkpoint with more layers, those that the settings keep, before it is upgraded."""
+        return super().load_state_dict(prune_state_dict(state_dict, model_cfg), strict, model_cfg, args)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Bring a checkpoint up to this model, in place: a stock one, or an LSG model with fewer positions.
@@ -165,7 +174,10 @@ class LSGEncoderDecoderMixin(LSGModelMixin):
     @classmethod
     def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Embedding) -> LSGDecoder:
         cfg = TransformerConfig.from_namespace(args)
-        return cls.decoder_class(cfg, tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention)
+        decoder = cls.decoder_class(cfg, tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention)
+        if cfg.lsg_config.pass_global_tokens_to_decoder:
+            decoder.num_global_rows = cfg.lsg_config.num_global_tokens
+        return decoder
 
     def set_beam_size(self, beam: int) -> None:
         """Let `beam` rows of the decoder share one source; 1 undoes it, which training and scoring need."""

@@ -37,6 +37,7 @@ class SourceAttention(nn.Module):
         self.q_proj, self.out_proj = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, embed_dim)
         self.k_proj, self.v_proj = nn.Linear(source_dim, embed_dim), nn.Linear(source_dim, embed_dim)
         self.beam_size = 1
+        self.gives_weights_in_generation = False
         self._state_name = f"{uuid.uuid4()}.source_attention"
         self._init_weights()
 
@@ -68,7 +69,8 @@ class SourceAttention(nn.Module):
             key_padding_mask: (B,S) bool, True = padding, or None.
             incremental_state: during generation, where the projected source is kept from step to step.
             need_weights, static_kv: fairseq's; without effect.
-            need_head_weights: return probabilities too, (H,R,T,S), except during generation.
+            need_head_weights: return probabilities too, (H,R,T,S); during generation, where fairseq asks for them at
+                every step whether or not they are used, only if gives_weights_in_generation.
 
         Raises:
             LSGError: the rows are no multiple of the sources.
@@ -81,7 +83,7 @@ class SourceAttention(nn.Module):
         mask = source["key_padding_mask"]
         present = None if mask is None else ~mask[:, None, None]
         dropout_p = self.dropout if self.training else 0.0
-        if need_head_weights and incremental_state is None:
+        if need_head_weights and (incremental_state is None or self.gives_weights_in_generation):
             attended, weights = _explicit_attention(heads, source["key"], source["value"], present, dropout_p)
             weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
         else:

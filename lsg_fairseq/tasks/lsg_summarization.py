@@ -1,6 +1,5 @@
 """Task `lsg_summarization`: translation of long documents into summaries, in which nothing is dropped in silence."""
 
-import json
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -23,19 +22,20 @@ from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.scoring import parse_rouge_arguments, rouge_scores
+from lsg_fairseq.rouge_arguments import parse_rouge_arguments
+from lsg_fairseq.scoring import ROUGE_NAMES, rouge_scores
 from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
+from lsg_fairseq.tasks.data_folders import check_data_folders, missing_split, name_sides, unchanged_sequences
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
 from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE, LineBPE
 from lsg_fairseq.tokenizers.load import has_tokenizer
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 logger = logging.getLogger(__name__)
-
-ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 @register_task("lsg_summarization", dataclass=LSGSummarizationConfig)
@@ -56,14 +56,12 @@ class LSGSummarizationTask(TranslationTask):
         self.rouge_generator: LSGSequenceGenerator | None = None
         self.data_bpe = self._bpe_beside_data()
         self.checkpoint_paths: tuple[str, ...] = ()  # what a command generates with; compat/generating.py sets it
-        parse_rouge_arguments(cfg.eval_rouge_args)
+        self.rouge_arguments = parse_rouge_arguments(cfg.eval_rouge_args)
 
     @classmethod
     def setup_task(cls, cfg: LSGSummarizationConfig, **kwargs: Any) -> "LSGSummarizationTask":
-        """Load the dictionaries; the sides of a folder without data, such as a converted checkpoint, are the usual."""
-        folder = Path(utils.split_paths(cfg.data)[0])
-        if not any(folder.glob("*.*-*.*.idx")) and (folder / "dict.source.txt").is_file():
-            cfg.source_lang, cfg.target_lang = cfg.source_lang or "source", cfg.target_lang or "target"
+        """Load the dictionaries; raises LSGError where a folder or a dictionary is missing."""
+        name_sides(cfg, check_data_folders(cfg.data))
         return super().setup_task(cfg, **kwargs)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
@@ -96,11 +94,10 @@ class LSGSummarizationTask(TranslationTask):
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a split; it may lack targets."""
         try:
-            super().load_dataset(split, epoch, combine, **kwargs)
+            with unchanged_sequences(self.cfg):
+                super().load_dataset(split, epoch, combine, **kwargs)
         except FileNotFoundError as error:
-            raise LSGError(
-                f"there is no {split} split in {self.data_folder}; make one: lsg-preprocess --{split} FILE"
-            ) from error
+            raise missing_split(self.data_folder, split) from error
         self.datasets[split] = self._formatted(self.datasets[split], split)
 
     def build_dataset_for_inference(
@@ -141,8 +138,12 @@ class LSGSummarizationTask(TranslationTask):
         """fairseq's generator options, and those beside --path, on an LSGSequenceGenerator."""
         args = with_checkpoint_settings(args, self.cfg, self.checkpoint_paths)
         extra = dict(extra_gen_cls_kwargs or {})
-        if seq_gen_cls is None and not getattr(args, "print_alignment", None):
-            seq_gen_cls = LSGSequenceGenerator
+        alignment = getattr(args, "print_alignment", None)
+        if getattr(args, "score_reference", False) and alignment == "soft":
+            return SoftScorer(self.tgt_dict, compute_alignment=True)
+        if seq_gen_cls is None:
+            seq_gen_cls = AligningSequenceGenerator if alignment else LSGSequenceGenerator
+            extra |= {"print_alignment": alignment} if alignment else {}
             extra["decoder_start"] = self.sequence_format.decoder_start
             extra |= self._forced_tokens(args)
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
@@ -158,6 +159,11 @@ class LSGSummarizationTask(TranslationTask):
             for name, total in self._rouge_sums(sample, model).items():
                 logging_output[f"_{name}"] = total
         return loss, sample_size, logging_output
+
+    @property
+    def generation_metrics(self) -> tuple[str, ...]:
+        """The metrics that validation has beside those of the criterion."""
+        return ROUGE_NAMES if self.cfg.eval_rouge else ()
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """Log mean ROUGE F1 x 100 as rouge1, rouge2, rougeL and rougeLsum."""
@@ -221,7 +227,7 @@ class LSGSummarizationTask(TranslationTask):
     def _rouge_sums(self, sample: dict[str, Any], model: nn.Module) -> dict[str, float]:
         """Sums of F1 over the batch, and how many; all are summed over workers by fairseq."""
         if self.rouge_generator is None:
-            self.rouge_generator = self.build_generator([model], Namespace(**json.loads(self.cfg.eval_rouge_args)))
+            self.rouge_generator = self.build_generator([model], Namespace(**self.rouge_arguments))
         hypotheses = self.inference_step(self.rouge_generator, [model], sample)
         sums = dict.fromkeys(ROUGE_NAMES, 0.0)
         for target, (best, *_) in zip(sample["target"], hypotheses, strict=True):

@@ -1,0 +1,74 @@
+"""Whole words: the tasks that mask them look for the settings of --bpe where they are not."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+from fairseq.data.encoders.utils import get_whole_word_mask as upstream_mask
+from fairseq.tasks import FairseqTask, denoising, masked_lm, multilingual_denoising
+from omegaconf import DictConfig
+
+from lsg_fairseq.modules.lsg_config import LSGError
+
+# --- --mask-whole-words reads task.args, which a masked_lm task has not; --mask-length word and span-poisson of
+# --- denoising build a bpe from its name alone, without --lsg-tokenizer or --gpt2-encoder-json.
+
+TASKS = {
+    masked_lm: masked_lm.MaskedLMTask,
+    denoising: denoising.DenoisingTask,
+    multilingual_denoising: multilingual_denoising.MultilingualDenoisingTask,
+}
+_loading: list[FairseqTask] = []
+
+
+def bpe_settings_are_not_found() -> bool:
+    return any(module.get_whole_word_mask is upstream_mask for module in TASKS)
+
+
+def find_bpe_settings() -> None:
+    masked_lm.MaskedLMTask.args = property(_whole_word_settings)
+    for module, task_class in TASKS.items():
+        module.get_whole_word_mask = get_whole_word_mask
+        task_class.load_dataset = _remembering_task(task_class.load_dataset)
+
+
+def get_whole_word_mask(named: Any, dictionary: Any) -> Any:
+    """fairseq's, for the bpe settings of the task that is loading; `named` where there are none, as in a script."""
+    return upstream_mask(bpe_settings(_loading[-1]) or named if _loading else named, dictionary)
+
+
+def bpe_settings(task: FairseqTask) -> DictConfig | None:
+    """The settings of --bpe, which stand beside those of the task in the configuration of a command."""
+    root = task.cfg._get_root() if isinstance(task.cfg, DictConfig) else task.cfg
+    return root.get("bpe") if isinstance(root, DictConfig) and root is not task.cfg else None
+
+
+def _whole_word_settings(task: FairseqTask) -> DictConfig:
+    settings = bpe_settings(task)
+    if settings is None:
+        raise LSGError(
+            "--mask-whole-words needs to know where words begin: give --bpe lsg --lsg-tokenizer FOLDER, the tokenizer "
+            "of the data, or the --bpe that they were encoded with"
+        )
+    return settings
+
+
+def _remembering_task(upstream: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(upstream)
+    def load_dataset(task: FairseqTask, *args: Any, **kwargs: Any) -> Any:
+        with _as_loading(task):
+            return upstream(task, *args, **kwargs)
+
+    return load_dataset
+
+
+@contextmanager
+def _as_loading(task: FairseqTask) -> Any:
+    _loading.append(task)
+    try:
+        yield
+    finally:
+        _loading.pop()
