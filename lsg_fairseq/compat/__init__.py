@@ -25,7 +25,16 @@ except ValueError as error:  # the official 0.12.2: "mutable default ... is not 
 finally:
     logging.getLogger().removeHandler(_placeholder)
 
-from lsg_fairseq.compat import arrays, batching, commands, devices, loading, resuming  # noqa: E402
+from lsg_fairseq.compat import (  # noqa: E402
+    arrays,
+    batching,
+    commands,
+    devices,
+    loading,
+    plain_checkpoints,
+    resuming,
+    saving,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,12 @@ FIXES = [
     Fix(
         "checkpoints_weights_only", _UPSTREAM + "5610", loading.checkpoint_loading_is_unsafe, loading.load_weights_only
     ),
+    Fix(
+        "plain_checkpoints",
+        _UPSTREAM + "5610",
+        plain_checkpoints.checkpoints_hold_namespaces,
+        plain_checkpoints.write_plain_checkpoints,
+    ),
     Fix("broadcast_pickle", _UPSTREAM + "5610", loading.broadcast_objects_are_refused, loading.trust_broadcast_objects),
     Fix("longest_batch_kept", _UPSTREAM + "5036", batching.last_batch_is_dropped, batching.keep_last_batch),
     Fix("numpy_without_compat", "no upstream issue found", arrays.numpy_lacks_compat, arrays.give_numpy_compat),
@@ -62,6 +77,13 @@ FIXES = [
         resuming.optimizer_states_are_not_compared,
         resuming.refuse_other_optimizer_states,
     ),
+    Fix(
+        "damaged_last_checkpoint",
+        "no upstream issue found",
+        resuming.damaged_checkpoints_end_the_training,
+        resuming.go_on_from_whole_checkpoints,
+    ),
+    Fix("copies_in_place", "no upstream issue found", saving.copies_are_made_in_place, saving.copy_aside_and_rename),
     Fix(
         "user_dir_imported",
         _UPSTREAM + "3299",
