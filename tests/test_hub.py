@@ -197,7 +197,7 @@ def test_pickle_with_code_is_refused(tmp_path: Path, save, monkeypatch: pytest.M
 
 def test_shape_mismatch_is_one_sentence(trained: Path, tmp_path: Path) -> None:
     state = torch.load(trained / "checkpoint_best.pt", weights_only=False)
-    state["cfg"]["model"]["encoder_layers"] = 3
+    state["cfg"]["model"].encoder_layers = 3
     torch.save(state, tmp_path / "checkpoint_best.pt")
     with pytest.raises(LSGError, match=r"do not fit the model and its vocabulary \(missing: encoder.layers.2"):
         hub.lsg_bart_base(tmp_path)
@@ -232,7 +232,7 @@ def test_stock_fairseq_bart(corpus: Path, trained: Path, documents: list[str], t
     """A checkpoint of fairseq's own short BART: converted with the tokenizer that is named."""
     state = torch.load(trained / "checkpoint_best.pt", weights_only=False)
     args, weights = state["cfg"]["model"], state["model"]
-    plain = {name: value for name, value in args.items() if not name.startswith("lsg_")}
+    plain = {name: value for name, value in vars(args).items() if not name.startswith("lsg_")}
     for name in ("encoder.global_embeddings.weight", "decoder.final_logits_bias"):
         del weights[name]
     (tmp_path / "bart").mkdir()
