@@ -96,6 +96,7 @@ def test_converted_folder_is_the_model(family: str, tmp_path: Path) -> None:
     content = load_checkpoint_file(tmp_path / "out" / "model.pt")
     assert content["cfg"]["model"].lsg_block_size == 16
     assert content["cfg"]["task"]["_name"] == "lsg_summarization"
+    assert torch.load(tmp_path / "out" / "model.pt", weights_only=True)["cfg"]["model"]["lsg_block_size"] == 16
 
 
 @pytest.mark.parametrize("family", FAMILIES)

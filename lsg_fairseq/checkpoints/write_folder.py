@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def checkpoint_content(args: Mapping[str, Any], state: Mapping[str, Tensor]) -> 
     """What fairseq-train would have saved: all of its configuration groups, and no optimizer state."""
     cfg = OmegaConf.to_container(OmegaConf.structured(FairseqConfig()), resolve=True, enum_to_str=True)
     name, task = task_of(args)
-    cfg["model"] = Namespace(**args, _name=args["arch"], task=name)
+    cfg["model"] = {**args, "_name": args["arch"], "task": name}
     cfg["task"] = OmegaConf.to_container(OmegaConf.structured(task), enum_to_str=True, resolve=False) | {"_name": name}
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
     return {

@@ -35,8 +35,10 @@ from lsg_fairseq.compat import (  # noqa: E402
     generating,
     literals,
     loading,
+    plain_checkpoints,
     pruning,
     resuming,
+    saving,
     searching,
     shortening,
     whole_words,
@@ -63,6 +65,12 @@ FIXES = [
     ),
     Fix(
         "checkpoints_weights_only", _UPSTREAM + "5610", loading.checkpoint_loading_is_unsafe, loading.load_weights_only
+    ),
+    Fix(
+        "plain_checkpoints",
+        _UPSTREAM + "5610",
+        plain_checkpoints.checkpoints_hold_namespaces,
+        plain_checkpoints.write_plain_checkpoints,
     ),
     Fix("broadcast_pickle", _UPSTREAM + "5610", loading.broadcast_objects_are_refused, loading.trust_broadcast_objects),
     Fix(
@@ -127,6 +135,12 @@ FIXES = [
         best_checkpoint.best_metric_is_not_checked,
         best_checkpoint.check_best_metric,
     ),
+        "damaged_last_checkpoint",
+        "no upstream issue found",
+        resuming.damaged_checkpoints_end_the_training,
+        resuming.go_on_from_whole_checkpoints,
+    ),
+    Fix("copies_in_place", "no upstream issue found", saving.copies_are_made_in_place, saving.copy_aside_and_rename),
     Fix(
         "user_dir_imported",
         _UPSTREAM + "3299",

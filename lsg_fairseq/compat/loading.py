@@ -14,6 +14,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 
+from lsg_fairseq.compat.plain_checkpoints import with_namespaces
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- torchaudio: fairseq requires it, PyPI's build does not load beside a CPU torch, and transformers then fails too.
@@ -48,27 +49,34 @@ class SafeLoadingTorch(ModuleType):
         return load_checkpoint_file(file, map_location)
 
 
+class DamagedCheckpointError(LSGError):
+    """A file that is no checkpoint, or not a whole one."""
+
+
 def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = False) -> Any:
     """Load tensors, plain Python values and argparse.Namespace from a checkpoint; anything else is refused.
 
+    A command line stored as a dict is made a Namespace, as fairseq expects.
+
     Raises:
-        LSGError: the file is damaged, or a pickle in it asks for other classes or functions.
+        DamagedCheckpointError: the file is damaged or none.
+        LSGError: a pickle in it asks for other classes or functions.
     """
     name = getattr(file, "name", file)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location=map_location, weights_only=True, mmap=mmap or None)
+            return with_namespaces(torch.load(file, map_location=map_location, weights_only=True, mmap=mmap or None))
     except pickle.UnpicklingError as error:
         asked_for = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
         if asked_for:
             raise LSGError(
                 f"{name} is refused: it is a pickle that may run code (it asks for {asked_for[1]})"
             ) from error
-        raise LSGError(f"{name} is no checkpoint, or a damaged one; copy or download it again") from error
+        raise DamagedCheckpointError(f"{name} is no checkpoint, or a damaged one; copy or download it again") from error
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise LSGError(f"{name} is damaged or cut short ({error}); copy or download it again") from error
+        raise DamagedCheckpointError(f"{name} is damaged or cut short ({error}); copy or download it again") from error
 
 
 def checkpoint_loading_is_unsafe() -> bool:

@@ -1,0 +1,65 @@
+"""Checkpoints of plain values: what is written loads with torch.load(weights_only=True), by anybody.
+
+fairseq keeps a command line as argparse.Namespace, which torch takes for code. Files hold dicts in its place, and
+reading makes a Namespace of them again where fairseq, its upgrades and --model-overrides look for one.
+"""
+
+from __future__ import annotations
+
+import functools
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from fairseq import checkpoint_utils
+
+# --- trainings write their arguments as argparse.Namespace, which torch's weights_only loading refuses.
+
+
+def checkpoints_hold_namespaces() -> bool:
+    return not hasattr(checkpoint_utils.torch_persistent_save, "lsg_fairseq_fix")
+
+
+def write_plain_checkpoints() -> None:
+    upstream = checkpoint_utils.torch_persistent_save
+
+    @functools.wraps(upstream)
+    def torch_persistent_save(obj: Any, *args: Any, **kwargs: Any) -> None:
+        upstream(as_plain(obj), *args, **kwargs)
+
+    torch_persistent_save.lsg_fairseq_fix = True
+    checkpoint_utils.torch_persistent_save = torch_persistent_save
+
+
+def as_plain(value: Any) -> Any:
+    """A copy in which each Namespace is a dict; tensors and other values are the same objects."""
+    if isinstance(value, Namespace):
+        return {name: as_plain(held) for name, held in vars(value).items()}
+    if type(value) is dict:
+        return {name: as_plain(held) for name, held in value.items()}
+    return [as_plain(held) for held in value] if type(value) is list else value
+
+
+def with_namespaces(state: Any) -> Any:
+    """The content of a checkpoint file with its arguments as fairseq expects them; files of both kinds are taken.
+
+    `args` was always a Namespace. A group of `cfg` was one if it holds `arch`: fairseq puts the whole command line into
+    groups without a dataclass of their own, and neither dataclasses nor hydra have a setting of that name.
+    """
+    if not isinstance(state, dict):
+        return state
+    if isinstance(state.get("args"), Mapping):
+        state["args"] = _as_namespace(state["args"])
+    groups = state.get("cfg")
+    if isinstance(groups, dict):
+        for name, group in groups.items():
+            if isinstance(group, Mapping) and "arch" in group:
+                groups[name] = _as_namespace(group)
+    return state
+
+
+def _as_namespace(settings: Mapping[str, Any]) -> Namespace:
+    # Not Namespace(**settings), for which a name that is no string would be an error.
+    namespace = Namespace()
+    vars(namespace).update(settings)
+    return namespace
