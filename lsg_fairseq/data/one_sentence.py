@@ -25,7 +25,7 @@ def sentence_of(error: BaseException) -> str:
     """One line about an error, whoever raised it."""
     if isinstance(error, LSGError):
         return " ".join(str(error).split())
-    reason = _shortened(" ".join(str(error).split()))
+    reason = shortened(" ".join(str(error).split()))
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{reason}: free some space and run it again" if full else reason or type(error).__name__
@@ -58,5 +58,6 @@ def in_one_sentence() -> Iterator[None]:
         raise LSGError(sentence_of(error)) from None
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """The text, or its beginning where it is long."""
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 4] + " ..."
