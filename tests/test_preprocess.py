@@ -202,7 +202,7 @@ def test_bad_arguments(jsonl: Path, tokenizer_folder: Path, tmp_path: Path, caps
         (("--train", jsonl), ["--tokenizer", "--train-tokenizer"]),
         (("--train", jsonl, "--tokenizer", tmp_path), ["no tokenizer", "tokenizer.json", "merges.txt", "spiece.model"]),
         (("--train", jsonl, "--tokenizer", tmp_path / "nowhere"), ["does not exist"]),
-        (("--train", jsonl, "--train-tokenizer", 100), ["at least 261", "100"]),
+        (("--train", jsonl, "--train-tokenizer", 100), ["261 to 2,000,000", "100"]),
     ]
     for arguments, expected in cases:
         assert run_main(*arguments, "--out", tmp_path / "out") == 1

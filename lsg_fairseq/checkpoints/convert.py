@@ -15,7 +15,7 @@ from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
 from lsg_fairseq.checkpoints.open_huggingface import read_hf_source
 from lsg_fairseq.checkpoints.opened import Source
 from lsg_fairseq.checkpoints.write_folder import check_folder, generation_flags, write_folder
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import check_is_new, written_aside
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
 
 logger = logging.getLogger(__name__)
@@ -135,16 +135,6 @@ def read_source(path: Path, tokenizer: str | Path | None = None) -> Source:
     return read_fairseq_source(path, tokenizer)
 
 
-def check_is_new(out: str | Path) -> None:
-    """Refuse to write into a folder that is there.
-
-    Raises:
-        LSGError: `out` exists.
-    """
-    if Path(out).exists() and not (Path(out).is_dir() and not any(Path(out).iterdir())):
-        raise LSGError(f"{out} exists already: choose another name for the output, or remove it first")
-
-
 def write_conversion(plan: Plan, out: str | Path) -> None:
     """Write the folder aside, check it, and move it into place.
 
@@ -155,7 +145,7 @@ def write_conversion(plan: Plan, out: str | Path) -> None:
     source = plan.source
     logger.info(f"converting {source.name}")
     state = plan.state_dict()
-    with written_aside(out) as aside:
+    with written_aside(out, must_be_new=True) as aside:
         logger.info(f"writing {out}")
         write_folder(source, plan.args, state, aside)
         logger.info("checking what was written")

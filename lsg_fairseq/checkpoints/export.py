@@ -14,11 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.convert import check_is_new
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
 from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
 from lsg_fairseq.checkpoints.opened import Source
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import check_is_new, written_aside
 from lsg_fairseq.huggingface.config import exported_spec, read_config, write_config
 from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -63,7 +62,7 @@ def export_checkpoint(
     config = config_of(opened, spec, tensors, rows)
     if half:
         tensors, config = halve(tensors), config | {"torch_dtype": "float16"}
-    with written_aside(out) as aside:
+    with written_aside(out, must_be_new=True) as aside:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, aside / WEIGHTS_FILE, {"format": "pt"})
         write_json_files(opened, config, aside)
         for path in opened.tokenizer.files:

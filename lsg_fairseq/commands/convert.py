@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from lsg_fairseq.checkpoints.convert import check_is_new, locate, plan_conversion, write_conversion
+from lsg_fairseq.checkpoints.convert import locate, plan_conversion, write_conversion
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.data.output_folder import check_is_new
 from lsg_fairseq.models.lsg_model import add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig
 

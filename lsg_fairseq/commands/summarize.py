@@ -14,17 +14,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from lsg_fairseq.checkpoints.find import SourceOptions
+from lsg_fairseq.checkpoints.find import SourceOptions, find_checkpoint
+from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator
 from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
-from lsg_fairseq.hub.load import from_checkpoint
+from lsg_fairseq.hub.load import from_files
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
-from lsg_fairseq.summarizing.documents import Inputs, StreamOutput, in_shard, summarize_documents
-from lsg_fairseq.summarizing.resumable_output import open_resumable
+from lsg_fairseq.summarizing.documents import Inputs, in_shard
+from lsg_fairseq.summarizing.fingerprints import content_of_checkpoint, content_of_inputs
+from lsg_fairseq.summarizing.output_lines import GENERATED_FIELD, SUMMARY_FIELD, LineFormat, StreamOutput
+from lsg_fairseq.summarizing.resumable_output import Run, open_output
+from lsg_fairseq.summarizing.windows import summarize_documents
 from lsg_fairseq.weights.families import FAMILIES
 
 PROGRAM = "lsg-summarize"
@@ -33,6 +37,8 @@ UNNAMED = (
     "about; for summaries of other texts name another, such as lsg_bart_base_4096_multinews (downloaded once)"
 )
 GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
+# What the lines do not depend on, and what is known by its content.
+WITHOUT_EFFECT = ("output", "overwrite", "quiet", "device", "batch_size", "tokenizer", "revision")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -49,8 +55,29 @@ def summarize(args: argparse.Namespace) -> None:
     Raises:
         LSGError: the checkpoint, an input or the output is not as it should be.
     """
-    inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines)
-    inputs.files()
+    inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines, args.output)
+    paths = inputs.files
+    check_name(args)
+    files = find_files(args)
+    # Loaded first: a checkpoint that cannot be loaded leaves no output behind.
+    hub = load(args, files)
+    settings = hub.generation_settings.replaced(**{name: getattr(args, name) for name in GENERATION})
+    generator = BatchedGenerator(hub, settings, args.batch_size)
+    total = inputs.count()
+    total = None if total is None else len(range(args.shard_id, total, args.num_shards))
+    with _open_output(args, files, paths) as output:
+        documents = in_shard(inputs.read(), args.num_shards, args.shard_id)
+        with tqdm(total=total, desc="summaries", unit="", file=sys.stderr, disable=args.quiet) as bar:
+            summarize_documents(documents, generator, output, bar)
+    generator.report_cut()
+
+
+def check_name(args: argparse.Namespace) -> None:
+    """Settle which checkpoint is meant.
+
+    Raises:
+        LSGError: the name is that of an entry and of a path.
+    """
     if args.checkpoint is None:
         args.checkpoint = DEFAULT_ENTRY
         print(f"{PROGRAM}: {UNNAMED}", file=sys.stderr)
@@ -59,35 +86,48 @@ def summarize(args: argparse.Namespace) -> None:
             f"--checkpoint {args.checkpoint} is an entry, and there is a path of that name, too: write "
             f"./{args.checkpoint} for the path, or use the entry from another folder"
         )
-    with _open_output(args) as output:
-        hub = load(args)
-        generation = {name: getattr(args, name) for name in GENERATION}
-        generator = BatchedGenerator(hub, hub.generation_settings.replaced(**generation), args.batch_size)
-        documents = in_shard(inputs.read(), args.num_shards, args.shard_id)
-        total = inputs.count()
-        total = None if total is None else len(range(args.shard_id, total, args.num_shards))
-        with tqdm(total=total, desc="summaries", unit="", file=sys.stderr, disable=args.quiet) as bar:
-            summarize_documents(documents, generator, output, args.jsonl, bar)
-    generator.report_cut()
 
 
-def load(args: argparse.Namespace) -> LSGHubInterface:
-    """The model that the arguments ask for, where and as what they ask for.
+def find_files(args: argparse.Namespace) -> CheckpointFiles:
+    """The files of the checkpoint, downloaded and converted if need be.
 
     Raises:
-        LSGError: it cannot be loaded, or is an encoder alone.
+        LSGError: it cannot be found, or is an encoder alone.
     """
-    overrides = read_overrides({**_lsg_settings(args), "max_source_positions": args.max_source_positions})
     options = SourceOptions(
         tokenizer=args.tokenizer, revision=args.revision, max_source_positions=args.max_source_positions
     )
     entry = ENTRY_CHECKPOINTS.get(args.checkpoint)
     if entry and not FAMILIES[entry.family].has_decoder:
         raise _encoder_alone(args.checkpoint)  # before it is downloaded
-    hub = from_checkpoint(entry.location if entry else args.checkpoint, options, overrides)
+    _overrides(args)
+    return find_checkpoint(entry.location if entry else args.checkpoint, options)
+
+
+def load(args: argparse.Namespace, files: CheckpointFiles) -> LSGHubInterface:
+    """The model that the arguments ask for, where and as what they ask for.
+
+    Raises:
+        LSGError: it cannot be loaded, is an encoder alone, or the device is not there.
+    """
+    device = _device(args.device)
+    hub = from_files(files, _overrides(args))
     if not isinstance(hub, LSGHubInterface):
         raise _encoder_alone(args.checkpoint)
-    return hub.to(args.device, DTYPES[args.dtype])
+    return hub.to(device, DTYPES[args.dtype])
+
+
+def _overrides(args: argparse.Namespace) -> Overrides:
+    return read_overrides({**_lsg_settings(args), "max_source_positions": args.max_source_positions})
+
+
+def _device(name: str) -> torch.device:
+    """A device that this torch can put something on."""
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise LSGError(f"--device {name} cannot be used here ({reason}): use --device cpu") from error
 
 
 def _encoder_alone(checkpoint: str) -> LSGError:
@@ -117,6 +157,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--lines", action="store_true", help="each line of a text is a document of its own")
     parser.add_argument("--document-field", default="document", metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--summary-field",
+        metavar="NAME",
+        help=f"--jsonl: where a summary goes (default: {SUMMARY_FIELD}; {GENERATED_FIELD} where that is taken)",
+    )
     _add_work_flags(parser)
     _add_model_flags(parser)
     return parser
@@ -161,13 +206,14 @@ def _lsg_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def _open_output(args: argparse.Namespace) -> Iterator[StreamOutput]:
+def _open_output(args: argparse.Namespace, files: CheckpointFiles, inputs: Sequence[Path]) -> Iterator[StreamOutput]:
+    lines = LineFormat(args.jsonl, args.summary_field)
     if args.output is None:
-        yield StreamOutput(sys.stdout)
+        yield StreamOutput(sys.stdout, lines)
         return
-    without_effect = ("output", "overwrite", "quiet", "device", "batch_size")
-    run = {name: _plain(value) for name, value in vars(args).items() if name not in without_effect}
-    with open_resumable(args.output, run, args.overwrite, args.jsonl) as output:
+    settings = {name: _plain(value) for name, value in vars(args).items() if name not in WITHOUT_EFFECT}
+    content = {f"the checkpoint {args.checkpoint}": content_of_checkpoint(files), **content_of_inputs(inputs)}
+    with open_output(args.output, Run(settings, content), args.overwrite, lines) as output:
         yield output
 
 

@@ -135,6 +135,7 @@ FIXES = [
         best_checkpoint.best_metric_is_not_checked,
         best_checkpoint.check_best_metric,
     ),
+    Fix(
         "damaged_last_checkpoint",
         "no upstream issue found",
         resuming.damaged_checkpoints_end_the_training,

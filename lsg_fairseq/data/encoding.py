@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -9,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lsg_fairseq.data.document_files import Example
+from lsg_fairseq.data.signals import signals_held
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer, token_rows
 
 EXAMPLES_PER_TASK = 16
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Encoded(NamedTuple):
@@ -56,34 +56,21 @@ _worker_encoder: Encoder | None = None
 def _start_worker(folder: str) -> None:
     """Each process reads the tokenizer once; Ctrl-C is the parent's business."""
     global _worker_encoder
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _worker_encoder = Encoder(folder)
 
 
+def _end_with_parent() -> None:
+    """A parent that was killed can tell nobody to stop, and a worker would wait for its next task for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
 def _encode_in_worker(examples: list[Example]) -> list[Encoded]:
     assert _worker_encoder is not None
     return _worker_encoder.encode_all(examples)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let Ctrl-C wait while a process is forked: Python drops what a signal handler raises inside a fork hook.
-
-    A signal mask would not do, as any thread of a library can take the signal for the main one.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # no other thread runs handlers, or may set them
-        return
-    received: list[int] = []
-    handlers = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in received:
-            signal.raise_signal(number)
 
 
 def encode_in_order(examples: Iterator[Example], folder: Path, workers: int) -> Iterator[Encoded]:
@@ -104,7 +91,7 @@ def encode_in_order(examples: Iterator[Example], folder: Path, workers: int) -> 
     try:
         with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(str(folder),)) as pool:
             for task in tasks:
-                with _signals_held():
+                with signals_held():
                     pending.append(pool.submit(_encode_in_worker, task))
                 if len(pending) >= 2 * workers:
                     yield from pending.popleft().result()

@@ -2,46 +2,135 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lsg_fairseq.data.exchange import exchange
+from lsg_fairseq.data.locks import only_writer
+from lsg_fairseq.data.signals import Stopped, signals_held
 from lsg_fairseq.modules.lsg_config import LSGError
+
+LOCK_NAME = ".lsg-lock"
+PARTIAL = ".partial-"
+# In a partial folder that is complete: what is still to be moved out of it, and what is to be deleted then.
+MOVES_FILE = "moves.json"
 
 
 @contextmanager
-def written_aside(folder: str | Path, stale: Iterable[str] = ()) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; move its files there if the block ends well, else remove it.
+def written_aside(folder: str | Path, stale: Iterable[str] = (), must_be_new: bool = False) -> Iterator[Path]:
+    """Yield an empty folder whose files become those of `folder` if the block ends well, and are removed if not.
 
-    An existing folder keeps its other files, except those that match the glob patterns in `stale`.
+    An existing folder is worked in, as it may be a mount point, or its parent not ours to write to; a new one is made
+    beside its place and renamed. What killed processes left is cleared up.
+
+    Args:
+        stale: glob patterns of files that an existing folder does not keep; it keeps all others.
+        must_be_new: refuse a folder that has files, also if they come while the block runs.
 
     Raises:
-        LSGError: `folder` exists and is not a folder.
+        LSGError: `folder` is no folder or is not new, or another process is writing it.
     """
     folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
         raise LSGError(f"{folder} exists and is not a folder: choose another name for the output")
-    parent = next(path for path in folder.parents if path.is_dir())
-    aside = parent / f".{folder.name}.partial-{os.getpid()}"
-    aside.mkdir()
+    home = folder if folder.is_dir() else next(path for path in folder.parents if path.is_dir())
+    prefix = "" if home == folder else f".{folder.name}"
+    with only_writer(home / f"{prefix}{LOCK_NAME}", folder):
+        clear_up(folder)
+        if must_be_new:
+            check_is_new(folder)
+        aside = home / f"{prefix}{PARTIAL}{secrets.token_hex(6)}"
+        aside.mkdir()
+        try:
+            yield aside
+            _put_in_place_whole(aside, folder, stale)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_is_new(folder: str | Path) -> None:
+    """Refuse to write into a folder that is there; an empty one, such as a mounted volume, is as good as new.
+
+    Raises:
+        LSGError: `folder` exists.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and not _files_of_others(folder)):
+        raise LSGError(f"{folder} exists already: choose another name for the output, or remove it first")
+
+
+def half_moved(folder: Path) -> list[Path]:
+    """The partial folders whose move into `folder` was begun and never finished."""
+    return [partial for partial in folder.glob(f"{PARTIAL}*") if (partial / MOVES_FILE).is_file()]
+
+
+def clear_up(folder: Path) -> None:
+    """Finish the moves that a killed process began and remove what else it left; the lock must be ours."""
+    for partial in half_moved(folder):
+        _move_files(partial, folder)
+    left = [*folder.glob(f"{PARTIAL}*"), *folder.parent.glob(f".{folder.name}{PARTIAL}*")]
+    for partial in left:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _files_of_others(folder: Path) -> list[Path]:
+    return [p for p in folder.iterdir() if p.name != LOCK_NAME and not p.name.startswith(PARTIAL)]
+
+
+def _put_in_place_whole(aside: Path, folder: Path, stale: Iterable[str]) -> None:
+    """A signal waits until all is in place, and whoever reports it says so."""
+    moved = False
     try:
-        yield aside
-        _move_files(aside, folder, stale)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        with signals_held():
+            _put_in_place(aside, folder, stale)
+            moved = True
+    except Stopped as stopped:
+        stopped.done = f"{folder} is complete" if moved else ""
+        raise
 
 
-def _move_files(aside: Path, folder: Path, stale: Iterable[str]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if not folder.exists() or not any(folder.iterdir()):
-        aside.replace(folder)  # one step, and POSIX lets it replace an empty folder
+def _put_in_place(aside: Path, folder: Path, stale: Iterable[str]) -> None:
+    """All files at once if the system can exchange two folders; else one by one, as a list that can be finished."""
+    if aside.parent != folder:
+        _rename_new(aside, folder)
         return
     new = [path.relative_to(aside) for path in aside.rglob("*") if path.is_file()]
-    outdated = {path for pattern in stale for path in folder.glob(pattern)} - {folder / name for name in new}
-    for name in new:
+    outdated = {path.relative_to(folder) for pattern in stale for path in folder.glob(pattern)} - set(new)
+    if exchange(folder, aside, outdated, folder.parent / f".{folder.name}{aside.name}"):
+        return
+    moves = {"new": [str(name) for name in new], "outdated": [str(name) for name in outdated]}
+    part = aside / f"{MOVES_FILE}.part"
+    part.write_text(json.dumps(moves))
+    part.replace(aside / MOVES_FILE)
+    _move_files(aside, folder)
+
+
+def _rename_new(aside: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(aside, folder)  # one step; POSIX lets it replace an empty folder
+    except OSError as error:
+        if not folder.exists():
+            raise
+        raise LSGError(
+            f"{folder} was made by somebody else meanwhile, so nothing was written: remove it, or run this again with "
+            "another name for the output"
+        ) from error
+
+
+def _move_files(partial: Path, folder: Path) -> None:
+    """Carry out a list of moves, or what is left of it."""
+    moves = json.loads((partial / MOVES_FILE).read_text())
+    for name in moves["new"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (aside / name).replace(folder / name)
-    for path in outdated:
-        path.unlink()
+        if (partial / name).exists():
+            (partial / name).replace(folder / name)
+    for name in moves["outdated"]:
+        with suppress(FileNotFoundError):
+            (folder / name).unlink()
+    shutil.rmtree(partial, ignore_errors=True)

@@ -20,7 +20,7 @@ from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, has_tokenizer, load_tokenizer, train_tokenizer
-from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
+from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 
 REPORT_FILE = "preprocess.json"
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
@@ -77,6 +77,7 @@ def preprocess(job: Job) -> list[SplitReport]:
     Raises:
         LSGError: an input is not as it should be, or job.out has another vocabulary.
     """
+    check_is_no_input(job)
     checks = [check_split(s, tqdm(s.read(), f"check {s.name}", unit="", delay=2, leave=False)) for s in job.splits]
     with written_aside(job.out, [f"{split.name}.source-target.*" for split in job.splits]) as aside:
         source = prepare_tokenizer(job, aside / "tokenizer")
@@ -92,6 +93,21 @@ def preprocess(job: Job) -> list[SplitReport]:
         _format_of(job, tokenizer.sequence_format).save(aside)
         _write_report(job.out, aside, {"source": source, "size": len(dictionary)}, reports)
     return reports
+
+
+def check_is_no_input(job: Job) -> None:
+    """Refuse to replace what is read.
+
+    Raises:
+        LSGError: an input is one of the files that are written into job.out.
+    """
+    out = job.out.resolve()
+    written = [*DICTIONARY_FILES, REPORT_FILE, SEQUENCE_FORMAT_FILE, "tokenizer/*"]
+    written += [f"{split.name}.source-target.*" for split in job.splits]
+    replaced = [path for pattern in written for path in out.glob(pattern)]
+    for path in (path for split in job.splits for path in split.paths if path.exists()):
+        if any(path.samefile(own) for own in replaced):
+            raise LSGError(f"{path} is an input, and would be replaced in --out {job.out}: choose another --out")
 
 
 def prepare_tokenizer(job: Job, folder: Path) -> str:
@@ -188,10 +204,24 @@ def _format_of(job: Job, default: SequenceFormat) -> SequenceFormat:
 
 def _write_report(out: Path, aside: Path, tokenizer: dict[str, Any], reports: list[SplitReport]) -> None:
     """preprocess.json: the tokenizer and every split, those of an existing folder kept."""
-    old = json.loads((out / REPORT_FILE).read_text()) if (out / REPORT_FILE).is_file() else {}
+    old = _read_report(out / REPORT_FILE)
     splits = {**old.get("splits", {}), **{report.split.name: report.as_json() for report in reports}}
     report = {"tokenizer": old.get("tokenizer", tokenizer), "splits": splits}
     (aside / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    """What is known about the splits that stay in the folder."""
+    if not path.is_file():
+        return {}
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(report["splits"], dict) and isinstance(report["tokenizer"], dict):
+            return report
+        reason = "splits and tokenizer must be objects"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise LSGError(f"{path} is damaged ({reason}): remove it, and it is written anew, with this run's splits alone")
 
 
 def _length_summary(lengths: list[int]) -> dict[str, float] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from fairseq.models import FairseqEncoderModel
 
 from lsg_fairseq.checkpoints.find import SourceOptions, find_checkpoint
-from lsg_fairseq.checkpoints.loading import Overrides, load_task_and_model
+from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.hub.encoder import LSGEncoderHubInterface
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 
@@ -20,8 +20,16 @@ def from_checkpoint(
     Raises:
         LSGError: the checkpoint cannot be found or loaded, or a setting is not allowed.
     """
-    files = find_checkpoint(checkpoint, options or SourceOptions())
-    task, model, tokenizer = load_task_and_model(files, overrides or Overrides())
+    return from_files(find_checkpoint(checkpoint, options or SourceOptions()), overrides or Overrides())
+
+
+def from_files(files: CheckpointFiles, overrides: Overrides) -> LSGHubInterface | LSGEncoderHubInterface:
+    """The same from what find_checkpoint found.
+
+    Raises:
+        LSGError: it cannot be loaded, or a setting is not allowed.
+    """
+    task, model, tokenizer = load_task_and_model(files, overrides)
     if isinstance(model, FairseqEncoderModel):
         return LSGEncoderHubInterface(task, model, tokenizer)
     return LSGHubInterface(task, model, tokenizer, files.generation)

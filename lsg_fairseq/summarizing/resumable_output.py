@@ -2,30 +2,64 @@
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lsg_fairseq.data.locks import only_writer
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.summarizing.documents import Document, StreamOutput
+from lsg_fairseq.summarizing.documents import Document, journal_of
+from lsg_fairseq.summarizing.output_lines import LineFormat, StreamOutput
 
-JOURNAL_SUFFIX = ".journal"
+AGAIN = "use --overwrite to start again, or another --output"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What makes two runs the same: settings (plain JSON values), and hashes of what they read, by its name."""
+
+    settings: Mapping[str, Any]
+    content: Mapping[str, str]
+
+    def header(self) -> bytes:
+        """The journal's first line."""
+        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class ResumableOutput(StreamOutput):
     """Lines for a file. Its journal says which run it belongs to, and holds what was finished out of turn.
 
-    A killed run leaves at most a broken last line, which is dropped. `num_written` counts the lines that are there.
+    A killed run leaves at most a broken last line, which is dropped. `num_written` counts the lines that are there. The
+    journal's later lines are finished summaries by place, and the digest of all documents up to the end of a window:
+    that of standard input can be known in no other way.
     """
 
-    def __init__(self, file: BinaryIO, journal: BinaryIO, as_json: bool) -> None:
-        self.file, self.journal = file, journal
-        self.finished = _read_journal(journal)
+    def __init__(self, file: BinaryIO, journal: BinaryIO, lines: LineFormat) -> None:
+        self.file, self.journal, self.lines = file, journal, lines
+        self.finished, self.digests = _read_journal(journal)
         self.num_written = _drop_broken_tail(file)
-        self.earlier_lines = _lines_from_start(file.name) if as_json else None
+        self.earlier_lines = _lines_from_start(file.name) if lines.as_json else None
+        self.digest = hashlib.sha256()
+        self.window_line = ""
+
+    def begin_window(self, window: Sequence[Document], start: int) -> None:
+        """Compare the documents up to here with those of the run that is continued.
+
+        Raises:
+            LSGError: they are others.
+        """
+        for document in window:
+            self.digest.update(json.dumps([document.text, document.record]).encode())
+        digest, known = self.digest.hexdigest(), self.digests.get(start)
+        if known is not None and known != digest:
+            raise LSGError(f"{self.file.name} was begun with other documents than these {start + len(window)}: {AGAIN}")
+        self.window_line = json.dumps({"window": start, "digest": digest})
+        if known is None and self.num_written < start + len(window):
+            _append(self.journal, self.window_line)
 
     def check(self, document: Document, place: int) -> None:
         """Compare a line that is there with the document it should belong to.
@@ -37,12 +71,12 @@ class ResumableOutput(StreamOutput):
             return
         try:
             earlier = json.loads(next(self.earlier_lines))
-        except (ValueError, StopIteration):
+        except (ValueError, StopIteration, RecursionError):
             earlier = None
-        if not isinstance(earlier, dict) or earlier != {**document.record, "summary": earlier.get("summary")}:
+        if not self.lines.belongs_to(earlier, document):
             raise LSGError(
                 f"line {place + 1} of {self.file.name} is not about document {place + 1} of the input, which must have "
-                "changed: use --overwrite to start again, or another --output"
+                f"changed: {AGAIN}"
             )
 
     def keep(self, place: int, summary: str) -> None:
@@ -55,88 +89,118 @@ class ResumableOutput(StreamOutput):
         self.num_written += 1
 
     def end_window(self) -> None:
-        """All that was kept is written: leave the journal's first line alone."""
+        """All that was kept is written: leave what the journal says about the run and its documents."""
         self.finished = {}
         self.journal.seek(0)
         self.journal.readline()
         self.journal.truncate()
+        _append(self.journal, self.window_line)
 
 
 @contextmanager
-def open_resumable(path: Path, run: Mapping[str, Any], overwrite: bool, as_json: bool) -> Iterator[ResumableOutput]:
-    """Open an output, new or to be continued, for this process alone.
-
-    Args:
-        run: what makes two runs the same (inputs, checkpoint, settings); plain JSON values.
-        overwrite: start again, whatever is there.
+def open_output(path: Path, run: Run, overwrite: bool, lines: LineFormat) -> Iterator[StreamOutput]:
+    """Open an output, new or to be continued, for this process alone; a pipe or a device is only written to.
 
     Raises:
         LSGError: the file is another run's or nobody's, or another process is writing it.
     """
     if path.is_dir():
         raise LSGError(f"the output {path} is a folder: name a file")
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as stream:
+            yield StreamOutput(stream, lines)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}{JOURNAL_SUFFIX}", "a+b") as journal:
-        _lock(journal, path)
-        journal.seek(0)
-        known = journal.readline()
-        header = json.dumps(run).encode() + b"\n"
-        if not overwrite:
-            _check_run(path, known, header)
-        with path.open("a+b") as file:
-            if overwrite or not known.endswith(b"\n"):
-                file.truncate(0)
-                journal.truncate(0)
-                journal.write(header)
-                journal.flush()
-            yield ResumableOutput(file, journal, as_json)
+    with only_writer(Path(f"{path}.lock"), path), journal_of(path).open("a+b") as journal:
+        try:
+            with path.open("a+b") as file:
+                _prepare(file, journal, run, overwrite)
+                yield ResumableOutput(file, journal, lines)
+        finally:
+            _remove_if_empty(path, journal)
 
 
-def _lock(journal: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise LSGError(f"another process is writing {path}: wait for it, or choose another --output") from error
+def _prepare(file: BinaryIO, journal: BinaryIO, run: Run, overwrite: bool) -> None:
+    """Put the run's name on a file that is new, empty or to be overwritten; else see that it is on it."""
+    journal.seek(0)
+    known = journal.readline()
+    whole = known.endswith(b"\n")
+    is_empty = file.seek(0, 2) == 0 and not _read_journal(journal)[0]
+    if not overwrite and not is_empty:
+        if not whole:
+            raise LSGError(f"{file.name} exists and was not written by this command: {AGAIN}")
+        _check_run(Path(file.name), known, run)
+    if overwrite or is_empty or not whole:
+        file.truncate(0)
+        journal.truncate(0)
+        journal.write(run.header())
+        journal.flush()
 
 
-def _check_run(path: Path, known: bytes, header: bytes) -> None:
-    if not known.endswith(b"\n"):  # no journal, or one that was not even begun
-        if path.exists() and path.stat().st_size:
-            raise LSGError(f"{path} exists and was not written by this command: use --overwrite, or another --output")
+def _check_run(path: Path, known: bytes, run: Run) -> None:
+    if known == run.header():
         return
-    if known == header:
-        return
-    before, now = json.loads(known), json.loads(header)
-    changed = [name for name in now if before.get(name) != now[name]]
-    raise LSGError(
-        f"{path} was begun with another {' and '.join(changed) or 'version'} "
-        f"({', '.join(f'{before.get(name)!r}, not {now[name]!r}' for name in changed)}): use --overwrite to start "
-        "again, or another --output"
-    )
+    before, now = _parse(known), json.loads(run.header())
+    if not isinstance(before.get("settings"), dict) or not isinstance(before.get("content"), dict):
+        raise LSGError(f"{path} was begun by another version, or {journal_of(path).name} is damaged: {AGAIN}")
+    settings, content = ({k: [before[part].get(k), v] for k, v in now[part].items()} for part in now)
+    changed = {name: pair for name, pair in settings.items() if pair[0] != pair[1]}
+    if changed:
+        raise LSGError(
+            f"{path} was begun with another {' and '.join(changed)} "
+            f"({', '.join(f'{old!r}, not {new!r}' for old, new in changed.values())}): {AGAIN}"
+        )
+    others = [name for name, pair in content.items() if pair[0] != pair[1]]
+    raise LSGError(f"{path} was begun when {' and '.join(others) or 'a file'} had another content: {AGAIN}")
 
 
-def _read_journal(journal: BinaryIO) -> dict[int, str]:
-    """Summaries by place; a broken last line is left out and cut off."""
+def _remove_if_empty(path: Path, journal: BinaryIO) -> None:
+    """A run that ended before its first summary leaves nothing that the next one would have to ask about."""
+    if path.exists() and path.stat().st_size == 0 and not _read_journal(journal)[0]:
+        path.unlink()
+        journal_of(path).unlink(missing_ok=True)
+
+
+def _read_journal(journal: BinaryIO) -> tuple[dict[int, str], dict[int, str]]:
+    """Summaries by place, and digests by the start of their window; from the first damaged line on, all is cut off."""
     journal.seek(0)
     journal.readline()
     finished: dict[int, str] = {}
-    while (position := journal.tell()) >= 0 and (line := journal.readline()):
-        if not line.endswith(b"\n"):
+    digests: dict[int, str] = {}
+    position = journal.tell()
+    while line := journal.readline():
+        entry = _parse(line) if line.endswith(b"\n") else {}
+        if type(entry.get("place")) is int and isinstance(entry.get("summary"), str):
+            finished[entry["place"]] = entry["summary"]
+        elif type(entry.get("window")) is int and isinstance(entry.get("digest"), str):
+            digests[entry["window"]] = entry["digest"]
+        else:
             journal.truncate(position)
             break
-        entry = json.loads(line)
-        finished[entry["place"]] = entry["summary"]
-    return finished
+        position = journal.tell()
+    return finished, digests
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _drop_broken_tail(file: BinaryIO) -> int:
-    """Cut the file after its last line feed; returns the number of lines."""
+    """Cut the file after its last whole line; returns the number of lines.
+
+    A machine that loses power can leave a block of NULs at the end, where the last lines should have been.
+    """
     file.seek(0)
     count = whole = 0
     for line in file:
-        if line.endswith(b"\n"):
-            count, whole = count + 1, whole + len(line)
-    if file.tell() > whole:
+        if not line.endswith(b"\n") or line.startswith(b"\0"):
+            break
+        count, whole = count + 1, whole + len(line)
+    if file.seek(0, 2) > whole:
         file.truncate(whole)
     return count
 

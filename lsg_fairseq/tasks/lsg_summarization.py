@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
+from lsg_fairseq.data.binary_pairs import check_pairs
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -92,7 +93,13 @@ class LSGSummarizationTask(TranslationTask):
         return tuple(min((n for n in pair if n is not None), default=2**31) for pair in zip(asked, known, strict=True))
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
-        """Load a split; it may lack targets."""
+        """Load a split; it may lack targets.
+
+        Raises:
+            LSGError: there is no such split, or its files are of two runs.
+        """
+        for folder in utils.split_paths(self.cfg.data):
+            check_pairs(Path(folder), split)
         try:
             with unchanged_sequences(self.cfg):
                 super().load_dataset(split, epoch, combine, **kwargs)

@@ -25,6 +25,14 @@ ROLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "unk": ("<unk>", ("unk_token",), "[UNK]"),
     "mask": ("<mask>", ("mask_token",), "[MASK]"),
 }
+# Settings that are read here; transformers writes null, too, where nothing is stated.
+TOKEN_NAMES = {name for _, names, _ in ROLES.values() for name in names}
+SETTING_TYPES: dict[str, type] = {
+    "tokenizer_class": str,
+    "added_tokens_decoder": dict,
+    "offset": int,
+    **dict.fromkeys(("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars"), bool),
+}
 
 
 class DocumentTokenizer:
@@ -80,6 +88,7 @@ def added_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, 
     """Token string -> flags of the tokens that the settings add, in the order of their ids."""
     path = folder / "added_tokens.json"
     names = _read_json(path) if path.is_file() else {}
+    _check(path, names, all(type(index) is int for index in names.values()), "token strings with their ids")
     added: dict[int, dict[str, Any]] = {index: {"content": name} for name, index in names.items()}
     added |= {int(index): entry for index, entry in settings.get("added_tokens_decoder", {}).items()}
     entries = [added[index] for index in sorted(added)]
@@ -87,17 +96,49 @@ def added_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, 
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json over special_tokens_map.json; every *_token as a plain string."""
+    """tokenizer_config.json over special_tokens_map.json; special tokens as plain strings, null as not stated.
+
+    Raises:
+        LSGError: a file is damaged, or a value is of another type than transformers writes.
+    """
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            settings |= _read_json(folder / name)
-    return {k: v["content"] if k.endswith("_token") and isinstance(v, dict) else v for k, v in settings.items()}
+            content = _read_json(folder / name)
+            # To BERT's normalizer, no strip_accents is an answer of its own.
+            stated = {key: value for key, value in content.items() if value is not None or key == "strip_accents"}
+            _check_settings(folder / name, stated)
+            settings |= stated
+    return {k: v["content"] if k in TOKEN_NAMES and isinstance(v, dict) else v for k, v in settings.items()}
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    for name in TOKEN_NAMES & settings.keys():
+        value = settings[name]
+        text = value.get("content") if isinstance(value, dict) else value
+        _check(path, value, isinstance(text, str), f"{name} as a string")
+    for name, kind in SETTING_TYPES.items():
+        value = settings.get(name)
+        _check(path, value, value is None or type(value) is kind, f"{name} as a {kind.__name__}")
+    entries = settings.get("added_tokens_decoder", {})
+    is_right = all(
+        index.isdecimal() and isinstance(entry, dict) and isinstance(entry.get("content"), str)
+        for index, entry in entries.items()
+    )
+    _check(path, entries, is_right, "added_tokens_decoder as ids with objects that have a content")
+
+
+def _check(path: Path, value: Any, is_right: bool, wanted: str) -> None:
+    if not is_right:
+        raise LSGError(f"{path} must state {wanted}, not {value!r:.80}: correct it, or download it again")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     with clear_error(path, "a JSON object"):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return content
 
 
 @contextmanager
@@ -105,6 +146,8 @@ def clear_error(path: Path, wanted: str) -> Iterator[None]:
     """Turn whatever a reader raises (tokenizers raises bare Exception) into one sentence."""
     try:
         yield
+    except LSGError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise LSGError(f"{path} cannot be read as {wanted}: {reason}") from error

@@ -54,6 +54,8 @@ ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 # BART's specials, the 256 byte symbols and <mask>.
 MIN_VOCAB_SIZE = len(BART_SPECIALS) + 256 + 1
+# The largest published vocabularies have a million entries; memory is taken for as many as are asked for.
+MAX_VOCAB_SIZE = 2_000_000
 
 
 def symbol_from_token(token: str) -> str:
@@ -177,10 +179,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -
     The vocabulary has at most vocab_size entries: `<s> <pad> </s> <unk>`, the 256 bytes, merges, `<mask>` last.
 
     Raises:
-        LSGError: vocab_size is below 261, the size without any merge.
+        LSGError: vocab_size is below 261, the size without any merge, or above two million.
     """
-    if vocab_size < MIN_VOCAB_SIZE:
-        raise LSGError(f"a byte-level vocabulary needs at least {MIN_VOCAB_SIZE} entries, not {vocab_size}")
+    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
+        raise LSGError(
+            f"a byte-level vocabulary has {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE:,} entries, not {vocab_size}: name "
+            "another size"
+        )
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(

@@ -104,6 +104,11 @@ def load_tokenizer(folder: str | Path) -> DocumentTokenizer:
     if not has_tokenizer(folder):
         wanted = f"{WORDPIECE_FILE}, {JSON_FILE}, {VOCAB_FILE} with {MERGES_FILE}, or {SENTENCEPIECE_FILES[0]}"
         raise LSGError(f"{folder} has no tokenizer: none of {wanted} is there")
+    with clear_error(folder, "a tokenizer"):
+        return _load(folder)
+
+
+def _load(folder: Path) -> DocumentTokenizer:
     settings = read_settings(folder)
     piece_files = [folder / name for name in SENTENCEPIECE_FILES if (folder / name).is_file()]
     if not (folder / JSON_FILE).is_file():

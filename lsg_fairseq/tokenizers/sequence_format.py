@@ -40,10 +40,14 @@ class SequenceFormat:
         names = [f.name for f in fields(cls)]
         try:
             values = json.loads(path.read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise LSGError(f"{path} is not JSON ({error}); write it again with {', '.join(names)}") from error
         if not isinstance(values, dict) or set(values) != set(names):
-            raise LSGError(f"{path} must be a JSON object with exactly {', '.join(names)}, not {values!r}")
+            raise LSGError(f"{path} must be a JSON object with exactly {', '.join(names)}, not {values!r:.200}")
+        for f in fields(cls):
+            if type(values[f.name]) is not type(f.default):
+                wanted = type(f.default).__name__
+                raise LSGError(f"{path} must state {f.name} as a {wanted}, not {values[f.name]!r:.80}: correct it")
         return cls(**values)
 
 

@@ -1,0 +1,51 @@
+"""Whether fairseq's .bin and .idx files are of one run: of two, they would be read without an error."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from fairseq.data.indexed_dataset import MMapIndexedDataset, _code_to_dtype
+
+from lsg_fairseq.data.output_folder import half_moved
+from lsg_fairseq.modules.lsg_config import LSGError
+
+# fairseq/data/indexed_dataset.py: magic, version (uint64), code of the type (uint8), number of items (uint64); then
+# their lengths (int32) and the bytes that each begins at (int64).
+MAGIC = MMapIndexedDataset.Index._HDR_MAGIC
+HEADER = struct.Struct("<9sQBQ")
+
+
+def check_pairs(folder: Path, split: str) -> None:
+    """See that the files of a split belong together; files of other formats are fairseq's business.
+
+    Raises:
+        LSGError: they are of two runs, or one is cut.
+    """
+    if half_moved(folder):
+        raise LSGError(
+            f"lsg-preprocess was killed while it put its files into {folder}: run it again with --out {folder}, which "
+            "finishes that first"
+        )
+    counts = {path.name: _check_pair(path) for path in sorted(folder.glob(f"{split}.*-*.*.idx"))}
+    known = {name: count for name, count in counts.items() if count is not None}
+    if len(set(known.values())) > 1:
+        found = " and ".join(f"{count} examples in {name}" for name, count in known.items())
+        raise LSGError(f"{folder} has {found}, which must correspond: preprocess the {split} split again")
+
+
+def _check_pair(index: Path) -> int | None:
+    """The number of items of a pair; None where it is not of the format that lsg-preprocess writes."""
+    data = index.with_suffix(".bin")
+    with index.open("rb") as file:
+        header = file.read(HEADER.size)
+        if len(header) < HEADER.size or not header.startswith(MAGIC) or not data.is_file():
+            return None
+        _, _, code, count = HEADER.unpack(header)
+        is_whole = code in _code_to_dtype and index.stat().st_size == HEADER.size + 12 * count
+        lengths = np.fromfile(file, dtype="<i4", count=count) if is_whole else np.empty(0)
+    item_size = np.dtype(_code_to_dtype.get(code, np.int8)).itemsize
+    if not is_whole or int(lengths.sum(dtype=np.int64)) * item_size != data.stat().st_size:
+        raise LSGError(f"{data} does not belong to {index.name}, or one of them is cut: preprocess that split again")
+    return count

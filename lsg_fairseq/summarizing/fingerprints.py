@@ -1,0 +1,32 @@
+"""What a run reads, as hashes of its content: a file of the same name can hold something else tomorrow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from lsg_fairseq.checkpoints.loading import CheckpointFiles
+from lsg_fairseq.tokenizers.base import ALL_FILES
+from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE
+
+
+def content_of_checkpoint(files: CheckpointFiles) -> str:
+    """The hash of all that a checkpoint's summaries depend on."""
+    beside = [*sorted(files.vocabulary.glob("dict*.txt")), files.vocabulary / SEQUENCE_FORMAT_FILE]
+    tokenizer = [files.tokenizer / name for name in ALL_FILES]
+    found = [path for path in (files.model, *beside, *tokenizer) if path.is_file()]
+    described = [[path.name, hash_file(path)] for path in found]
+    return hashlib.sha256(json.dumps([described, sorted(files.generation.items())]).encode()).hexdigest()
+
+
+def content_of_inputs(paths: Iterable[Path]) -> dict[str, str]:
+    """Path -> hash of the files among them; a pipe can be read only once."""
+    return {str(path): hash_file(path) for path in paths if path.is_file()}
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

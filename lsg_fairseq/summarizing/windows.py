@@ -1,0 +1,66 @@
+"""Documents -> summaries in order, a window at a time, in memory that their number does not change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from tqdm import tqdm
+
+from lsg_fairseq.hub.batches import WINDOW, BatchedGenerator
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.summarizing.documents import Document
+from lsg_fairseq.summarizing.output_lines import StreamOutput
+
+
+def summarize_documents(
+    documents: Iterable[Document], generator: BatchedGenerator, output: StreamOutput, bar: tqdm
+) -> int:
+    """Write a line for each document, in order; returns their number. What `output` has already is not done again."""
+    documents, start = iter(documents), 0
+    while window := list(islice(documents, WINDOW)):
+        _run_window(window, start, generator, output, bar)
+        start += len(window)
+    if output.num_written > start:
+        raise LSGError(
+            f"the output has {output.num_written} lines and the input {start} documents: they do not belong together; "
+            "use --overwrite to start again"
+        )
+    return start
+
+
+def _run_window(
+    window: list[Document], start: int, generator: BatchedGenerator, output: StreamOutput, bar: tqdm
+) -> None:
+    """Summarise a window whose first document is number `start`; its batches are the same in a resumed run."""
+    end = start + len(window)
+    if output.lines.as_json:
+        for document in window:  # an object that has no place for a summary shows before the work is done
+            output.lines.field_for(document)
+    output.begin_window(window, start)
+    for place in range(start, min(end, output.num_written)):
+        output.check(window[place - start], place)
+    if output.num_written >= end:
+        bar.update(len(window))
+        return
+    summaries = {place - start: text for place, text in output.finished.items() if start <= place < end}
+    # An empty document has no batch, and what is written needs no summary.
+    summaries |= {i: "" for i, document in enumerate(window) if not document.text.strip()}
+    written = max(output.num_written - start, 0)
+    is_done = [i < written or i in summaries for i in range(len(window))]
+    bar.update(sum(is_done))
+    _write_ready(window, start, summaries, output)
+    for places, texts in generator.run_window([document.text for document in window], is_done):
+        for place, text in zip(places, texts, strict=True):
+            if start + place >= output.num_written and place not in summaries:
+                output.keep(start + place, text)
+                summaries[place] = text
+        bar.update(sum(not is_done[place] for place in places))
+        _write_ready(window, start, summaries, output)
+    output.end_window()
+
+
+def _write_ready(window: list[Document], start: int, summaries: dict[int, str], output: StreamOutput) -> None:
+    """Write the lines whose turn it is."""
+    while (place := output.num_written - start) in summaries:
+        output.write(output.lines.line(window[place], summaries[place]))
