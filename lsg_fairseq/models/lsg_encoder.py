@@ -7,12 +7,12 @@ from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
 from fairseq.modules import transformer_layer
 from torch import Tensor, nn
 
-from lsg_fairseq.models.layer_building import with_quant_noise, wrapped
+from lsg_fairseq.models.layer_building import PackableFeedForward, with_quant_noise, wrapped
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGConfig, LSGError
 from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS, look_up
 
 
-class LSGEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
+class LSGEncoderLayer(PackableFeedForward, transformer_layer.TransformerEncoderLayerBase):
     """fairseq's encoder layer with the self-attention that the LSGConfig names."""
 
     def __init__(
