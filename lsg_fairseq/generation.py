@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fairseq.search import BeamSearch
 from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from torch import Tensor, nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.modules.packed_linear import packed_weights
 
 
 class ForcingEnsemble(EnsembleModel):
@@ -35,12 +37,26 @@ class ForcingEnsemble(EnsembleModel):
         self, tokens: Tensor, encoder_outs: Any, incremental_states: Any, temperature: float = 1.0
     ) -> tuple[Tensor, Tensor | None]:
         """Log-probabilities (B*beam,V) of the next token, a forced one certain, and attention (B*beam,T0) or None."""
-        log_probs, attention = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
+        if self._is_plain(temperature):
+            log_probs, attention = self._next_log_probs(tokens, encoder_outs[0], incremental_states[0]), None
+        else:
+            log_probs, attention = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
         token = self._forced_at(tokens.size(1) - 1)
         if token is not None:
             log_probs = log_probs.new_full(log_probs.shape, -math.inf)
             log_probs[:, token] = 0.0
         return log_probs, attention if self.gives_attention else None
+
+    def _is_plain(self, temperature: float) -> bool:
+        """Whether one model's own distribution is asked for, and nothing of its attention."""
+        is_alone = self.models_size == 1 and self.has_encoder() and self.has_incremental_states()
+        return is_alone and temperature == 1.0 and not self.gives_attention
+
+    def _next_log_probs(self, tokens: Tensor, encoder_out: Any, incremental_state: Any) -> Tensor:
+        """The same of the only model, without a division of all logits by 1."""
+        logits, extra = self.single_model.decoder(tokens, encoder_out=encoder_out, incremental_state=incremental_state)
+        output = (logits[:, -1:], extra)
+        return self.single_model.get_normalized_probs(output, log_probs=True, sample=None)[:, -1]
 
     def _forced_at(self, step: int) -> int | None:
         if step == self.last_step and self.last is not None:
@@ -71,6 +87,30 @@ class RepeatBlock(nn.Module):
         return log_probs
 
 
+class RowwiseBeamSearch(BeamSearch):
+    """fairseq's beam search, in which a hypothesis' score is added to the best of its continuations, not to all."""
+
+    def step(
+        self,
+        step: int,
+        lprobs: Tensor,
+        scores: Tensor | None,
+        prev_output_tokens: Tensor | None = None,
+        original_batch_idxs: Tensor | None = None,
+        candidate_multiple: int = 2,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The best candidates (B,K) of log-probabilities (B,beams,V): their scores, tokens and beams."""
+        _, beams, vocab_size = lprobs.shape
+        count = candidate_multiple * beams
+        if step == 0 or count >= vocab_size:
+            args = (prev_output_tokens, original_batch_idxs, candidate_multiple)
+            return super().step(step, lprobs, scores, *args)
+        best, tokens = lprobs.topk(count)
+        best = best + scores[:, :, step - 1, None]
+        best, places = best.flatten(1).topk(count)
+        return best, tokens.flatten(1).gather(1, places), places.div(count, rounding_mode="trunc")
+
+
 class LSGSequenceGenerator(SequenceGenerator):
     """fairseq's generator, started with the model family's own first token.
 
@@ -97,6 +137,8 @@ class LSGSequenceGenerator(SequenceGenerator):
     ) -> None:
         were_training = [model.training for model in models]
         super().__init__(ForcingEnsemble(models, forced_first_token, forced_last_token), tgt_dict, **options)
+        if type(self.search) is BeamSearch:
+            self.search = RowwiseBeamSearch(tgt_dict)
         self.decoder_start_token = tgt_dict.index(decoder_start)
         if self.repeat_ngram_blocker is not None:
             self.repeat_ngram_blocker = RepeatBlock(self.repeat_ngram_blocker.no_repeat_ngram_size)
@@ -126,12 +168,13 @@ class LSGSequenceGenerator(SequenceGenerator):
 
 @contextmanager
 def _beams(models: nn.ModuleList, beam_size: int) -> Iterator[None]:
-    """Evaluation mode with beams sharing their source; both undone afterwards, whatever happens."""
+    """Evaluation mode with packed weights and beams sharing their source; undone afterwards, whatever happens."""
     were_training = [model.training for model in models]
     _set_beam_size(models, beam_size)
     try:
         models.eval()
-        yield
+        with packed_weights(models):
+            yield
     finally:
         _set_beam_size(models, 1)
         for model, was_training in zip(models, were_training, strict=True):

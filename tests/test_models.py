@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import weakref
 from dataclasses import fields
 
 import pytest
@@ -70,6 +71,23 @@ def test_all_hidden_states_have_the_rows_of_the_output() -> None:
     assert len(encoded["encoder_states"]) == 3
     assert all(state.shape == encoded["encoder_out"][0].shape for state in encoded["encoder_states"])
     torch.testing.assert_close(encoded["encoder_states"][-1], encoded["encoder_out"][0])
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_outputs_of_layers_are_kept_only_where_they_are_asked_for(asked: bool) -> None:
+    model = build_model(encoder_layers=4)
+    outputs, alive = [], []
+
+    def note(module: torch.nn.Module, args: object, output: torch.Tensor) -> None:
+        outputs.append(weakref.ref(output))
+        alive.append(sum(reference() is not None for reference in outputs))
+
+    for layer in model.encoder.layers:
+        layer.register_forward_hook(note)
+    with torch.inference_mode():
+        model.encoder(random_tokens(40), return_all_hiddens=asked)
+    # The input of a layer is still held by the loop around it.
+    assert alive == ([1, 2, 3, 4] if asked else [1, 2, 2, 2])
 
 
 def test_mask_first_token_leaves_the_callers_tensors_and_the_decoder_alone() -> None:

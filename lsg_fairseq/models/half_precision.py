@@ -8,11 +8,11 @@ since dropout turns an infinity into NaN. In float32 and bfloat16 nothing change
 from __future__ import annotations
 
 import torch
-from fairseq.modules.quant_noise import quant_noise
-from torch import Tensor, nn
+from torch import Tensor
 
 from lsg_fairseq.models.lsg_decoder import LSGDecoderLayer
 from lsg_fairseq.models.lsg_encoder import LSGEncoderLayer
+from lsg_fairseq.modules.packed_linear import PackableLinear
 
 # transformers stays this far below the largest float16 as well.
 MARGIN = 1000
@@ -26,7 +26,7 @@ def clamp_half(x: Tensor) -> Tensor:
     return x.clamp(-limit, limit)
 
 
-class ClampedLinear(nn.Linear):
+class ClampedLinear(PackableLinear):
     """A linear layer (..., in) -> (..., out) with finite float16 outputs."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,11 +36,7 @@ class ClampedLinear(nn.Linear):
 class ClampedLayer:
     """Put in front of a fairseq transformer layer class."""
 
-    def build_fc1(self, input_dim: int, output_dim: int, q_noise: float, qn_block_size: int) -> nn.Module:
-        return quant_noise(ClampedLinear(input_dim, output_dim), q_noise, qn_block_size)
-
-    def build_fc2(self, input_dim: int, output_dim: int, q_noise: float, qn_block_size: int) -> nn.Module:
-        return quant_noise(ClampedLinear(input_dim, output_dim), q_noise, qn_block_size)
+    linear_class = ClampedLinear
 
     def residual_connection(self, x: Tensor, residual: Tensor) -> Tensor:
         return clamp_half(super().residual_connection(x, residual))

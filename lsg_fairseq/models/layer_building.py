@@ -8,6 +8,20 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.quant_noise import quant_noise
 from torch import nn
 
+from lsg_fairseq.modules.packed_linear import PackableLinear
+
+
+class PackableFeedForward:
+    """Put in front of a fairseq transformer layer class: a feed-forward part whose weights can be packed."""
+
+    linear_class: type[PackableLinear] = PackableLinear
+
+    def build_fc1(self, input_dim: int, output_dim: int, q_noise: float, qn_block_size: int) -> nn.Module:
+        return quant_noise(self.linear_class(input_dim, output_dim), q_noise, qn_block_size)
+
+    def build_fc2(self, input_dim: int, output_dim: int, q_noise: float, qn_block_size: int) -> nn.Module:
+        return quant_noise(self.linear_class(input_dim, output_dim), q_noise, qn_block_size)
+
 
 def with_quant_noise(attention: nn.Module, layer: nn.Module) -> nn.Module:
     """Give an attention's projections the quantization noise of its layer (--quant-noise-pq)."""

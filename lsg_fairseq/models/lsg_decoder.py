@@ -5,17 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from fairseq.modules import transformer_layer
 from torch import Tensor, nn
 
-from lsg_fairseq.models.layer_building import with_quant_noise, wrapped
+from lsg_fairseq.models.layer_building import PackableFeedForward, with_quant_noise, wrapped
 from lsg_fairseq.models.source_columns import source_columns
+from lsg_fairseq.modules.packed_linear import PackableLinear
 from lsg_fairseq.modules.source_attention import SourceAttention
+from lsg_fairseq.modules.target_attention import TargetAttention
 
 
-class LSGDecoderLayer(transformer_layer.TransformerDecoderLayerBase):
-    """fairseq's decoder layer with a cross-attention whose beams share their source."""
+class LSGDecoderLayer(PackableFeedForward, transformer_layer.TransformerDecoderLayerBase):
+    """fairseq's decoder layer with attentions in which the beams of a document share keys and values."""
+
+    def build_self_attention(
+        self, embed_dim: int, cfg: TransformerConfig, add_bias_kv: bool = False, add_zero_attn: bool = False
+    ) -> nn.Module:
+        if cfg.cross_self_attention or add_bias_kv or add_zero_attn or cfg.decoder.xformers_att_config:
+            return super().build_self_attention(embed_dim, cfg, add_bias_kv, add_zero_attn)
+        attention = TargetAttention(embed_dim, cfg.decoder.attention_heads, cfg.attention_dropout)
+        return with_quant_noise(attention, self)
 
     def build_encoder_attention(self, embed_dim: int, cfg: TransformerConfig) -> nn.Module:
         attention = SourceAttention(
@@ -40,6 +51,11 @@ class LSGDecoder(TransformerDecoderBase):
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn=no_encoder_attn)
         self.register_buffer("final_logits_bias", torch.zeros(1, len(dictionary)))
 
+    def build_output_projection(self, cfg: TransformerConfig, dictionary: Dictionary, embed_tokens: nn.Module) -> None:
+        super().build_output_projection(cfg, dictionary, embed_tokens)
+        if self.output_projection is not None:
+            self.output_projection = PackableLinear.like(self.output_projection)
+
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:
         return wrapped(self.layer_class(cfg, no_encoder_attn), cfg)
 
@@ -59,7 +75,10 @@ class LSGDecoder(TransformerDecoderBase):
     def output_layer(self, features: Tensor) -> Tensor:
         """(B,T,C) -> (B,T,V)."""
         logits = super().output_layer(features)
-        return logits if self.adaptive_softmax is not None else logits + self.final_logits_bias
+        if self.adaptive_softmax is not None:
+            return logits
+        # A new tensor of the vocabulary's size costs a generation more than the addition.
+        return logits + self.final_logits_bias if torch.is_grad_enabled() else logits.add_(self.final_logits_bias)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         """Accept stock fairseq checkpoints, which have no bias."""

@@ -7,12 +7,12 @@ from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
 from fairseq.modules import transformer_layer
 from torch import Tensor, nn
 
-from lsg_fairseq.models.layer_building import with_quant_noise, wrapped
+from lsg_fairseq.models.layer_building import PackableFeedForward, with_quant_noise, wrapped
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGConfig, LSGError
 from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS, look_up
 
 
-class LSGEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
+class LSGEncoderLayer(PackableFeedForward, transformer_layer.TransformerEncoderLayerBase):
     """fairseq's encoder layer with the self-attention that the LSGConfig names."""
 
     def __init__(
@@ -93,18 +93,20 @@ class LSGEncoder(TransformerEncoderBase):
         padding_mask = self.padding_mask(src_tokens)
         keys_masked = self.masked_keys(padding_mask)
         x = x.masked_fill(padding_mask[..., None], 0.0).transpose(0, 1)
-        states = [x]
+        # Only what is asked for is kept: at 16,384 tokens the layers' outputs are a third of the memory of a forward.
+        states = [x] if return_all_hiddens else []
         for layer in self.layers:
             x = layer(x, encoder_padding_mask=keys_masked)
             x = x[0] if self.return_fc else x
-            states.append(x)
+            if return_all_hiddens:
+                states.append(x)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return {
             "encoder_out": [self.output_rows(x, src_len)],
             "encoder_padding_mask": [self.output_mask(padding_mask, src_len)],
             "encoder_embedding": [embed[:, :src_len]],
-            "encoder_states": [self.output_rows(state, src_len) for state in states] if return_all_hiddens else [],
+            "encoder_states": [self.output_rows(state, src_len) for state in states],
             "fc_results": [],
             "src_tokens": [],
             "src_lengths": [src_tokens.ne(self.padding_idx).sum(1, dtype=torch.int32)[:, None]],

@@ -182,8 +182,9 @@ class LSGEncoderDecoderMixin(LSGModelMixin):
     def set_beam_size(self, beam: int) -> None:
         """Let `beam` rows of the decoder share one source; 1 undoes it, which training and scoring need."""
         for layer in self.decoder.layers:
-            if layer.encoder_attn is not None:
-                layer.encoder_attn.set_beam_size(beam)
+            for attention in (layer.self_attn, layer.encoder_attn):
+                if attention is not None:
+                    attention.set_beam_size(beam)
         self.encoder.beams_share_output = beam > 1
 
     def _upgraded(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

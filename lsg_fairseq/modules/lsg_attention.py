@@ -14,6 +14,7 @@ from lsg_fairseq.modules.attention_heads import check_heads, split_heads
 from lsg_fairseq.modules.block_attention import Tokens, block_attention, full_attention
 from lsg_fairseq.modules.kernel_precision import in_kernel_dtype
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from lsg_fairseq.modules.packed_linear import PackableLinear
 from lsg_fairseq.modules.registry import register_encoder_attention
 from lsg_fairseq.modules.sparse_tokens import select_sparse_tokens
 
@@ -83,7 +84,7 @@ class EncoderSelfAttention(nn.Module):
         self.config = config
         self.dropout = dropout
         self.layer_index = layer_index
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(embed_dim, embed_dim) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (PackableLinear(embed_dim, embed_dim) for _ in range(4))
 
     @staticmethod
     def padded_length(src_len: int, config: LSGConfig) -> int:

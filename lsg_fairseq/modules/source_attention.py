@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lsg_fairseq.modules.attention_heads import check_heads, split_heads
 from lsg_fairseq.modules.kernel_precision import in_kernel_dtype
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.modules.packed_linear import PackableLinear
 
 IncrementalState = dict[str, dict[str, Tensor | None]]
 
@@ -34,8 +35,8 @@ class SourceAttention(nn.Module):
         check_heads(embed_dim, num_heads)
         self.num_heads = num_heads
         self.dropout = dropout
-        self.q_proj, self.out_proj = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, embed_dim)
-        self.k_proj, self.v_proj = nn.Linear(source_dim, embed_dim), nn.Linear(source_dim, embed_dim)
+        self.q_proj, self.out_proj = (PackableLinear(embed_dim, embed_dim) for _ in range(2))
+        self.k_proj, self.v_proj = (PackableLinear(source_dim, embed_dim) for _ in range(2))
         self.beam_size = 1
         self.gives_weights_in_generation = False
         self._state_name = f"{uuid.uuid4()}.source_attention"
