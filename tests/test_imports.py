@@ -101,7 +101,19 @@ def has_too_many_arguments(path: Path, function: ast.FunctionDef | ast.AsyncFunc
 @pytest.mark.parametrize("path", [p for p in PACKAGE_FILES if p.parent.name == "modules"], ids=name_of)
 def test_modules_import_torch_and_the_standard_library_only(path: Path) -> None:
     foreign = {m for m in all_imports(path) if not is_low_level(m) and not is_inside(m, "lsg_fairseq.modules")}
+    if path.name.startswith("triton_"):
+        foreign = {m for m in foreign if not is_inside(m, "triton")}
     assert not foreign
+
+
+# These run when a kernel is about to, and not before: triton is a part of torch's CUDA builds alone.
+TRITON_MODULES = {f"lsg_fairseq.modules.triton_{name}" for name in ("kernels", "launches", "tiles")}
+
+
+@pytest.mark.parametrize("path", [p for p in ALL_FILES if module_of(p) not in TRITON_MODULES], ids=name_of)
+def test_triton_is_imported_lazily(path: Path) -> None:
+    at_import = set(imports_of(top_level(ast.parse(path.read_text())), path))
+    assert not {m for m in at_import if is_inside(m, "triton") or m in TRITON_MODULES}
 
 
 def test_conversion_adds_the_config_only() -> None:
