@@ -24,7 +24,8 @@ from lsg_fairseq.modules.block_attention import Tokens, _sequences
 from lsg_fairseq.modules.counter_dropout import draw_seed, keep_mask
 from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.modules.sparse_tokens import select_sparse_tokens
-from lsg_fairseq.modules.triton_block_attention import fits, fits_sizes, triton_block_attention
+from lsg_fairseq.modules.triton_block_attention import fits, triton_block_attention
+from lsg_fairseq.modules.triton_call import fits_sizes
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 interpreted = pytest.mark.skipif(

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import math
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,28 +18,14 @@ from torch.autograd.function import once_differentiable
 
 from lsg_fairseq.modules import counter_dropout
 from lsg_fairseq.modules.lsg_config import LSGConfig
+from lsg_fairseq.modules.triton_call import Call, fits_sizes
 
 # Ampere: the first with bf16 products and asynchronous copies to shared memory.
 LEAST_CAPABILITY = (8, 0)
-# tl.dot takes 16 and more; tiles beyond 64 of the widest head do not fit the shared memory of sm86.
-SMALLEST_TILE, LARGEST_TILE = 16, 64
-HEAD_DIMS = (16, 32, 64, 128)
 # The order of keys in a row, which dropout's decisions depend on.
 SEQUENCES = ("global", "local", "sparse")
 # CUDA's limit on the second and third dimension of a grid.
 MAX_GRID = 65535
-
-
-class Call(NamedTuple):
-    """What the kernels are called with besides tensors that have gradients.
-
-    absent: a mask (B,H,n) uint8 of each sequence in SEQUENCES' order, or None: every key is there.
-    """
-
-    config: LSGConfig
-    absent: tuple[Tensor | None, ...]
-    seed: int
-    dropout: counter_dropout.Dropout | None
 
 
 def fits(query: Tensor, config: LSGConfig) -> bool:
@@ -50,17 +35,6 @@ def fits(query: Tensor, config: LSGConfig) -> bool:
     if torch.cuda.get_device_capability(query.device) < LEAST_CAPABILITY:
         return False
     return query.dtype in (torch.float16, torch.bfloat16) and fits_sizes(query.shape, config)
-
-
-def fits_sizes(shape: tuple[int, ...], config: LSGConfig) -> bool:
-    """Whether tiles can be made for queries of a shape (B,H,T,D)."""
-    batch, heads, _, head_dim = shape
-    return head_dim in HEAD_DIMS and query_tile(config.block_size) >= SMALLEST_TILE and max(batch, heads) <= MAX_GRID
-
-
-def query_tile(block_size: int) -> int:
-    """Queries in a tile: the largest power of two that divides a block, up to LARGEST_TILE."""
-    return math.gcd(block_size, LARGEST_TILE)
 
 
 def triton_block_attention(

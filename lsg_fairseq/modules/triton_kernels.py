@@ -19,6 +19,7 @@ from lsg_fairseq.modules.triton_tiles import (
     Layout,
     Queries,
     Sequence,
+    Sequences,
     by_query,
     dropped,
     load_keys,
@@ -65,7 +66,7 @@ def attend_window(carry, tile, sequence: Sequence, window, draws, layout: Layout
 
 
 @triton.jit(do_not_specialize=["seed"])
-def attend_kernel(query: Heads, sequences, results, seed, dropout, layout: Layout):
+def attend_kernel(query: Heads, sequences: Sequences, results, seed, dropout, layout: Layout):
     """Write the output (B,H,T,D) and, by query, the log of the sum that its softmax divides by."""
     output, log_sums = results
     draws = seed, dropout
@@ -109,7 +110,7 @@ def query_gradient_window(total, tile, sequence: Sequence, window, draws, layout
 
 
 @triton.jit(do_not_specialize=["seed"])
-def query_gradient_kernel(queries: Queries, sequences, results, seed, dropout, layout: Layout):
+def query_gradient_kernel(queries: Queries, sequences: Sequences, results, seed, dropout, layout: Layout):
     """Write the gradient of the queries and, for key_gradient_kernel, the deltas: sums of output times its gradient."""
     output, grad_query = results
     draws = seed, dropout
@@ -180,7 +181,9 @@ def key_gradients(tile, sequence: Sequence, ranges, queries: Queries, draws, lay
     start, count, second_start, second_count = ranges
     grad_key = tl.zeros([sequence.tile, layout.head_dim], tl.float32)
     grad_value = tl.zeros([sequence.tile, layout.head_dim], tl.float32)
-    for i in range(0, count + second_count, layout.tile):
+    # A tile of padding alone has no gradient.
+    count_all = (count + second_count) * tl.max(within.to(tl.int32), 0)
+    for i in range(0, count_all, layout.tile):
         first = tl.where(i < count, start + i, second_start + i - count)
         query = tl.load(rows_at(queries.query, first, layout.tile, layout.head_dim))
         grad = tl.load(rows_at(queries.grad, first, layout.tile, layout.head_dim))
@@ -207,8 +210,8 @@ def key_gradient_kernel(queries: Queries, sequence: Sequence, results, seed, dro
     key, value, within = load_keys(sequence, first, sequence.length, layout.head_dim)
     keys = first + tl.arange(0, sequence.tile)
     ranges = queries_of(sequence, first, part, queries.length, layout)
-    sums = key_gradients((key, value, within, keys), sequence, ranges, queries, (seed, dropout), layout)
-    key_sum, value_sum = sums
+    tile = key, value, within, keys
+    key_sum, value_sum = key_gradients(tile, sequence, ranges, queries, (seed, dropout), layout)
     row = part * sequence.length + first
     there = (keys < sequence.length)[:, None]
     key_sum = (key_sum * layout.scale).to(grad_key.pointer.dtype.element_ty)

@@ -6,27 +6,18 @@ Imports triton, so it is imported only when a kernel is about to run.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
 from lsg_fairseq.modules.lsg_config import LSGConfig
-from lsg_fairseq.modules.triton_block_attention import LARGEST_TILE, SMALLEST_TILE, Call, query_tile
+from lsg_fairseq.modules.triton_call import Call, key_tile, query_tile
 from lsg_fairseq.modules.triton_kernels import attend_kernel, key_gradient_kernel, query_gradient_kernel
-from lsg_fairseq.modules.triton_tiles import GLOBAL, LOCAL, SPARSE, Heads, Layout, Queries, Sequence
+from lsg_fairseq.modules.triton_tiles import GLOBAL, LOCAL, SPARSE, Heads, Layout, Queries, Sequence, Sequences
 
 # Tiles of queries that a program takes for a tile of globals, which every query sees.
 PART_TILES = 8
-
-
-class Sequences(NamedTuple):
-    """What blocks see; sparse None: no sparse tokens."""
-
-    globals: Sequence
-    local: Sequence
-    sparse: Sequence | None
 
 
 def attend(call: Call, query: Tensor, tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -114,11 +105,8 @@ def sequences_of(call: Call, tensors: list[Tensor]) -> Sequences:
     return Sequences(*sequences)
 
 
-def key_tile(num_keys: int) -> int:
-    """Keys in a tile for windows of this many keys: the next power of two within the limits."""
-    return min(max(1 << (num_keys - 1).bit_length(), SMALLEST_TILE), LARGEST_TILE)
-
-
 def compile_options(kernel: str, head_dim: int) -> dict[str, int]:
-    """Warps in a program, and how many tiles its loads run ahead."""
+    """Warps in a program, and how many tiles its loads run ahead: what keeps the sums in registers (triton_targets)."""
+    if kernel == "key_gradient_kernel":
+        return {"num_warps": 8 if head_dim > 64 else 4, "num_stages": 2}
     return {"num_warps": 4, "num_stages": 3 if kernel == "attend_kernel" and head_dim <= 64 else 2}

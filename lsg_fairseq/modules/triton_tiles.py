@@ -47,6 +47,14 @@ class Sequence(NamedTuple):
     ragged: tl.constexpr
 
 
+class Sequences(NamedTuple):
+    """What blocks see; sparse None: no sparse tokens."""
+
+    globals: Sequence
+    local: Sequence
+    sparse: Sequence | None
+
+
 class Queries(NamedTuple):
     """What gradients take by query; log_sums, in units of log 2, and deltas are contiguous (B,H,T) fp32."""
 
