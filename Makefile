@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo walkthrough test test-all lint gpu-check needle extrapolation manpages box figures lock clean
+.PHONY: demo walkthrough test test-all triton-test lint gpu-check needle extrapolation manpages box figures lock clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.demo
@@ -18,6 +18,11 @@ test: $(READY)
 
 test-all: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m ""
+
+# The GPU kernels without a GPU: numbers in Triton's interpreter, sizes by its compiler.
+triton-test: $(VENV)/.triton
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/test_triton.py
+	OMP_NUM_THREADS=1 TRITON_COMPILE=1 $(BIN)/python -m pytest -n 2 tests/test_triton_targets.py
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -67,6 +72,12 @@ $(READY): setup.py requirements/lock.txt
 	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
+
+# torch's CUDA builds bring it along; beside a CPU build it serves `make triton-test` alone.
+$(VENV)/.triton: requirements/triton.txt $(READY)
+	@echo "Installing triton into $(VENV): 700 MB, once"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/triton.txt
+	@touch $@
 
 # Needs pip-tools.
 lock:
