@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from lsg_fairseq.checkpoints.find import SourceOptions
+from lsg_fairseq.checkpoints.ready import SourceOptions
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator
@@ -84,7 +84,7 @@ def load(args: argparse.Namespace) -> LSGHubInterface:
     entry = ENTRY_CHECKPOINTS.get(args.checkpoint)
     if entry and not FAMILIES[entry.family].has_decoder:
         raise _encoder_alone(args.checkpoint)  # before it is downloaded
-    hub = from_checkpoint(entry.location if entry else args.checkpoint, options, overrides)
+    hub = from_checkpoint(args.checkpoint, options, overrides)
     if not isinstance(hub, LSGHubInterface):
         raise _encoder_alone(args.checkpoint)
     return hub.to(args.device, DTYPES[args.dtype])
