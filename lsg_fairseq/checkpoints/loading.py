@@ -24,8 +24,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, load_tokenizer
 from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
 from lsg_fairseq.weights.position_tables import resize_both
-
-NAMES_SHOWN = 5
+from lsg_fairseq.weights.state_dicts import describe_misfit
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class CheckpointFiles:
 
     `vocabulary` is the folder with dict.txt and sequence_format.json; where it has none, the tokenizer's own apply.
     `generation` holds fairseq's names of the generation settings that belong to the checkpoint, with
-    `forced_first_token` and `forced_eos`. `is_never_overwritten`: whoever writes such files replaces them as a whole,
+    `forced_first_token` and `forced_eos`. `is_replaced_as_a_whole`: whoever writes such files replaces them as a whole,
     so that the weights may stay in the file, mapped into memory.
     """
 
@@ -42,7 +41,7 @@ class CheckpointFiles:
     vocabulary: Path
     tokenizer: Path
     generation: Mapping[str, Any] = field(default_factory=dict)
-    is_never_overwritten: bool = False
+    is_replaced_as_a_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def load_task_and_model(
     )
     # The task cuts documents to what is asked for, which may be less than the model could read.
     set_max_positions(task, overrides.max_source_positions)
-    model = _build_filled_model(task, args, weights, copy=not files.is_never_overwritten)
+    model = _build_filled_model(task, args, weights, copy=not files.is_replaced_as_a_whole)
     return task, model.eval(), tokenizer
 
 
@@ -160,7 +159,9 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], copy: bool = T
         LSGError: names or shapes are not the model's.
     """
     expected = model.state_dict(keep_vars=True)
-    _check_fit(expected, weights)
+    misfit = describe_misfit(weights, {name: tuple(old.shape) for name, old in expected.items()})
+    if misfit:
+        raise LSGError(f"the weights do not fit the model and its vocabulary ({misfit}): use files of one checkpoint")
     replaced: dict[int, Tensor] = {}
     for name, old in expected.items():
         if id(old) not in replaced:
@@ -169,27 +170,6 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], copy: bool = T
             replaced[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
         path, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(path), attribute, replaced[id(old)])
-
-
-def _check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    problems = {
-        "missing": [name for name in expected if name not in weights],
-        "unexpected": [name for name in weights if name not in expected],
-        "misshapen": [
-            f"{name} ({list(weights[name].shape)}, not {list(old.shape)})"
-            for name, old in expected.items()
-            if name in weights and weights[name].shape != old.shape
-        ],
-    }
-    found = "; ".join(f"{kind}: {_first_names(names)}" for kind, names in problems.items() if names)
-    if found:
-        raise LSGError(f"the weights do not fit the model and its vocabulary ({found}): use files of one checkpoint")
-
-
-def _first_names(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _is_complete(model: nn.Module) -> bool:
