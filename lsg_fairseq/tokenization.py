@@ -20,6 +20,7 @@ from lsg_fairseq.data.document_tokenizer import (
     DocumentTokenizer,
     replace_surrogates,
 )
+from lsg_fairseq.data.one_line import on_one_line
 from lsg_fairseq.data.sequence_format import SequenceFormat
 from lsg_fairseq.data.tokenizer_files import (
     BART_MASK,
@@ -156,7 +157,7 @@ class LSGBPE:
 
         fairseq's commands print an example a line, so a line break inside one would tear it apart.
         """
-        return re.sub(r"\s*\n\s*", " <n> ", self.decode(symbols)).strip()
+        return on_one_line(self.decode(symbols))
 
     def is_beginning_of_word(self, symbol: str) -> bool:
         """Whether a word starts here (fairseq's denoising task masks whole words)."""
