@@ -1,0 +1,48 @@
+"""Errors of users that fairseq and Python raise: which of them are told in their own sentence instead of a page."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import fairseq
+import fairseq_cli
+
+from lsg_fairseq.modules.lsg_config import LSGError
+
+FAIRSEQ_FOLDERS = (Path(fairseq.__file__).parent, Path(fairseq_cli.__file__).parent)
+
+
+def sentence_of(error: BaseException | None) -> str | None:
+    """One sentence for a mistake that a user can mend, None for everything else.
+
+    That is an LSGError, or what one was raised for (fairseq's trainer hides why a checkpoint does not load); a file
+    that cannot be read or written; and what fairseq itself checks and says in words: its assertions on flags.
+    """
+    found = _first_of(error, LSGError)
+    if found is not None:
+        return " ".join(str(found).split())
+    if isinstance(error, OSError):
+        return _of_file(error)
+    if isinstance(error, AssertionError) and error.args and isinstance(error.args[0], str) and _is_fairseqs(error):
+        return error.args[0]
+    return None
+
+
+def _first_of(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _of_file(error: OSError) -> str:
+    if error.strerror is None or error.filename is None:
+        return " ".join(str(error).split())
+    names = " to ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{names}: {error.strerror}"
+
+
+def _is_fairseqs(error: BaseException) -> bool:
+    """Whether fairseq's own code raised it: what torch or numpy assert is no matter of flags."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and any(Path(frames[-1].filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS)
