@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import PLUGIN, SUMMARIZATION, TINY, TRAINING, run
-from fairseq import options, tasks
+from fairseq import options, search, tasks, utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.nan_detector import NanDetector
 from fairseq_commands import generate, interact, train, validate
-from models import build_model, random_tokens
+from models import build_dictionary, build_model, random_tokens
 
 from lsg_fairseq.compat.plain_errors import sentence_of
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -124,6 +125,20 @@ def test_documents_are_printed_a_line_each(
     }
 
 
+def test_interactive_prints_hard_alignments(
+    corpus: Path, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "documents").write_text("the cat sat\nrain fell\n")
+    flags = [corpus, *SUMMARIZATION, "--path", checkpoints / "checkpoint_best.pt", *CPU, "--beam", 1, "--max-len-b", 3]
+    flags += ["--input", tmp_path / "documents", "--print-alignment"]
+    interact(*flags)
+    alignments = [line for line in capsys.readouterr().out.splitlines() if line.startswith("A-")]
+    assert len(alignments) == 2
+    assert re.fullmatch(r"A-0\t\d+-0( \d+-\d+)*", alignments[0])
+    monkeypatch.setattr(sys, "argv", ["fairseq-interactive"])
+    assert "fairseq-interactive prints hard alignments only" in sentence(interact, *flags, "soft")
+
+
 # --- sizes -------------------------------------------------------------------------------------------------------
 
 
@@ -174,9 +189,25 @@ def test_first_nan_is_looked_for_behind_every_module() -> None:
 # --- the sentence ------------------------------------------------------------------------------------------------
 
 
+def raised_by(call: Callable[[], object]) -> BaseException:
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        call()
+    return raised.value
+
+
 def test_other_errors_keep_their_page() -> None:
-    for error in (ValueError("x"), AssertionError("of somebody else"), KeyError("k"), AssertionError()):
-        assert sentence_of(error) is None
+    """What fairseq did not say itself: errors of Python, torch and other packages, in its code or not."""
+    somebody_elses = [ValueError("of somebody else"), AssertionError("of somebody else"), KeyError("k"), None]
+    somebody_elses += [raised_by(lambda: search.DiverseBeamSearch(build_dictionary(), 2, 0.5).step(0, None, None))]
+    somebody_elses += [raised_by(lambda: utils.eval_str_list("1,a"))]
+    assert [sentence_of(error) for error in somebody_elses] == [None] * len(somebody_elses)
+
+
+def test_what_fairseq_says_is_told() -> None:
+    strategy = search.DiverseBeamSearch(build_dictionary(), num_groups=2, diversity_strength=0.5)
+    error = raised_by(lambda: strategy.step(0, torch.zeros(1, 3, 64), torch.zeros(1, 3, 0)))
+    told = "DiverseBeamSearch requires --beam to be divisible by the number of groups (LSG_TRACEBACK=1 shows where)"
+    assert sentence_of(error) == told
 
 
 def test_sentences_of_files_name_them(tmp_path: Path) -> None:

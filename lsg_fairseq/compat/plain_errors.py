@@ -10,6 +10,7 @@ import fairseq_cli
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
+SAID = (AssertionError, ValueError, NotImplementedError, Exception)
 FAIRSEQ_FOLDERS = (Path(fairseq.__file__).parent, Path(fairseq_cli.__file__).parent)
 
 
@@ -17,15 +18,15 @@ def sentence_of(error: BaseException | None) -> str | None:
     """One sentence for a mistake that a user can mend, None for everything else.
 
     That is an LSGError, or what one was raised for (fairseq's trainer hides why a checkpoint does not load); a file
-    that cannot be read or written; and what fairseq itself checks and says in words: its assertions on flags.
+    that cannot be read or written; and what fairseq itself checks and says in words, of flags for the most part.
     """
     found = _first_of(error, LSGError)
     if found is not None:
         return " ".join(str(found).split())
     if isinstance(error, OSError):
         return _of_file(error)
-    if isinstance(error, AssertionError) and error.args and isinstance(error.args[0], str) and _is_fairseqs(error):
-        return error.args[0]
+    if error is not None and type(error) in SAID and _says_something(error) and _is_said_by_fairseq(error):
+        return f"{' '.join(error.args[0].split())} (LSG_TRACEBACK=1 shows where)"
     return None
 
 
@@ -42,7 +43,13 @@ def _of_file(error: OSError) -> str:
     return f"{names}: {error.strerror}"
 
 
-def _is_fairseqs(error: BaseException) -> bool:
-    """Whether fairseq's own code raised it: what torch or numpy assert is no matter of flags."""
+def _says_something(error: BaseException) -> bool:
+    return len(error.args) == 1 and isinstance(error.args[0], str) and " " in error.args[0].strip()
+
+
+def _is_said_by_fairseq(error: BaseException) -> bool:
+    """Whether a statement of fairseq's raised it: what torch, numpy or a slip in the code raise is no user's matter."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and any(Path(frames[-1].filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS)
+    if not frames or not any(Path(frames[-1].filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS):
+        return False
+    return isinstance(error, AssertionError) or (frames[-1].line or "").startswith("raise ")

@@ -29,7 +29,12 @@ from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.rouge_arguments import parse_rouge_arguments
 from lsg_fairseq.tasks.data_folders import check_data_folders, missing_split, name_sides, unchanged_sequences
-from lsg_fairseq.tasks.requirements import require_constraints, require_summaries, require_summaries_for
+from lsg_fairseq.tasks.requirements import (
+    require_constraints,
+    require_hard_alignment,
+    require_summaries,
+    require_summaries_for,
+)
 from lsg_fairseq.tasks.rouge_validation import RougeValidation
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
 from lsg_fairseq.tokenization import LSGBPE, LineBPE
@@ -136,6 +141,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         extra = dict(extra_gen_cls_kwargs or {})
         alignment = getattr(args, "print_alignment", None)
         require_summaries_for(args, self.datasets)
+        require_hard_alignment(alignment)
         if getattr(args, "score_reference", False) and alignment == "soft":
             return SoftScorer(self.tgt_dict, compute_alignment=True)
         if seq_gen_cls is None:

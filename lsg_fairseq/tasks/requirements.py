@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fairseq.data import LanguagePairDataset
@@ -28,6 +30,12 @@ def require_summaries_for(args: Namespace | DictConfig, datasets: Mapping[str, L
     if flags and without:
         names = " and ".join("--" + flag.replace("_", "-") for flag in flags)
         raise LSGError(f"{names} needs summaries, and the documents of {' and '.join(without)} have none: {REMEDY}")
+
+
+def require_hard_alignment(alignment: str | None) -> None:
+    """Refuse soft alignments where they cannot be printed: fairseq-interactive writes pairs of positions alone."""
+    if alignment == "soft" and Path(sys.argv[0]).name == "fairseq-interactive":
+        raise LSGError("fairseq-interactive prints hard alignments only: --print-alignment hard, or fairseq-generate")
 
 
 def require_constraints(generator: Any, constraints: Any) -> None:
