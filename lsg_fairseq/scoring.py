@@ -8,10 +8,12 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.scoring import BaseScorer, register_scorer
 from rouge_score.rouge_scorer import RougeScorer as RougeCounter
 
+from lsg_fairseq.tokenizers.one_line import LINE_BREAKS
+
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 # rougeLsum compares sentence by sentence, a sentence a line. Pegasus writes its line breaks as <n>.
-LINE_BREAK = re.compile(r"\n|<n>")
+LINE_BREAK = re.compile(rf"[{LINE_BREAKS}]|<n>")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from fairseq.data import FairseqDataset, data_utils
 
+from lsg_fairseq.modules.lsg_config import LSGError
+
 # --- batch_by_size: the last batch, which holds the longest examples, is discarded if its size is no multiple of 8.
 
 
@@ -28,7 +30,13 @@ def keep_last_batch() -> None:
         indices = np.fromiter(indices, dtype=np.int64, count=-1)
         if not len(indices):
             return []
-        batches = list(upstream(indices, *args, **kwargs))
+        try:
+            batches = list(upstream(indices, *args, **kwargs))
+        except AssertionError as error:
+            too_long = _too_long(upstream, indices, args, kwargs)
+            if too_long is None:
+                raise
+            raise too_long from error
         if _keyword(upstream, "fixed_shapes", args, kwargs) is not None:
             return batches
         # Batches follow the order of the indices, so what is missing is the tail, and it is one batch.
@@ -64,6 +72,20 @@ def bucket_by_batch_size() -> None:
 
     batch_by_size.lsg_fairseq_fix = True
     FairseqDataset.batch_by_size = batch_by_size
+
+
+def _too_long(
+    upstream: Callable[..., Any], indices: np.ndarray, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> LSGError | None:
+    """The error of examples above --max-tokens, which would not fit a batch of their own."""
+    lengths, limit = (_keyword(upstream, name, args, kwargs) for name in ("num_tokens_vec", "max_tokens"))
+    if lengths is None or limit is None or not (lengths > limit).any():
+        return None
+    return LSGError(
+        f"{(lengths > limit).sum():,} of {len(indices):,} examples have up to {lengths.max():,} tokens, and a batch "
+        f"may have {limit:,}: use --max-tokens {lengths.max()} or more (--max-tokens-valid where given), or cut them "
+        "(--max-source-positions, or --shorten-method where a task has it)"
+    )
 
 
 def _keyword(function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -12,7 +14,7 @@ from typing import Any
 
 from fairseq import utils
 
-from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.compat.plain_errors import sentence_of
 
 logger = logging.getLogger(__name__)
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
@@ -40,7 +42,7 @@ def accept_imported_user_dir() -> None:
     utils.import_user_module = import_user_module
 
 
-# --- a mistake of the user ends fairseq's commands with a page of traceback instead of one sentence.
+# --- a mistake of the user ends fairseq's commands with a page of traceback instead of one sentence, or in an abort.
 
 
 def errors_come_with_traceback() -> bool:
@@ -51,18 +53,27 @@ def print_user_errors_in_one_line() -> None:
     upstream = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-        reason = _user_error(error)
-        if reason is not None and not os.environ.get("LSG_TRACEBACK"):
-            print(f"{Path(sys.argv[0]).name}: error: {reason}", file=sys.stderr)
+        sentence = sentence_of(error)
+        if sentence is not None and not os.environ.get("LSG_TRACEBACK"):
+            print(f"{Path(sys.argv[0]).name}: error: {sentence}", file=sys.stderr)
         else:
             upstream(kind, error, traceback)
+        # Not for Ctrl-C, which the interpreter turns into the status that a shell expects.
+        if issubclass(kind, Exception):
+            leave(1)
 
     excepthook.lsg_fairseq_fix = True
     sys.excepthook = excepthook
 
 
-def _user_error(error: BaseException | None) -> LSGError | None:
-    """The LSGError that this is, or that it was raised for: fairseq's trainer hides why a checkpoint does not load."""
-    while error is not None and not isinstance(error, LSGError):
-        error = error.__cause__ or error.__context__
-    return error
+def leave(status: int) -> None:
+    """End the process after everything that is registered for its end.
+
+    The loader's threads are daemons, and may be inside torch when the interpreter goes: taken down there they abort
+    the process ("terminate called without an active exception"), which then ends with 134 at random.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

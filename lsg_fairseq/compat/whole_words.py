@@ -29,31 +29,32 @@ def bpe_settings_are_not_found() -> bool:
 
 
 def find_bpe_settings() -> None:
-    masked_lm.MaskedLMTask.args = property(_whole_word_settings)
+    masked_lm.MaskedLMTask.args = property(bpe_settings)
     for module, task_class in TASKS.items():
         module.get_whole_word_mask = get_whole_word_mask
         task_class.load_dataset = _remembering_task(task_class.load_dataset)
 
 
 def get_whole_word_mask(named: Any, dictionary: Any) -> Any:
-    """fairseq's, for the bpe settings of the task that is loading; `named` where there are none, as in a script."""
-    return upstream_mask(bpe_settings(_loading[-1]) or named if _loading else named, dictionary)
+    """fairseq's, for the bpe settings of the task that is loading; `named` where there are none, as in a script.
+
+    Raises:
+        LSGError: masked_lm, which asks only if --mask-whole-words was given, has no --bpe: it would mask subwords.
+    """
+    task = _loading[-1] if _loading else None
+    settings = named if task is None else bpe_settings(task) or named
+    if settings is None and isinstance(task, masked_lm.MaskedLMTask):
+        raise LSGError(
+            "--mask-whole-words needs to know where words begin: give --bpe lsg --lsg-tokenizer FOLDER, the tokenizer "
+            "of the data, or the --bpe that they were encoded with"
+        )
+    return upstream_mask(settings, dictionary)
 
 
 def bpe_settings(task: FairseqTask) -> DictConfig | None:
     """The settings of --bpe, which stand beside those of the task in the configuration of a command."""
     root = task.cfg._get_root() if isinstance(task.cfg, DictConfig) else task.cfg
     return root.get("bpe") if isinstance(root, DictConfig) and root is not task.cfg else None
-
-
-def _whole_word_settings(task: FairseqTask) -> DictConfig:
-    settings = bpe_settings(task)
-    if settings is None:
-        raise LSGError(
-            "--mask-whole-words needs to know where words begin: give --bpe lsg --lsg-tokenizer FOLDER, the tokenizer "
-            "of the data, or the --bpe that they were encoded with"
-        )
-    return settings
 
 
 def _remembering_task(upstream: Callable[..., Any]) -> Callable[..., Any]:

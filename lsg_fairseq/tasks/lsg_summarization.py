@@ -16,7 +16,6 @@ from fairseq.data import (
     StripTokenDataset,
     TruncateDataset,
 )
-from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
@@ -28,9 +27,15 @@ from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.rouge_arguments import parse_rouge_arguments
-from lsg_fairseq.scoring import ROUGE_NAMES, rouge_scores
 from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
 from lsg_fairseq.tasks.data_folders import check_data_folders, missing_split, name_sides, unchanged_sequences
+from lsg_fairseq.tasks.requirements import (
+    require_constraints,
+    require_hard_alignment,
+    require_summaries,
+    require_summaries_for,
+)
+from lsg_fairseq.tasks.rouge_validation import RougeValidation
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
 from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE, LineBPE
 from lsg_fairseq.tokenizers.load import has_tokenizer
@@ -40,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 @register_task("lsg_summarization", dataclass=LSGSummarizationConfig)
-class LSGSummarizationTask(TranslationTask):
+class LSGSummarizationTask(RougeValidation, TranslationTask):
     """Documents to summaries.
 
     Sequences get the `<s>` and `</s>` of their model family (sequence_format.json beside the dictionary; BART's without
@@ -54,7 +59,6 @@ class LSGSummarizationTask(TranslationTask):
         self.data_folder = Path(utils.split_paths(cfg.data)[0])
         self.sequence_format = SequenceFormat.load(self.data_folder)
         self.model_positions: tuple[int, int] | None = None
-        self.rouge_generator: LSGSequenceGenerator | None = None
         self.data_bpe = self._bpe_beside_data()
         self.checkpoint_paths: tuple[str, ...] = ()  # what a command generates with; compat/generating.py sets it
         self.rouge_arguments = parse_rouge_arguments(cfg.eval_rouge_args)
@@ -146,6 +150,8 @@ class LSGSummarizationTask(TranslationTask):
         args = with_checkpoint_settings(args, self.cfg, self.checkpoint_paths)
         extra = dict(extra_gen_cls_kwargs or {})
         alignment = getattr(args, "print_alignment", None)
+        require_summaries_for(args, self.datasets)
+        require_hard_alignment(alignment)
         if getattr(args, "score_reference", False) and alignment == "soft":
             return SoftScorer(self.tgt_dict, compute_alignment=True)
         if seq_gen_cls is None:
@@ -155,32 +161,26 @@ class LSGSummarizationTask(TranslationTask):
             extra |= self._forced_tokens(args)
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
 
+    def inference_step(
+        self, generator: Any, models: list[nn.Module], sample: Any, prefix_tokens: Any = None, constraints: Any = None
+    ) -> Any:
+        """fairseq's; raises LSGError where --constraints have no line to stand in."""
+        require_constraints(generator, constraints)
+        return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+
+    def train_step(self, sample: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """fairseq's; raises LSGError where a document has no summary to learn."""
+        require_summaries(sample)
+        return super().train_step(sample, *args, **kwargs)
+
+    def valid_step(self, sample: dict[str, Any], model: nn.Module, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """fairseq's, with ROUGE if --eval-rouge; raises LSGError where a document has no summary to compare with."""
+        require_summaries(sample)
+        return super().valid_step(sample, model, criterion)
+
     def build_bpe(self, args: Any) -> Any:
         """The bpe that --bpe names, or the tokenizer beside the data: output is text without being asked."""
         return super().build_bpe(args) or (self.data_bpe and LineBPE(self.data_bpe))
-
-    def valid_step(self, sample: dict[str, Any], model: nn.Module, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """fairseq's validation step, with ROUGE of generated summaries if --eval-rouge."""
-        loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
-        if self.cfg.eval_rouge:
-            for name, total in self._rouge_sums(sample, model).items():
-                logging_output[f"_{name}"] = total
-        return loss, sample_size, logging_output
-
-    @property
-    def generation_metrics(self) -> tuple[str, ...]:
-        """The metrics that validation has beside those of the criterion."""
-        return ROUGE_NAMES if self.cfg.eval_rouge else ()
-
-    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """Log mean ROUGE F1 x 100 as rouge1, rouge2, rougeL and rougeLsum."""
-        super().reduce_metrics(logging_outputs, criterion)
-        count = sum(float(log.get("_rouge_count", 0)) for log in logging_outputs)
-        if not count:
-            return
-        for name in ROUGE_NAMES:
-            total = sum(float(log.get(f"_{name}", 0)) for log in logging_outputs)
-            metrics.log_scalar(name, 100 * total / count, count, round=2)
 
     def _formatted(self, dataset: LanguagePairDataset, split: str) -> LanguagePairDataset:
         sources = self._format(dataset.src, "source", split)
@@ -230,21 +230,6 @@ class LSGSummarizationTask(TranslationTask):
         if symbol is not None and self.target_dictionary[first] != symbol:
             raise LSGError(f"--forced-first-token {symbol!r} is not in the dictionary; name one of its symbols")
         return {"forced_first_token": first, "forced_last_token": self.tgt_dict.eos() if is_forced else None}
-
-    def _rouge_sums(self, sample: dict[str, Any], model: nn.Module) -> dict[str, float]:
-        """Sums of F1 over the batch, and how many; all are summed over workers by fairseq."""
-        if self.rouge_generator is None:
-            self.rouge_generator = self.build_generator([model], Namespace(**self.rouge_arguments))
-        hypotheses = self.inference_step(self.rouge_generator, [model], sample)
-        sums = dict.fromkeys(ROUGE_NAMES, 0.0)
-        for target, (best, *_) in zip(sample["target"], hypotheses, strict=True):
-            scores = rouge_scores(self._text(utils.strip_pad(target, self.tgt_dict.pad())), self._text(best["tokens"]))
-            sums = {name: sums[name] + scores[name] for name in ROUGE_NAMES}
-        return {**sums, "rouge_count": float(len(hypotheses))}
-
-    def _text(self, tokens: Tensor) -> str:
-        symbols = self.tgt_dict.string(tokens.int().cpu())
-        return symbols if self.data_bpe is None else self.data_bpe.decode(symbols)
 
     def _bpe_beside_data(self) -> LSGBPE | None:
         folder = self.data_folder / "tokenizer"

@@ -28,6 +28,7 @@ from lsg_fairseq.tokenizers.load import (
     has_tokenizer,
     load_tokenizer,
 )
+from lsg_fairseq.tokenizers.one_line import on_one_line
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 __all__ = [
@@ -158,7 +159,7 @@ class LSGBPE:
 
         fairseq's commands print an example a line, so a line break inside one would tear it apart.
         """
-        return re.sub(r"\s*\n\s*", " <n> ", self.decode(symbols)).strip()
+        return on_one_line(self.decode(symbols))
 
     def is_beginning_of_word(self, symbol: str) -> bool:
         """Whether a word starts here (fairseq's denoising task masks whole words)."""

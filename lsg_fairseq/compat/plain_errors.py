@@ -1,0 +1,55 @@
+"""Errors of users that fairseq and Python raise: which of them are told in their own sentence instead of a page."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import fairseq
+import fairseq_cli
+
+from lsg_fairseq.modules.lsg_config import LSGError
+
+SAID = (AssertionError, ValueError, NotImplementedError, Exception)
+FAIRSEQ_FOLDERS = (Path(fairseq.__file__).parent, Path(fairseq_cli.__file__).parent)
+
+
+def sentence_of(error: BaseException | None) -> str | None:
+    """One sentence for a mistake that a user can mend, None for everything else.
+
+    That is an LSGError, or what one was raised for (fairseq's trainer hides why a checkpoint does not load); a file
+    that cannot be read or written; and what fairseq itself checks and says in words, of flags for the most part.
+    """
+    found = _first_of(error, LSGError)
+    if found is not None:
+        return " ".join(str(found).split())
+    if isinstance(error, OSError):
+        return _of_file(error)
+    if error is not None and type(error) in SAID and _says_something(error) and _is_said_by_fairseq(error):
+        return f"{' '.join(error.args[0].split())} (LSG_TRACEBACK=1 shows where)"
+    return None
+
+
+def _first_of(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _of_file(error: OSError) -> str:
+    if error.strerror is None or error.filename is None:
+        return " ".join(str(error).split())
+    names = " to ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{names}: {error.strerror}"
+
+
+def _says_something(error: BaseException) -> bool:
+    return len(error.args) == 1 and isinstance(error.args[0], str) and " " in error.args[0].strip()
+
+
+def _is_said_by_fairseq(error: BaseException) -> bool:
+    """Whether a statement of fairseq's raised it: what torch, numpy or a slip in the code raise is no user's matter."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not any(Path(frames[-1].filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS):
+        return False
+    return isinstance(error, AssertionError) or (frames[-1].line or "").startswith("raise ")
