@@ -29,11 +29,14 @@ from lsg_fairseq.compat import (  # noqa: E402
     arrays,
     batching,
     commands,
+    data_position,
     devices,
+    launching,
     loading,
     plain_checkpoints,
     resuming,
     saving,
+    unsupported,
 )
 
 
@@ -67,9 +70,18 @@ FIXES = [
     Fix("broadcast_pickle", _UPSTREAM + "5610", loading.broadcast_objects_are_refused, loading.trust_broadcast_objects),
     Fix("longest_batch_kept", _UPSTREAM + "5036", batching.last_batch_is_dropped, batching.keep_last_batch),
     Fix("numpy_without_compat", "no upstream issue found", arrays.numpy_lacks_compat, arrays.give_numpy_compat),
+    # Before the others that see to the settings of main, so that what they say is settled when it starts processes.
+    Fix("one_training", _UPSTREAM + "4302", launching.processes_do_not_join, launching.join_processes),
+    Fix(
+        "flags_without_effect",
+        "no upstream issue found",
+        unsupported.flags_are_ignored,
+        unsupported.refuse_what_cannot_be,
+    ),
+    Fix("generation_shards", _UPSTREAM + "1937", unsupported.shards_are_ignored, unsupported.generate_shards),
+    Fix("gather_on_cpu", "no upstream issue found", devices.gathering_needs_cuda, devices.gather_on_cpu),
     Fix("bf16_without_tpu", _UPSTREAM + "4696", devices.bf16_means_tpu, devices.bf16_without_tpu),
     Fix("fp16_on_cpu", "no upstream issue found", devices.flat_gradients_need_cuda, devices.fp16_on_cpu),
-    Fix("cpu_workers", "no upstream issue found", devices.cpu_workers_are_not_started, devices.start_cpu_workers),
     Fix("ddp_on_cpu", "no upstream issue found", devices.ddp_gets_device_ids, devices.ddp_without_device_ids),
     Fix(
         "other_optimizer_state",
@@ -82,6 +94,12 @@ FIXES = [
         "no upstream issue found",
         resuming.damaged_checkpoints_end_the_training,
         resuming.go_on_from_whole_checkpoints,
+    ),
+    Fix(
+        "position_of_all_processes",
+        "no upstream issue found",
+        data_position.positions_are_of_one_process,
+        data_position.count_batches_of_all_processes,
     ),
     Fix("copies_in_place", "no upstream issue found", saving.copies_are_made_in_place, saving.copy_aside_and_rename),
     Fix(
