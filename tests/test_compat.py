@@ -140,7 +140,7 @@ def settings(**common: object) -> OmegaConf:
     defaults = {"bf16": False, "fp16": False, "fp16_no_flatten_grads": False, "tpu": True, "cpu": True}
     training = DistributedTrainingConfig(distributed_world_size=1, tpu=True)
     groups = {"common": {**defaults, **common}, "distributed_training": vars(training), "dataset": {"num_shards": 1}}
-    return OmegaConf.create(groups)
+    return OmegaConf.create({**groups, "model": None})
 
 
 def test_bf16_and_fp16_settings_reach_main_mended() -> None:
