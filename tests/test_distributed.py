@@ -123,7 +123,12 @@ def test_srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (SRUN, {}, "srun started 4 of these processes, and each would train a model of its own: add --distributed-p"),
         ({**SRUN, "PATH": ""}, {"port": 1}, "scontrol does not say which machines"),
         ({}, {"init_method": "tcp://a:1", "world_size": 2, "rank": 2}, "--distributed-rank 2 must be 0 to"),
-        ({}, {"world_size": 2, "no_spawn": True}, "say how they find each other"),
+        ({}, {"world_size": 2, "no_spawn": True}, "no-spawn in a world of 2 means several commands: say how they find"),
+        (
+            {},
+            {"world_size": 2, "rank": 1},
+            "rank 1 in a world of 2 means several commands: say how they find each other",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(environment: dict[str, str], given: dict[str, object], said: str) -> None:

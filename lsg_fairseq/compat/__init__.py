@@ -78,7 +78,7 @@ FIXES = [
         unsupported.flags_are_ignored,
         unsupported.refuse_what_cannot_be,
     ),
-    Fix("generation_shards", _UPSTREAM + "1937", unsupported.shards_are_ignored, unsupported.generate_shards),
+    Fix("generation_shards", "no upstream issue found", unsupported.shards_are_ignored, unsupported.generate_shards),
     Fix("gather_on_cpu", "no upstream issue found", devices.gathering_needs_cuda, devices.gather_on_cpu),
     Fix("bf16_without_tpu", _UPSTREAM + "4696", devices.bf16_means_tpu, devices.bf16_without_tpu),
     Fix("fp16_on_cpu", "no upstream issue found", devices.flat_gradients_need_cuda, devices.fp16_on_cpu),

@@ -130,9 +130,10 @@ def _find_by_flags(settings: Any) -> int | None:
         return None
     if world_size == 1:
         return None
-    if settings.distributed_no_spawn:
+    if settings.distributed_no_spawn or rank:
+        flag = "no-spawn" if settings.distributed_no_spawn else f"rank {rank}"
         raise LSGError(
-            f"--distributed-no-spawn with a world of {world_size}: say how they find each other, "
+            f"--distributed-{flag} in a world of {world_size} means several commands: say how they find each other, "
             "--distributed-init-method tcp://HOST:PORT, or start them with torchrun"
         )
     settings.distributed_init_method = f"tcp://localhost:{_free_port()}"
