@@ -82,6 +82,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "lsg-average=lsg_fairseq.commands.average:main",
             "lsg-convert=lsg_fairseq.commands.convert:main",
             "lsg-export=lsg_fairseq.commands.export:main",
             "lsg-preprocess=lsg_fairseq.commands.preprocess:main",

@@ -145,19 +145,6 @@ def test_hydra_train_keeps_lsg_settings(corpus: Path, tmp_path: Path) -> None:
     assert load_checkpoint_file(path)["cfg"]["model"]["lsg_block_size"] == 64
 
 
-@pytest.mark.parametrize("backend", ["pytorch_ddp", "legacy_ddp"])
-def test_two_processes(corpus: Path, tmp_path: Path, backend: str) -> None:
-    flags = ["--distributed-world-size", 2, "--ddp-backend", backend, "--save-dir", tmp_path]
-    # As many examples an update as in one process, so the first loss is the same.
-    printed = run("fairseq-train", corpus, *SUMMARIZATION, *TINY, *TRAINING, *flags, "--batch-size", 2)
-    assert "distributed_world_size': 2" in printed
-    assert "done training" in printed
-    printed = run("fairseq-train", corpus, *SUMMARIZATION, *TINY, *TRAINING, *flags, "--batch-size", 2,
-                  "--max-epoch", 2)  # fmt: skip
-    assert "Loaded checkpoint" in printed
-    assert "epoch 002" in printed
-
-
 @pytest.mark.parametrize(
     "flags",
     ["--fp16", "--bf16", "--amp", "--memory-efficient-fp16", "--checkpoint-activations",

@@ -139,7 +139,8 @@ def test_objects_between_workers_are_unpickled(tmp_path: Path) -> None:
 def settings(**common: object) -> OmegaConf:
     defaults = {"bf16": False, "fp16": False, "fp16_no_flatten_grads": False, "tpu": True, "cpu": True}
     training = DistributedTrainingConfig(distributed_world_size=1, tpu=True)
-    return OmegaConf.create({"common": {**defaults, **common}, "distributed_training": vars(training)})
+    groups = {"common": {**defaults, **common}, "distributed_training": vars(training), "dataset": {"num_shards": 1}}
+    return OmegaConf.create({**groups, "model": None})
 
 
 def test_bf16_and_fp16_settings_reach_main_mended() -> None:

@@ -25,7 +25,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("modules",),  # the formula: LSG attention in torch alone
     ("weights",),  # what must a state dict look like?
     ("tokenizers",),  # text to ids and back
-    ("compat", "generation", "alignment", "scoring", "rouge_arguments"),  # what stock fairseq needs; searching; ROUGE
+    (
+        "compat",
+        "processes",
+        "generation",
+        "alignment",
+        "scoring",
+        "rouge_arguments",
+    ),  # what stock fairseq needs; searching; ROUGE
     ("models",),  # fairseq's encoder and decoder with hooks overridden; where a flag becomes a setting
     ("huggingface",),  # how does Hugging Face say it?
     ("data",),  # documents to fairseq's binary format

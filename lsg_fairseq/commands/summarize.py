@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,10 @@ from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.summarizing.documents import Inputs, in_shard
 from lsg_fairseq.summarizing.fingerprints import content_of_checkpoint, content_of_inputs
+from lsg_fairseq.summarizing.merging import merge_shards
 from lsg_fairseq.summarizing.output_lines import GENERATED_FIELD, SUMMARY_FIELD, LineFormat, StreamOutput
 from lsg_fairseq.summarizing.resumable_output import Run, open_output
+from lsg_fairseq.summarizing.shards import check_streams, choose_shard
 from lsg_fairseq.summarizing.windows import summarize_documents
 from lsg_fairseq.weights.families import FAMILIES
 
@@ -38,7 +41,7 @@ UNNAMED = (
 )
 GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
 # What the lines do not depend on, and what is known by its content.
-WITHOUT_EFFECT = ("output", "overwrite", "quiet", "device", "batch_size", "tokenizer", "revision")
+WITHOUT_EFFECT = ("output", "overwrite", "quiet", "device", "batch_size", "tokenizer", "revision", "merge")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,7 +49,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
     args = read_arguments(build_parser(), argv)
     warnings.showwarning = lambda message, *_: print(f"{PROGRAM}: warning: {message}", file=sys.stderr)
+    if args.merge:
+        return run_command(PROGRAM, lambda: merge(args))
     return run_command(PROGRAM, lambda: summarize(args), "and the same command continues a file named by --output")
+
+
+def merge(args: argparse.Namespace) -> None:
+    """Put the outputs of all shards together; see merge_shards for what is raised."""
+    count = merge_shards(args.inputs, args.output, args.overwrite)
+    print(f"{PROGRAM}: {count} lines of {len(args.inputs)} shards in {args.output}", file=sys.stderr)
+
+
+def take_shard(args: argparse.Namespace) -> None:
+    """Settle which share of the documents is this process's, where it goes and on which device, and say so.
+
+    Raises:
+        LSGError: there is no such share, or its streams would be shared.
+    """
+    shard = choose_shard(args.num_shards, args.shard_id, os.environ)
+    check_streams(shard, bool(args.inputs), args.output is not None)
+    args.num_shards, args.shard_id, args.output = shard.num, shard.id, shard.output(args.output)
+    args.device = shard.device(args.device, torch.cuda.device_count())
+    if shard.num > 1:
+        print(f"{PROGRAM}: {shard.line()}" + (f" to {args.output}" if args.output else ""), file=sys.stderr)
 
 
 def summarize(args: argparse.Namespace) -> None:
@@ -173,8 +198,14 @@ def _add_work_flags(parser: argparse.ArgumentParser) -> None:
         flag = "--" + name.replace("_", "-")
         group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help="as in fairseq-generate")
     group.add_argument("--batch-size", type=int, metavar="N", help="documents at once (default: up to 8)")
-    group.add_argument("--num-shards", type=int, default=1, metavar="N", help="share the documents among N machines")
-    group.add_argument("--shard-id", type=int, default=0, metavar="I", help="this machine's number, from 0")
+    group.add_argument(
+        "--num-shards",
+        type=int,
+        metavar="N",
+        help="share the documents among N processes (default: torchrun's, srun's)",
+    )
+    group.add_argument("--shard-id", type=int, metavar="I", help="this process's number, from 0")
+    group.add_argument("--merge", action="store_true", help="put INPUT, the outputs of all shards, together in F")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -191,12 +222,15 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
 def read_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; ends the program with status 2 if it makes no sense."""
     args = parser.parse_args(argv)
-    if args.num_shards < 1:
-        parser.error(f"--num-shards must be 1 or more, not {args.num_shards}")
-    if not 0 <= args.shard_id < args.num_shards:
-        parser.error(f"--shard-id must be 0 to {args.num_shards - 1}, not {args.shard_id}")
+    if args.merge and not (args.inputs and args.output):
+        parser.error("--merge needs the outputs of all shards as INPUT, and --output")
     if args.overwrite and args.output is None:
         parser.error("--overwrite needs --output")
+    if not args.merge:
+        try:
+            take_shard(args)
+        except LSGError as error:
+            parser.error(str(error))
     return args
 
 

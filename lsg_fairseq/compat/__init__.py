@@ -30,10 +30,12 @@ from lsg_fairseq.compat import (  # noqa: E402
     batching,
     best_checkpoint,
     commands,
+    data_position,
     devices,
     divergence,
     fasta,
     generating,
+    launching,
     literals,
     loading,
     paths,
@@ -43,6 +45,7 @@ from lsg_fairseq.compat import (  # noqa: E402
     saving,
     searching,
     shortening,
+    unsupported,
     whole_words,
 )
 
@@ -121,9 +124,18 @@ FIXES = [
         whole_words.find_bpe_settings,
     ),
     Fix("layers_to_keep", _UPSTREAM + "3037", pruning.layers_to_keep_are_text, pruning.keep_listed_layers),
+    # Before the others that see to the settings of main, so that what they say is settled when it starts processes.
+    Fix("one_training", _UPSTREAM + "4302", launching.processes_do_not_join, launching.join_processes),
+    Fix(
+        "flags_without_effect",
+        "no upstream issue found",
+        unsupported.flags_are_ignored,
+        unsupported.refuse_what_cannot_be,
+    ),
+    Fix("generation_shards", "no upstream issue found", unsupported.shards_are_ignored, unsupported.generate_shards),
+    Fix("gather_on_cpu", "no upstream issue found", devices.gathering_needs_cuda, devices.gather_on_cpu),
     Fix("bf16_without_tpu", _UPSTREAM + "4696", devices.bf16_means_tpu, devices.bf16_without_tpu),
     Fix("fp16_on_cpu", "no upstream issue found", devices.flat_gradients_need_cuda, devices.fp16_on_cpu),
-    Fix("cpu_workers", "no upstream issue found", devices.cpu_workers_are_not_started, devices.start_cpu_workers),
     Fix("ddp_on_cpu", "no upstream issue found", devices.ddp_gets_device_ids, devices.ddp_without_device_ids),
     Fix(
         "other_optimizer_state",
@@ -142,6 +154,12 @@ FIXES = [
         "no upstream issue found",
         resuming.damaged_checkpoints_end_the_training,
         resuming.go_on_from_whole_checkpoints,
+    ),
+    Fix(
+        "position_of_all_processes",
+        "no upstream issue found",
+        data_position.positions_are_of_one_process,
+        data_position.count_batches_of_all_processes,
     ),
     Fix("copies_in_place", "no upstream issue found", saving.copies_are_made_in_place, saving.copy_aside_and_rename),
     Fix(

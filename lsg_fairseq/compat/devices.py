@@ -1,11 +1,9 @@
-"""Devices: 16-bit training without a TPU, and several processes without a GPU."""
+"""Devices: 16-bit training without a TPU, and what several processes without a GPU exchange."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import os
-import random
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -52,35 +50,6 @@ def fp16_on_cpu() -> None:
     _before_main("fp16_on_cpu", keep_gradients_apart)
 
 
-# --- several processes without GPUs: fairseq starts as many workers as there are GPUs, that is none, and exits 0.
-
-
-def cpu_workers_are_not_started() -> bool:
-    return "torch.cuda.device_count()" in inspect.getsource(_upstream_call_main()) and not _wraps("start_cpu_workers")
-
-
-def start_cpu_workers() -> None:
-    upstream = distributed_utils.call_main
-
-    @functools.wraps(upstream)
-    def call_main(cfg: Any, main: Callable[..., Any], **kwargs: Any) -> None:
-        settings = cfg.distributed_training
-        launched = settings.distributed_init_method is not None or settings.distributed_no_spawn or "RANK" in os.environ
-        if settings.distributed_world_size < 2 or launched or (torch.cuda.is_available() and not cfg.common.cpu):
-            return upstream(cfg, main, **kwargs)
-        with open_dict(cfg):
-            settings.distributed_init_method = f"tcp://localhost:{random.randint(10000, 20000)}"
-            settings.distributed_backend = "gloo"
-            settings.distributed_rank = None
-            settings.distributed_num_procs = settings.distributed_world_size
-        return torch.multiprocessing.spawn(
-            distributed_utils.distributed_main, (main, cfg, kwargs), nprocs=settings.distributed_world_size
-        )
-
-    _mark(call_main, upstream, "start_cpu_workers")
-    distributed_utils.call_main = call_main
-
-
 # --- DistributedDataParallel refuses device_ids for a model on the CPU.
 
 
@@ -96,6 +65,29 @@ def ddp_without_device_ids() -> None:
         return torch.nn.parallel.DistributedDataParallel(module, **kwargs)
 
     distributed_fairseq_model.DistributedDataParallel = distributed_data_parallel
+
+
+# --- what validation says is gathered in a buffer on the GPU, also where there is none.
+
+
+def gathering_needs_cuda() -> bool:
+    return not hasattr(distributed_utils.all_gather_list, "lsg_fairseq_fix")
+
+
+def gather_on_cpu() -> None:
+    upstream = distributed_utils.all_gather_list
+
+    @functools.wraps(upstream)
+    def all_gather_list(data: Any, group: Any = None, max_size: int = 16384) -> list[Any]:
+        group = distributed_utils.get_global_group() if group is None else group
+        if torch.distributed.get_backend(group) != "gloo":
+            return upstream(data, group, max_size)
+        gathered = [None] * distributed_utils.get_world_size(group)
+        torch.distributed.all_gather_object(gathered, data, group)
+        return gathered
+
+    all_gather_list.lsg_fairseq_fix = True
+    distributed_utils.all_gather_list = all_gather_list
 
 
 def _before_main(name: str, prepare: Callable[[Any], None]) -> None:
@@ -116,7 +108,3 @@ def _mark(wrapper: Callable[..., Any], upstream: Callable[..., Any], name: str) 
 
 def _wraps(name: str) -> bool:
     return name in getattr(distributed_utils.call_main, "lsg_fairseq_fixes", ())
-
-
-def _upstream_call_main() -> Callable[..., Any]:
-    return inspect.unwrap(distributed_utils.call_main)

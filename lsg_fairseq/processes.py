@@ -1,0 +1,78 @@
+"""Which one of how many processes this is, as torchrun or srun say in the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lsg_fairseq.modules.lsg_config import LSGError
+
+TORCHRUN = ("RANK", "WORLD_SIZE")
+# srun's own: SLURM_PROCID alone, and SLURM_NTASKS, are also set in a batch script, which runs once.
+SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among all: its `rank` from 0, how many there are, and its number on this machine.
+
+    `source` names the variables that say so.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    source: str
+
+
+def place_of(environment: Mapping[str, str]) -> Place | None:
+    """The place of this process among several that torchrun or srun started; None if it is alone.
+
+    torchrun comes first, as srun is often what starts torchrun, once a machine.
+
+    Raises:
+        LSGError: the variables contradict each other or are no numbers.
+    """
+    return torchrun_place(environment) or srun_place(environment)
+
+
+def torchrun_place(environment: Mapping[str, str]) -> Place | None:
+    """The place among several processes of torchrun, or of whatever sets RANK and WORLD_SIZE as it does.
+
+    Raises:
+        LSGError: as for place_of.
+    """
+    return _place(environment, TORCHRUN, "LOCAL_RANK")
+
+
+def srun_place(environment: Mapping[str, str]) -> Place | None:
+    """The place among the tasks of a Slurm step; None in a batch script, and in a step of one task.
+
+    Raises:
+        LSGError: as for place_of.
+    """
+    return _place(environment, SRUN, "SLURM_LOCALID")
+
+
+def _place(environment: Mapping[str, str], names: tuple[str, str], local: str) -> Place | None:
+    if not all(environment.get(name) for name in names):
+        return None
+    rank, world_size = (_number(environment, name) for name in names)
+    if world_size < 2:
+        return None
+    if not 0 <= rank < world_size:
+        raise LSGError(
+            f"the environment says {names[0]}={rank} and {names[1]}={world_size}, but ranks are 0 to {world_size - 1}: "
+            f"unset both, or start the processes with {'torchrun' if names is TORCHRUN else 'srun'}"
+        )
+    local_rank = _number(environment, local) if environment.get(local) else 0
+    return Place(rank, world_size, local_rank, f"{names[0]} and {names[1]}")
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environment[name])
+    except ValueError as error:
+        raise LSGError(
+            f"the environment says {name}={environment[name]!r}, which is no whole number: unset it"
+        ) from error
