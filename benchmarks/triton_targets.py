@@ -26,7 +26,7 @@ from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.modules.triton_block_attention import triton_block_attention
 
 # Bytes that one block of threads may use, by compute capability: CUDA C++ Programming Guide, "Compute Capabilities".
-SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}
+SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
 
@@ -107,7 +107,7 @@ def _measured(kernel: Any, capability: int, dtype: str, head_dim: int) -> Compil
         command = [PTXAS, "-v", f"--gpu-name={architecture}", file.name, "-o", "/dev/null"]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers, spilled = (int(re.search(p, report).group(1)) for p in (r"Used (\d+) reg", r"(\d+) bytes spill stores"))
-    products = len(re.findall(r"mma\.sync|wgmma\.mma_async", ptx))
+    products = len(re.findall(r"mma\.sync|wgmma\.mma_async|tcgen05\.mma", ptx))
     sizes = (head_dim, kernel.metadata.shared, registers, spilled, products)
     return Compiled(kernel.metadata.name, capability, dtype, *sizes)
 
