@@ -24,7 +24,7 @@ from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS
 from lsg_fairseq.modules.source_attention import SourceAttention
 from recipes.tiny_models import build_model, random_tokens
 
-CHECK = REPOSITORY / "benchmarks" / "gpu_check.py"
+CHECK = (sys.executable, "-m", "benchmarks.gpu_check")
 CONFIG = LSGConfig(block_size=8, sparse_block_size=8, sparsity_factor=2, sparsity_type="stride")
 
 
@@ -178,14 +178,14 @@ def test_flex_attention_compiles_once_for_all_lengths(monkeypatch: pytest.Monkey
 
 def test_gpu_check_runs_without_a_gpu(tmp_path: Path) -> None:
     """What a machine with a GPU will be asked to run does run, and its checks can fail."""
-    printed = run(sys.executable, CHECK, "--device", "cpu", "--quick", "--out", tmp_path / "check.json")
+    printed = run(*CHECK, "--device", "cpu", "--quick", "--out", tmp_path / "check.json", cwd=REPOSITORY)
     assert " 0 failed" in printed
     result = json.loads((tmp_path / "check.json").read_text())
     assert len(result["checks"]) > 100
     assert all(check["error"] <= check["allowed"] for check in result["checks"])
     assert len(result["speed"]) == 12
     if not torch.cuda.is_available():
-        assert "sees no GPU" in run(sys.executable, CHECK, check=False)
+        assert "sees no GPU" in run(*CHECK, check=False, cwd=REPOSITORY)
 
 
 def test_flex_failure_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
