@@ -167,8 +167,10 @@ def pool_by_hash(
     dtype = _at_least_fp32(key)
     weight = weight.to(dtype).unflatten(-1, (-1, chunk))
     pooled_key, pooled_value = (x.to(dtype).unflatten(2, (-1, chunk)) * weight[..., None] for x in (key, value))
-    for num_buckets in [chunk] * config.lsh_num_pre_rounds + [chunk // config.sparsity_factor]:
-        pooled_key, pooled_value, weight = _hash_round(pooled_key, pooled_value, weight, num_buckets, generator)
+    # Autocast would take the products that sum in half precision all the same.
+    with torch.autocast(key.device.type, enabled=False):
+        for num_buckets in [chunk] * config.lsh_num_pre_rounds + [chunk // config.sparsity_factor]:
+            pooled_key, pooled_value, weight = _hash_round(pooled_key, pooled_value, weight, num_buckets, generator)
     divisor = weight[..., None] + 1e-8
     pooled_key, pooled_value = ((x / divisor).flatten(2, 3).to(key.dtype) for x in (pooled_key, pooled_value))
     return SparseTokens(pooled_key, pooled_value, (weight == 0).flatten(2, 3))
