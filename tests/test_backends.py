@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -270,7 +271,8 @@ def test_compilation_has_its_limit_in_every_thread(monkeypatch: pytest.MonkeyPat
 
 def test_gpu_check_runs_without_a_gpu(tmp_path: Path) -> None:
     """What a machine with a GPU will be asked to run does run, and its checks can fail."""
-    printed = run(sys.executable, CHECK, "--device", "cpu", "--quick", "--out", tmp_path / "check.json")
+    quick = [sys.executable, CHECK, "--device", "cpu", "--quick", "--out", tmp_path / "check.json"]
+    printed = run(*quick, "--parts", "attention", "dropout", "auto", "steps", "speed")
     assert " 0 failed" in printed
     result = json.loads((tmp_path / "check.json").read_text())
     assert len(result["checks"]) > 100
@@ -278,6 +280,35 @@ def test_gpu_check_runs_without_a_gpu(tmp_path: Path) -> None:
     assert len(result["speed"]) == 12
     if not torch.cuda.is_available():
         assert "sees no GPU" in run(sys.executable, CHECK, check=False)
+
+
+@pytest.mark.slow
+def test_gpu_check_trains_without_a_gpu(tmp_path: Path) -> None:
+    quick = [sys.executable, CHECK, "--device", "cpu", "--quick", "--out", tmp_path / "check.json"]
+    assert " 0 failed" in run(*quick, "--parts", "training")
+    names = [check["name"] for check in json.loads((tmp_path / "check.json").read_text())["checks"]]
+    for name in ("lsg-preprocess, once", "fairseq-train, fp16, epoch 2", "fairseq-generate, fp16"):
+        assert {f"command: {name}", f"backends given up: {name}"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("log", "failed"),
+    [
+        ("UserWarning: flex attention is given up for float16 heads of 64 on cuda:0: it fails (x)", 1),
+        ("UserWarning: triton attention failed once (x); this call is served without", 1),
+        ("nothing of the kind", 0),
+    ],
+)
+def test_gpu_check_sees_what_was_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, failed: int
+) -> None:
+    monkeypatch.syspath_prepend(CHECK.parent)
+    import gpu_training
+
+    done = subprocess.CompletedProcess([], 0, "", log)
+    monkeypatch.setattr(gpu_training.subprocess, "run", lambda *args, **kwargs: done)
+    checks = {check.name: check for check in gpu_training._command(tmp_path, "fairseq-generate", [], "fp16")}
+    assert checks["backends given up: fairseq-generate, fp16"].error == failed
 
 
 def test_exported_encoder_equals_the_original() -> None:

@@ -186,6 +186,19 @@ def test_nothing_quadratic_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(kept) <= inputs[0].numel()
 
 
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("sparsity_type", [name for name in TYPES if name != "lsh"])
+def test_no_layer_looks_at_its_data(monkeypatch: pytest.MonkeyPatch, sparsity_type: str, backend: str) -> None:
+    """A look makes the CPU wait for a GPU. Tensors without data, on which a look fails, stand for one; lsh's one_hot
+    does not know them."""
+    monkeypatch.setenv("LSG_ATTENTION_BACKEND", backend)
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())  # has no such device
+    inputs = [x.detach().to("meta").requires_grad_() for x in make_inputs()]
+    dropout_p = 0.1 if backend == "chunked" else 0.0
+    lsg_attention(*inputs, make_config(sparsity_type), make_mask("padded").to("meta"), dropout_p).sum().backward()
+    assert all(x.grad.shape == x.shape for x in inputs)
+
+
 def test_everything_dropped_is_zero() -> None:
     output = lsg_attention(*make_inputs(), make_config(), None, 1.0)[:, :, G:]
     assert torch.equal(output, torch.zeros_like(output))

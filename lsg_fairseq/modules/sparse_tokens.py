@@ -199,7 +199,8 @@ def _hash_buckets(key: Tensor, weight: Tensor, num_buckets: int, generator: torc
     if half == 0:
         return torch.zeros_like(weight, dtype=torch.long)
     projections = draw_projections(key.size(1), key.size(-1), half, generator)
-    projections = projections.to(key).reshape(1, key.size(1), 1, key.size(-1), half)
+    # Not waiting is safe: the driver has taken the numbers when it returns.
+    projections = projections.to(key, non_blocking=True).reshape(1, key.size(1), 1, key.size(-1), half)
     direction = torch.nn.functional.normalize(key, dim=-1)
     scores = (direction @ projections).masked_fill(weight[..., None] == 0, 0.0)
     return torch.cat([scores, -scores], dim=-1).argmax(-1)
