@@ -149,7 +149,7 @@ def run_both(
 # --- against the oracle ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["auto", "reference"], autouse=True)
+@pytest.fixture(params=["auto", "reference", "chunked"], autouse=True)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything here holds for every backend; auto takes the fused one wherever it applies."""
     monkeypatch.setenv("LSG_ATTENTION_BACKEND", request.param)
@@ -540,6 +540,19 @@ def test_autocast_bf16_is_close(kind: str) -> None:
     assert all(torch.isfinite(p.grad).all() for p in module.parameters())
     # A near tie that rounds the other way selects another key, so the mean says more than the worst entry.
     assert (rough.float() - exact).abs().mean() < 0.02 * exact.abs().mean()
+
+
+def test_lsh_sums_in_fp32_under_autocast_too() -> None:
+    """Its buckets hold sums of up to a chunk of keys; rounded, they are off by a quarter."""
+    config = make_config("lsh", (128, 128, 2, 1, 3))
+    heads = [x.to(torch.bfloat16) for x in make_qkv(384, 0)]
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            generator = torch.Generator().manual_seed(0)
+            results.append(sparse_tokens.select_sparse_tokens(*heads, None, config, generator))
+    for alone, under_autocast in zip(*results, strict=True):
+        assert torch.equal(alone, under_autocast)
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])

@@ -166,8 +166,10 @@ class LSGEncoder(TransformerEncoderBase):
             masked = padding_mask.clone()
             masked[:, self.lsg_config.num_global_tokens] = True
             return masked
-        # The one look at the data in a forward; a compiled graph cannot have it and keeps the mask.
-        if torch.compiler.is_compiling() or padding_mask.any():
+        # The one look at the data in a forward. A compiled graph cannot have it and keeps the mask, and a batch of
+        # several on a GPU is padded nearly always: not worth waiting for the GPU.
+        is_costly = padding_mask.is_cuda and padding_mask.size(0) > 1
+        if torch.compiler.is_compiling() or is_costly or padding_mask.any():
             return padding_mask
         return None
 

@@ -167,8 +167,10 @@ def pool_by_hash(
     dtype = _at_least_fp32(key)
     weight = weight.to(dtype).unflatten(-1, (-1, chunk))
     pooled_key, pooled_value = (x.to(dtype).unflatten(2, (-1, chunk)) * weight[..., None] for x in (key, value))
-    for num_buckets in [chunk] * config.lsh_num_pre_rounds + [chunk // config.sparsity_factor]:
-        pooled_key, pooled_value, weight = _hash_round(pooled_key, pooled_value, weight, num_buckets, generator)
+    # Autocast would take the products that sum in half precision all the same.
+    with torch.autocast(key.device.type, enabled=False):
+        for num_buckets in [chunk] * config.lsh_num_pre_rounds + [chunk // config.sparsity_factor]:
+            pooled_key, pooled_value, weight = _hash_round(pooled_key, pooled_value, weight, num_buckets, generator)
     divisor = weight[..., None] + 1e-8
     pooled_key, pooled_value = ((x / divisor).flatten(2, 3).to(key.dtype) for x in (pooled_key, pooled_value))
     return SparseTokens(pooled_key, pooled_value, (weight == 0).flatten(2, 3))
@@ -197,7 +199,8 @@ def _hash_buckets(key: Tensor, weight: Tensor, num_buckets: int, generator: torc
     if half == 0:
         return torch.zeros_like(weight, dtype=torch.long)
     projections = draw_projections(key.size(1), key.size(-1), half, generator)
-    projections = projections.to(key).reshape(1, key.size(1), 1, key.size(-1), half)
+    # Not waiting is safe: the driver has taken the numbers when it returns.
+    projections = projections.to(key, non_blocking=True).reshape(1, key.size(1), 1, key.size(-1), half)
     direction = torch.nn.functional.normalize(key, dim=-1)
     scores = (direction @ projections).masked_fill(weight[..., None] == 0, 0.0)
     return torch.cat([scores, -scores], dim=-1).argmax(-1)
