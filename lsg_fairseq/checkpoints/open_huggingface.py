@@ -37,7 +37,7 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
     """
     checkpoint = read_hf_folder(folder)
     spec, args = spec_from_hf_config(checkpoint.config), fairseq_args_from_hf(checkpoint.config)
-    tokenizer = load_tokenizer(tokenizer_folder or folder)
+    tokenizer = load_tokenizer(tokenizer_folder or folder, checkpoint.config)
     dictionary, hf_rows = fit_tokenizer(tokenizer, spec)
     in_order = torch.equal(hf_rows, torch.arange(len(dictionary)))
     source = Source(

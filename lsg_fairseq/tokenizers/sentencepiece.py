@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import sentencepiece
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.base import DocumentTokenizer, added_tokens, clear_error
+from lsg_fairseq.tokenizers.base import DocumentTokenizer
 from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT, SequenceFormat
+from lsg_fairseq.tokenizers.settings import added_tokens, clear_error
 
 # Pegasus puts 103 entries of its own in front of the pieces: Hugging Face id = piece + 103.
 PEGASUS_OFFSET = 103
