@@ -1,6 +1,7 @@
 """A sentencepiece model as a DocumentTokenizer: as it is, or in the order that Pegasus, XLM-R and CamemBERT give it.
 
-transformers is kept out on purpose: its version 5 swaps Pegasus' ids 2 and 3 when it has nothing but spiece.model.
+transformers is kept out on purpose: its version 5 swaps Pegasus' ids 2 and 3 when it has nothing but spiece.model, and
+ends a text that ends with a space with a piece of its own (benchmarks/tokenizer_parity.py).
 """
 
 from __future__ import annotations
