@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -61,9 +60,9 @@ def export_checkpoint(
         tensors, config = halve(tensors), config | {"torch_dtype": "float16"}
     with written_aside(out, must_be_new=True) as aside:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, aside / WEIGHTS_FILE, {"format": "pt"})
+        opened.tokenizer.save(aside)
+        # Over the tokenizer's config.json, if it has one: the model's says what that says.
         write_json_files(opened, config, aside)
-        for path in opened.tokenizer.files:
-            shutil.copyfile(path, aside / path.name)
         check_written(tensors, aside / WEIGHTS_FILE)
     return lines
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,8 +73,7 @@ def write_companions(source: Source, folder: Path) -> None:
         (folder / GENERATION_FILE).write_text(json.dumps(dict(source.generation), indent=2) + "\n")
     if source.tokenizer is not None:
         (folder / "tokenizer").mkdir()
-        for path in source.tokenizer.files:
-            shutil.copyfile(path, folder / "tokenizer" / path.name)
+        source.tokenizer.save(folder / "tokenizer")
     if source.original:
         (folder / ORIGINAL_FILE).write_text(json.dumps(dict(source.original), indent=2) + "\n")
 

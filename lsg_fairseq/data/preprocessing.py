@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -125,8 +124,7 @@ def prepare_tokenizer(job: Job, folder: Path) -> str:
     source = job.tokenizer or job.out / "tokenizer"
     tokenizer = load_tokenizer(source)
     folder.mkdir()
-    for path in tokenizer.files:
-        shutil.copyfile(path, folder / path.name)
+    tokenizer.save(folder)
     return str(source)
 
 

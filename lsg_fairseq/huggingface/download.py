@@ -104,7 +104,8 @@ def _fetch(revision: Revision, name: str) -> Path:
                 # A broken connection: what arrived is kept. Newer versions try again by themselves.
                 if not attempts_left:
                     raise
-    if Path(path).parent.name != revision.commit:
+    # The folder of the commit holds a file of a subfolder, such as a shard, further down.
+    if Path(path).parents[name.count("/")].name != revision.commit:
         raise LSGError(f"{revision.hub_id} changed on the hub during the download: run it again")
     _check_hash(Path(path), name, revision.hub_id)
     return Path(path)

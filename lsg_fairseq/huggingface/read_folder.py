@@ -7,7 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -105,9 +105,11 @@ def _open_shards(index_path: Path) -> dict[str, Loader]:
         raise LSGError(f"{index_path} has no weight_map of tensor and file names: download it again")
     shards: dict[str, dict[str, Loader]] = {}
     for name in sorted(set(weight_map.values())):
-        # Hugging Face's cache links to files elsewhere, so links are followed; paths are not.
-        if Path(name).name != name or "\\" in name or name == "..":
-            raise LSGError(f"{index_path} names the shard {name!r}, and only files beside it are read: fix the index")
+        # Hugging Face's cache links to files elsewhere, so links are followed; paths that lead out of it are not.
+        if PurePosixPath(name).is_absolute() or ".." in name.split("/") or "\\" in name or ":" in name:
+            raise LSGError(
+                f"{index_path} names the shard {name!r}, and only files beside it or below are read: fix the index"
+            )
         if not (index_path.parent / name).is_file():
             raise LSGError(f"{index_path} names the shard {name!r}, which is missing: download the checkpoint again")
         shards[name] = _open_weights(index_path.parent / name)
