@@ -22,7 +22,7 @@ from lsg_fairseq.modules.row_group import Call, Chunk, RowGroup
 
 # Scores in a chunk. On a CPU half a dozen arrays of so many numbers should stay in the cache; a GPU wants few launches.
 MOST_SCORES = {"cpu": 2**20}
-MOST_SCORES_ELSEWHERE = 2**25
+MOST_SCORES_ELSEWHERE = 2**23
 
 
 def chunked_block_attention(
