@@ -20,7 +20,7 @@ from lsg_fairseq.data.resumable_output import open_resumable
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
-from lsg_fairseq.pretrained.batched_generation import BatchedGenerator
+from lsg_fairseq.pretrained.batched_generation import BatchedGenerator, BatchOptions
 from lsg_fairseq.pretrained.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from lsg_fairseq.pretrained.hub_interface import LSGHubInterface
 from lsg_fairseq.pretrained.hub_loading import from_checkpoint
@@ -33,7 +33,7 @@ UNNAMED = (
     "about; for summaries of other texts name another, such as lsg_bart_base_4096_multinews (downloaded once)"
 )
 GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +62,8 @@ def summarize(args: argparse.Namespace) -> None:
     with _open_output(args) as output:
         hub = load(args)
         generation = {name: getattr(args, name) for name in GENERATION}
-        generator = BatchedGenerator(hub, hub.generation_settings.replaced(**generation), args.batch_size)
+        options = BatchOptions(args.batch_size, args.max_tokens, as_int8=args.dtype == "int8")
+        generator = BatchedGenerator(hub, hub.generation_settings.replaced(**generation), options)
         documents = in_shard(inputs.read(), args.num_shards, args.shard_id)
         total = inputs.count()
         total = None if total is None else len(range(args.shard_id, total, args.num_shards))
@@ -126,7 +127,13 @@ def _add_work_flags(parser: argparse.ArgumentParser) -> None:
     for name, kind in GENERATION.items():
         flag = "--" + name.replace("_", "-")
         group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help="as in fairseq-generate")
-    group.add_argument("--batch-size", type=int, metavar="N", help="documents at once (default: up to 8)")
+    group.add_argument("--batch-size", type=int, metavar="N", help="documents at once (default: up to 32)")
+    group.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="tokens at once, padding included: what memory allows (default: 32768 unless --batch-size is given)",
+    )
     group.add_argument("--num-shards", type=int, default=1, metavar="N", help="share the documents among N machines")
     group.add_argument("--shard-id", type=int, default=0, metavar="I", help="this machine's number, from 0")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -138,7 +145,12 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub id")
     group.add_argument("--max-source-positions", type=int, metavar="N", help="longest document in tokens")
     group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
-    group.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
+    group.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="int8: weights of 8 bits, on CPUs, with keys and values of documents in bfloat16 (default: %(default)s)",
+    )
     add_lsg_flags(group)
 
 
@@ -164,7 +176,7 @@ def _open_output(args: argparse.Namespace) -> Iterator[StreamOutput]:
     if args.output is None:
         yield StreamOutput(sys.stdout)
         return
-    without_effect = ("output", "overwrite", "quiet", "device", "batch_size")
+    without_effect = ("output", "overwrite", "quiet", "device", "batch_size", "max_tokens")
     run = {name: _plain(value) for name, value in vars(args).items() if name not in without_effect}
     with open_resumable(args.output, run, args.overwrite, args.jsonl) as output:
         yield output

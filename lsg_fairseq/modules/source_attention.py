@@ -38,6 +38,8 @@ class SourceAttention(nn.Module):
         self.q_proj, self.out_proj = (PackableLinear(embed_dim, embed_dim) for _ in range(2))
         self.k_proj, self.v_proj = (PackableLinear(source_dim, embed_dim) for _ in range(2))
         self.beam_size = 1
+        # The type in which a generation keeps its sources' keys and values; None: that of the projections.
+        self.source_dtype: torch.dtype | None = None
         self._state_name = f"{uuid.uuid4()}.source_attention"
         self._init_weights()
 
@@ -87,7 +89,8 @@ class SourceAttention(nn.Module):
             weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
         else:
             weights = None
-            wide = in_kernel_dtype((heads, source["key"], source["value"]), self.training, dropout_p)
+            query = heads.to(source["key"].dtype)
+            wide = in_kernel_dtype((query, source["key"], source["value"]), self.training, dropout_p)
             attended = F.scaled_dot_product_attention(*wide, present, dropout_p).to(heads.dtype)
         attended = attended.unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         return self.out_proj(attended), weights
@@ -107,7 +110,7 @@ class SourceAttention(nn.Module):
             keys, values = heads
             return {"key": keys, "value": values, "key_padding_mask": key_padding_mask}
         # Read at every step: in rows that follow each other, and without a mask that masks nothing.
-        keys, values = (x.contiguous() for x in heads)
+        keys, values = (x.to(self.source_dtype or x.dtype).contiguous() for x in heads)
         if key_padding_mask is not None and not key_padding_mask.any():
             key_padding_mask = None
         source = {"key": keys, "value": values, "key_padding_mask": key_padding_mask}
