@@ -20,9 +20,12 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 # Documents that are sorted by length among themselves; what is in memory at once, and what waits for its turn.
 WINDOW = 128
-# Without a batch size: so many documents, but not so many tokens, at once.
-MAX_BATCH = 8
+# Without a batch size: so many documents, but not so many tokens, at once. A step of a generation takes the time of
+# reading all weights where documents are few and short; more of them share it.
+MAX_BATCH = 32
 MAX_BATCH_TOKENS = 32768
+# More documents than this have a progress bar, unless something is said about it.
+FEW = 8
 
 
 @dataclass(frozen=True)
@@ -81,37 +84,73 @@ class GenerationSettings:
         return Namespace(**given)
 
 
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a generator works through texts, whatever they are.
+
+    Args:
+        batch_size: documents in a batch; None: up to MAX_BATCH of them.
+        max_tokens: tokens in a batch, padding included; None: MAX_BATCH_TOKENS without a batch size, else any number.
+        as_int8: see LSGSequenceGenerator.
+        match_source_len: see LSGHubInterface.fill_mask.
+
+    Raises:
+        LSGError: batch_size or max_tokens is below 1.
+    """
+
+    batch_size: int | None = None
+    max_tokens: int | None = None
+    as_int8: bool = False
+    match_source_len: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise LSGError(f"{name} must be an integer of at least 1, not {value!r}")
+
+    def size_of_batch(self, longest: int) -> int:
+        """How many documents of up to `longest` tokens go into a batch: one at least."""
+        most = self.batch_size or MAX_BATCH
+        if self.batch_size is not None and self.max_tokens is None:
+            return most
+        return max(1, min(most, (self.max_tokens or MAX_BATCH_TOKENS) // longest))
+
+
+def batches_by_length(lengths: Sequence[int], options: BatchOptions) -> Iterator[list[int]]:
+    """Places of the documents that have a token, batch by batch, the longest first: little is padded."""
+    order = sorted((place for place, length in enumerate(lengths) if length), key=lambda place: -lengths[place])
+    while order:
+        size = options.size_of_batch(lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
+
+
 class BatchedGenerator:
     """Summarises texts with the task's own generator, which fairseq-generate uses too.
 
     Args:
         hub: the interface whose model, task and tokenizer are used.
-        batch_size: documents in a batch; None: up to MAX_BATCH of them and MAX_BATCH_TOKENS tokens with padding.
-        match_source_len: see LSGHubInterface.fill_mask.
-
-    Raises:
-        LSGError: batch_size is below 1.
+        options: sizes of batches, and how they are computed.
     """
 
     def __init__(
         self,
         hub: HubInterface,
         settings: GenerationSettings,
-        batch_size: int | None = None,
-        match_source_len: bool = False,
+        options: BatchOptions | None = None,
     ) -> None:
-        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-            raise LSGError(f"batch_size must be an integer of at least 1, not {batch_size!r}")
-        self.hub, self.batch_size = hub, batch_size
+        self.hub, self.options = hub, options or BatchOptions()
         arguments = settings.as_arguments()
-        arguments.match_source_len = match_source_len
-        self.generator = hub.task.build_generator([hub.model], arguments)
+        arguments.match_source_len = self.options.match_source_len
+        more = {"as_int8": True} if self.options.as_int8 else None
+        self.generator = hub.task.build_generator([hub.model], arguments, extra_gen_cls_kwargs=more)
         self.num_cut = self.tokens_lost = self.longest = 0
 
     def stream(self, texts: Iterable[str], total: int | None = None, progress: bool | None = None) -> Iterator[str]:
         """The summaries in order, a window of texts at a time; says once, at the end, what was cut."""
         texts = iter(texts)
-        shown = progress if progress is not None else total is None or total > (self.batch_size or MAX_BATCH)
+        shown = progress if progress is not None else total is None or total > (self.options.batch_size or FEW)
         with tqdm(total=total, desc="summaries", unit="", disable=not shown, file=sys.stderr) as bar:
             while window := list(islice(texts, WINDOW)):
                 summaries: list[str] = [""] * len(window)
@@ -133,7 +172,8 @@ class BatchedGenerator:
             LSGError: a text is no str.
         """
         tokens = [self._encode(text) for text in texts]
-        for places in self._batches([len(ids) for ids in tokens]):
+        # Empty texts have no token, and keep an empty summary.
+        for places in batches_by_length([len(ids) for ids in tokens], self.options):
             if is_done is None or not all(is_done[place] for place in places):
                 yield places, self._summaries([tokens[place] for place in places])
 
@@ -166,15 +206,6 @@ class BatchedGenerator:
         self.tokens_lost += len(tokens) - room
         self.longest = max(self.longest, len(tokens))
         return torch.cat([tokens[: room - 1], tokens[-1:]])
-
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Places of the documents that have a token, batch by batch; empty ones keep an empty summary."""
-        order = sorted((place for place, length in enumerate(lengths) if length), key=lambda place: -lengths[place])
-        while order:
-            fitting = max(1, MAX_BATCH_TOKENS // lengths[order[0]])
-            size = self.batch_size or min(MAX_BATCH, fitting)
-            yield order[:size]
-            order = order[size:]
 
     def _summaries(self, tokens: Sequence[Tensor]) -> list[str]:
         return [self.hub.decode(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens)]

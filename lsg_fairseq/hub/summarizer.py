@@ -11,7 +11,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from lsg_fairseq.hub.base import HubInterface, as_texts
-from lsg_fairseq.hub.batches import BatchedGenerator, GenerationSettings
+from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions, GenerationSettings
 from lsg_fairseq.models.classification import final_token_states
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer
@@ -49,20 +49,22 @@ class LSGHubInterface(HubInterface):
         no_repeat_ngram_size: int | None = None,
         batch_size: int | None = None,
         progress: bool | None = None,
+        max_tokens: int | None = None,
     ) -> str | list[str]:
         """Summarise a text, or several: a list comes back in its order.
 
         Args:
             beam, lenpen, min_len, max_len_b, no_repeat_ngram_size: as for fairseq-generate; unset ones are the
                 checkpoint's, else fairseq's. min_len and max_len_b count tokens before `</s>`.
-            batch_size: documents at once (default: up to 8, fewer long ones).
+            batch_size: documents at once (default: up to 32, and 32,768 tokens with padding).
+            max_tokens: tokens at once, padding included: fewer long documents, and less memory.
             progress: a progress bar on standard error (default: for more than one batch).
 
         Raises:
             LSGError: a setting is not allowed, or text is neither a str nor strs.
         """
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        generator = BatchedGenerator(self, settings, batch_size)
+        generator = BatchedGenerator(self, settings, BatchOptions(batch_size, max_tokens))
         texts = [text] if isinstance(text, str) else list(text)
         summaries = list(generator.stream(texts, total=len(texts), progress=progress))
         return summaries[0] if isinstance(text, str) else summaries
@@ -77,10 +79,12 @@ class LSGHubInterface(HubInterface):
         no_repeat_ngram_size: int | None = None,
         batch_size: int | None = None,
         progress: bool | None = None,
+        max_tokens: int | None = None,
     ) -> Iterator[str]:
         """The same for any number of texts: takes in a window of them at a time, yields their summaries in order."""
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        return BatchedGenerator(self, settings, batch_size).stream(texts, progress=progress)
+        options = BatchOptions(batch_size, max_tokens)
+        return BatchedGenerator(self, settings, options).stream(texts, progress=progress)
 
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
         """The decoder's features (B,T,C) of (T,) or (B,T) ids, when it reads the ids themselves, shifted by one.
@@ -128,7 +132,7 @@ class LSGHubInterface(HubInterface):
             raise LSGError(f"fill_mask needs the mask token {mask!r} in each text: put it where something is missing")
         first = "<s>" if self.task.sequence_format.target_bos else None
         settings = GenerationSettings(beam=topk, max_len_b=self.max_source_tokens, forced_first_token=first)
-        generator = BatchedGenerator(self, settings, match_source_len=match_source_len)
+        generator = BatchedGenerator(self, settings, BatchOptions(match_source_len=match_source_len))
         filled = [generator.best(self.encode(part), topk) for part in texts]
         return filled[0] if isinstance(text, str) else filled
 

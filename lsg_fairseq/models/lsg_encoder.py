@@ -75,6 +75,7 @@ class LSGEncoder(TransformerEncoderBase):
         Returns:
             fairseq's dictionary of lists: encoder_out (G+T0,B,C) and encoder_padding_mask (B,G+T0) with the padding
             right, or T0 rows when the global rows are not passed on; encoder_states likewise if return_all_hiddens.
+            encoder_embedding (B,T0,C) is left out where gradients are off, unless return_all_hiddens.
 
         Raises:
             LSGError: a source is longer than the position table, or needs padding that adaptive=False forbids.
@@ -89,11 +90,13 @@ class LSGEncoder(TransformerEncoderBase):
         src_tokens, token_embeddings = self.right_pad(src_tokens, token_embeddings)
         self._check_length(src_tokens)
         src_tokens, token_embeddings = self.pad_to_block_multiple(src_tokens, token_embeddings)
-        x, embed = self.forward_embedding(src_tokens, token_embeddings)
+        x, *embed = self.forward_embedding(src_tokens, token_embeddings)
+        # Only what is asked for is kept: layers' outputs and embeddings are two fifths of the memory of a long forward.
+        if not (return_all_hiddens or torch.is_grad_enabled()):
+            embed = []
         padding_mask = self.padding_mask(src_tokens)
         keys_masked = self.masked_keys(padding_mask)
         x = x.masked_fill(padding_mask[..., None], 0.0).transpose(0, 1)
-        # Only what is asked for is kept: at 16,384 tokens the layers' outputs are a third of the memory of a forward.
         states = [x] if return_all_hiddens else []
         for layer in self.layers:
             x = layer(x, encoder_padding_mask=keys_masked)
@@ -105,7 +108,7 @@ class LSGEncoder(TransformerEncoderBase):
         return {
             "encoder_out": [self.output_rows(x, src_len)],
             "encoder_padding_mask": [self.output_mask(padding_mask, src_len)],
-            "encoder_embedding": [embed[:, :src_len]],
+            "encoder_embedding": [tokens[:, :src_len] for tokens in embed],
             "encoder_states": [self.output_rows(state, src_len) for state in states],
             "fc_results": [],
             "src_tokens": [],

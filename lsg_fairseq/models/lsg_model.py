@@ -11,6 +11,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from fairseq.data import Dictionary
 from fairseq.models.transformer import TransformerConfig
 from omegaconf import DictConfig, OmegaConf
@@ -186,6 +187,12 @@ class LSGEncoderDecoderMixin(LSGModelMixin):
                 if attention is not None:
                     attention.set_beam_size(beam)
         self.encoder.beams_share_output = beam > 1
+
+    def set_source_dtype(self, dtype: torch.dtype | None) -> None:
+        """Let generations keep the keys and values of their sources in `dtype`; None: in the model's own."""
+        for layer in self.decoder.layers:
+            if layer.encoder_attn is not None:
+                layer.encoder_attn.source_dtype = dtype
 
     def _upgraded(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.args.share_all_embeddings or self.decoder.output_projection is None:
