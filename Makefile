@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 .PHONY: demo walkthrough test test-all lint gpu-check needle extrapolation manpages box figures lock clean
 
 demo: $(READY)
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 walkthrough: $(READY)
-	$(BIN)/python examples/walkthrough.py
+	$(BIN)/python -m examples.walkthrough
 
 test: $(READY)
 	$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
@@ -23,13 +23,13 @@ lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 gpu-check: $(READY)
-	$(BIN)/python benchmarks/gpu_check.py
+	$(BIN)/python -m benchmarks.gpu_check
 
 needle: $(READY)
-	$(BIN)/python benchmarks/needle.py
+	$(BIN)/python -m benchmarks.needle
 
 extrapolation: $(READY)
-	$(BIN)/python benchmarks/extrapolation.py
+	$(BIN)/python -m benchmarks.extrapolation
 
 # Hours on two cores; interrupt it as you like, and the same command goes on. The order of these rules is that of the data.
 MANPAGES := manpages-run
@@ -53,15 +53,18 @@ box: $(READY)
 	$(BIN)/python -m examples.manpages.box.put --data $(MANPAGES)
 
 figures: $(READY)
-	$(BIN)/python benchmarks/draw_attention_patterns.py
+	$(BIN)/python -m benchmarks.draw_attention_patterns
 
-# torch first and by name: that takes the CPU build where pip is configured for one, and whatever follows keeps it.
-# The rest comes from the lock file, every file checked by its hash; --no-deps leaves torchaudio out (see lock.in).
+# First the lock file, every file of it checked by its hash: torch's own requirements on a CPU are in it. --no-deps leaves
+# torchaudio out (see lock.in). Then torch by name, which takes the CPU build where pip is configured for one. No hash is
+# known for torch, for NVIDIA's libraries where it is a CUDA build (it does not load without them), and for the
+# setuptools with which pip builds antlr4-python3-runtime and rouge-score. `pip install .` pins little: fairseq alone.
 $(READY): setup.py requirements/lock.txt
 	@echo "Setting up $(VENV): about a minute, once"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/lock.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps torch==2.13.0
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 

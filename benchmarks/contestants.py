@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import our_models
-import peer_models
 import torch
-from process_memory import memory_mib, reset_peak
+
+from benchmarks import our_models, peer_models
+from benchmarks.process_memory import memory_mib, reset_peak
 
 Build = Callable[[int], tuple[torch.nn.Module, Callable[[], object]]]
 TYPES = ("none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride")

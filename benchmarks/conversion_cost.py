@@ -1,6 +1,6 @@
 """What lsg-convert and lsg-export cost at bart-large's size: seconds, and peak memory beside the size of the file.
 
-The checkpoint is random, made here. Run:  python benchmarks/conversion_cost.py [--layers N] [--folder DIR]
+The checkpoint is random, made here. Run:  python -m benchmarks.conversion_cost [--layers N] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 
-from lsg_fairseq.huggingface.seq2seq_config import spec_from_hf_config
+from lsg_fairseq.huggingface.config import read_config
 from lsg_fairseq.huggingface.seq2seq_weights import key_pairs
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPTS = REPOSITORY / "scripts"
 GIB = 1 << 30
 # facebook/bart-large's sizes.
 CONFIG = {
@@ -44,7 +45,7 @@ CONFIG = {
 def write_checkpoint(folder: Path, layers: int) -> None:
     """A Hugging Face folder of that size: config.json, random float32 weights, and a tokenizer with as many tokens."""
     config = CONFIG | {"encoder_layers": layers, "decoder_layers": layers}
-    spec = spec_from_hf_config(config)
+    spec = read_config(config)[0]
     sizes = {"V": spec.vocab_size, "C": spec.embed_dim, "E": spec.encoder_ffn_dim, "D": spec.decoder_ffn_dim, "1": 1}
     sizes |= {"S": spec.max_source_positions + 2, "T": spec.max_target_positions + 2, "G": MAX_GLOBAL_TOKENS}
     tensors = {pair.hf: torch.randn(*(sizes[symbol] for symbol in pair.shape)) * 0.02 for pair in key_pairs(spec)}
@@ -81,19 +82,16 @@ def main() -> None:
     work = Path(tempfile.mkdtemp(dir=args.folder))
     try:
         # In a process of its own: its memory must not count.
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path\n"
-        code += (
-            f"from conversion_cost import write_checkpoint; write_checkpoint(Path({str(work / 'hf')!r}), {args.layers})"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True)
+        code = "from pathlib import Path; from benchmarks.conversion_cost import write_checkpoint; "
+        code += f"write_checkpoint(Path({str(work / 'hf')!r}), {args.layers})"
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
         size = (work / "hf" / "model.safetensors").stat().st_size / GIB
         for name, source, out in (("convert", "hf", "out"), ("export", "out", "back")):
             script = SCRIPTS / f"{name}_hf_checkpoint.py"
-            code = (
-                f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from conversion_cost import measure\n"
-            )
+            code = "from benchmarks.conversion_cost import measure; "
             code += f"print(*measure({str(script)!r}, {str(work / source)!r}, {str(work / out)!r}))"
-            printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+            command = [sys.executable, "-c", code]
+            printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout
             report(name, *map(float, printed.split()), size)
     finally:
         shutil.rmtree(work)

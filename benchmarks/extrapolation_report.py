@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from retrieval_papers import DEPTHS
+
+from benchmarks.retrieval_papers import DEPTHS
 
 KINDS = ("abstract", *map(str, DEPTHS))
 PASSAGES = KINDS[1:]

@@ -22,13 +22,11 @@ from typing import NamedTuple
 
 import torch
 
+from lsg_fairseq.modules.lsg_attention import lsg_attention
+from lsg_fairseq.modules.lsg_config import LSGConfig
+from recipes.tiny_models import build_model, random_tokens
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
-
-from models import build_model, random_tokens  # noqa: E402
-
-from lsg_fairseq.modules.lsg_attention import lsg_attention  # noqa: E402
-from lsg_fairseq.modules.lsg_config import LSGConfig  # noqa: E402
 
 TYPES = ("none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride")
 # Rounding of a sum over hundreds of keys, relative to its largest entry.

@@ -3,7 +3,7 @@
 Makes such a folder with random weights (1.7 GB, removed afterwards), then loads it in a process of its own and reads
 the peak of that process; a second process loads it and reads every weight, so that all of them are in memory.
 
-    python benchmarks/hub_loading_cost.py [--arch lsg_bart_large]
+    python -m benchmarks.hub_loading_cost [--arch lsg_bart_large]
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # In a process of its own too: building the model takes memory.
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import lsg_fairseq; "
-        code += "from pathlib import Path; from hub_loading_cost import make_folder; "
-        subprocess.run([sys.executable, "-c", code + f"make_folder(Path({name!r}), {args.arch!r})"], check=True)
+        code = "from pathlib import Path; from benchmarks.hub_loading_cost import make_folder; "
+        code += f"make_folder(Path({name!r}), {args.arch!r})"
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[1])
         for mode in ("load", "forward"):
             weights, seconds, before, peak = measure(folder, mode)
             print(

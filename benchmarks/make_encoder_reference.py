@@ -1,7 +1,7 @@
 """Outputs of the public LSG-BERT and LSG-RoBERTa on tiny random models, which tests/test_encoder_reference.py matches.
 
 Runs in an environment of its own (benchmarks/requirements-peers.txt), as the public code needs an old transformers:
-    python benchmarks/make_encoder_reference.py tests/data/encoder_reference
+    python -m benchmarks.make_encoder_reference tests/data/encoder_reference
 
 It writes short Hugging Face folders, LSG ones whose tables were changed as training would, `tables.safetensors` (what
 the public converter makes of the short ones), `cases.safetensors` (inputs and outputs) and `manifest.json`. Settings in

@@ -6,8 +6,8 @@ documents, in one pass from the shortest to the longest. `fairseq-train --restor
 to 4,096, and trains it with each sparsity type, a little, on 4,096-token documents. Held-out documents are answered
 three times: just made longer; after training; and by that same model with sources cut to 1,024 tokens.
 
-    python benchmarks/needle.py             all of it, in needle-run/; a finished stage is not repeated
-    python benchmarks/needle.py --quick     the same commands on next to nothing: a minute, and wrong answers
+    python -m benchmarks.needle             all of it, in needle-run/; a finished stage is not repeated
+    python -m benchmarks.needle --quick     the same commands on next to nothing: a minute, and wrong answers
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from machine import machine_facts
-from needle_documents import BIN, BINS, LONG, QUICK, SHORT, Plan, exact_matches, write_corpora
-from stages import Stages
+from benchmarks.needle_documents import BIN, BINS, LONG, QUICK, SHORT, Plan, exact_matches, write_corpora
+from recipes.machine import machine_facts
+from recipes.stages import Stages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"

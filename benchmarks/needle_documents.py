@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from answers import read_answers
+from recipes.answers import read_answers
 
 COMMON_WORDS = """
     the of and to in is that for it was on are as with they at be this have from or one had by but not what all were

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from contestant_sizes import (
+
+from benchmarks.contestant_sizes import (
     BEAM,
     BLOCK,
     DECODER_LAYERS,
@@ -84,8 +83,7 @@ def _checked(output: torch.Tensor) -> torch.Tensor:
 
 
 def _build(num_symbols: int, decoder_layers: int, **flags: object) -> torch.nn.Module:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-    from models import build_model
+    from recipes.tiny_models import build_model
 
     sizes = {"embed_dim": WIDTH, "ffn_embed_dim": FFN, "attention_heads": HEADS}
     sizes = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()}

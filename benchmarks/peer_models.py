@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from contestant_sizes import (
+
+from benchmarks.contestant_sizes import (
     BEAM,
     BLOCK,
     DECODER_LAYERS,

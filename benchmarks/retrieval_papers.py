@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-from walkthrough import example_from_paper, fetch_papers
+from recipes.papers import example_from_paper, fetch_papers
 
 DEPTHS = (1000, 2000, 3000)  # words
 PASSAGE = 120

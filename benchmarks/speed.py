@@ -1,4 +1,4 @@
-"""Speed and memory side by side with the peers: `python benchmarks/speed.py --peers PEERS_PYTHON`.
+"""Speed and memory side by side with the peers: `python -m benchmarks.speed --peers PEERS_PYTHON`.
 
 PEERS_PYTHON is the python of an environment made with requirements-peers.txt. Every model is a process of its own; all
 models of a row are started, warmed up once, and then run in turn, round after round, so that a change in the machine's
@@ -17,9 +17,9 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from contestants import AUTOCAST, PEERS, TYPES
-from machine import machine
-from speed_report import draw, to_markdown
+from benchmarks.contestants import AUTOCAST, PEERS, TYPES
+from benchmarks.speed_report import draw, to_markdown
+from recipes.machine import machine
 
 HERE = Path(__file__).resolve().parent
 ENCODERS = ("lsg_fairseq", "floor", "public_lsg", "bart_full", "led", "bigbird")
@@ -58,9 +58,9 @@ class Contestant:
     """A running contestants.py."""
 
     def __init__(self, python: str, name: str, row: Row) -> None:
-        command = [python, HERE / "contestants.py", name, str(row.tokens), row.mode, row.dtype]
+        command = [python, "-m", "benchmarks.contestants", name, str(row.tokens), row.mode, row.dtype]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, **pipes, text=True)
+        self.process = subprocess.Popen(command, **pipes, text=True, cwd=HERE.parent)
         self.built_mib = self._answer()["built_mib"]
         self.runs: list[dict[str, float]] = []
 

@@ -1,6 +1,6 @@
 """Attention of a bfloat16 model in training on a CPU: computed in float32, as the plugin does it, or in bfloat16.
 
-python benchmarks/training_precision.py
+python -m benchmarks.training_precision
 
 Prints a JSON line for each shape: median milliseconds of a forward and backward, and the median of their ratio taken in
 turns. MiniLM's heads: 12 of width 32.
@@ -13,11 +13,11 @@ import statistics
 import time
 
 import torch
-from machine import machine_facts
 from tqdm import tqdm
 
 from lsg_fairseq.modules.lsg_attention import LSGMultiheadAttention
 from lsg_fairseq.modules.lsg_config import LSGConfig
+from recipes.machine import machine_facts
 
 SHAPES = ((45, 90), (16, 512), (4, 4096))  # sources, tokens
 HEADS, WIDTH = 12, 32

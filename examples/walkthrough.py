@@ -18,9 +18,10 @@ import time
 import zipfile
 from pathlib import Path
 
+from recipes.papers import example_from_paper, fetch_papers
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-WHEEL = "aclsum==0.1.2 --hash=sha256:c75ffc48d3eabc5f37c68ea087943780a85950087957759e89746f21111f2213"
 PLUGIN = ["--user-dir", "lsg_fairseq", "--task", "lsg_summarization"]
 MODEL = [
     *("--arch", "lsg_bart_small", "--max-source-positions", "4096", "--max-target-positions", "512"),
@@ -66,19 +67,6 @@ def main() -> None:
     )
 
 
-def fetch_papers(folder: Path) -> Path:
-    """Download the wheel that carries the papers, checked by its hash; return its path."""
-    wheel = folder / "aclsum-0.1.2-py3-none-any.whl"
-    if not wheel.exists():
-        print("Fetching 250 ACL papers (PyPI's aclsum, MIT licence, 5 MB) ...", flush=True)
-        (folder / "papers.txt").write_text(WHEEL + "\n")
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run(
-            [*pip, "--require-hashes", "-r", folder / "papers.txt", "-d", folder], check=True, stderr=subprocess.PIPE
-        )
-    return wheel
-
-
 def write_splits(wheel: Path, folder: Path, limit: int) -> dict[str, list[dict[str, str]]]:
     """Write train, valid and test as JSON Lines: every tenth paper is held out for each of the last two."""
     with zipfile.ZipFile(wheel) as archive:
@@ -90,14 +78,6 @@ def write_splits(wheel: Path, folder: Path, limit: int) -> dict[str, list[dict[s
     for split, rows in splits.items():
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return splits
-
-
-def example_from_paper(paper: dict) -> dict[str, str] | None:
-    """The body of a paper as the document, its abstract as the summary."""
-    body = "\n".join(section["text"] for section in paper["pdf_parse"]["body_text"])
-    if not body or not paper["abstract"]:
-        return None
-    return {"document": body, "summary": paper["abstract"], "title": paper["title"]}
 
 
 def split_flags(folder: Path) -> list[object]:

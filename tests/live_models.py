@@ -13,7 +13,7 @@ from reference_checkpoints import REFERENCE, open_model
 from torch import Tensor, nn
 
 import lsg_fairseq  # noqa: F401
-from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf
+from lsg_fairseq.huggingface.config import read_config
 from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, embedding_rows, load_tokenizer, symbol_from_token
 from lsg_fairseq.weights.position_tables import lengthen
@@ -37,7 +37,7 @@ def build_lsg_model(name: str, overrides: dict[str, Any], length: int | None = N
     length = length or spec.max_source_positions
     mask_row = dictionary.index(symbol_from_token(tokenizer.mask))
     state, _ = lengthen(convert_from_hf(checkpoint.tensors, spec, rows), spec, length, length, mask_row)
-    args = fairseq_args_from_hf(checkpoint.config) | {f"lsg_{key}": value for key, value in overrides.items()}
+    args = read_config(checkpoint.config)[1] | {f"lsg_{key}": value for key, value in overrides.items()}
     args |= {"max_source_positions": length, "max_target_positions": length}
     model = build_from_args(args, dictionary)
     model.load_state_dict(state)

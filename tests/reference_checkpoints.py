@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lsg_fairseq.huggingface.config import read_config
 from lsg_fairseq.huggingface.read_folder import HFCheckpoint, read_hf_folder
-from lsg_fairseq.huggingface.seq2seq_config import spec_from_hf_config
 from lsg_fairseq.weights.model_spec import ModelSpec
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
@@ -22,7 +22,7 @@ PEGASUS_SPECIALS = {0: 0, 1: 2, 105: 3}
 def open_model(name: str) -> tuple[HFCheckpoint, ModelSpec, Tensor | None]:
     """Return a reference checkpoint, its spec and its row permutation (None for BART)."""
     checkpoint = read_hf_folder(REFERENCE / "models" / name)
-    spec = spec_from_hf_config(checkpoint.config)
+    spec = read_config(checkpoint.config)[0]
     return checkpoint, spec, pegasus_rows(spec.vocab_size) if spec.family == "pegasus" else None
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY, run
-from models import build_model, random_tokens
 from torch.nn.attention.flex_attention import create_block_mask
 
 from lsg_fairseq.modules import block_attention, flex_block_attention, fused_cpu_attention
@@ -23,6 +22,7 @@ from lsg_fairseq.modules.lsg_attention import lsg_attention
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS
 from lsg_fairseq.modules.source_attention import SourceAttention
+from recipes.tiny_models import build_model, random_tokens
 
 CHECK = REPOSITORY / "benchmarks" / "gpu_check.py"
 CONFIG = LSGConfig(block_size=8, sparse_block_size=8, sparsity_factor=2, sparsity_type="stride")

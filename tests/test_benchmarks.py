@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,15 +11,11 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, run
 
-BENCHMARKS = REPOSITORY / "benchmarks"
 ENCODERS = ("lsg_fairseq", "floor", "public_lsg", "bart_full", "led", "bigbird")
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_module(f"benchmarks.{name}")
 
 
 def measured(seconds: float, extra_mib: float = 100.0) -> dict[str, float]:
@@ -53,6 +49,6 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_needle_runs_from_end_to_end(tmp_path: Path) -> None:
-    printed = run(sys.executable, BENCHMARKS / "needle.py", "--quick", "--folder", tmp_path)
+    printed = run(sys.executable, "-m", "benchmarks.needle", "--quick", "--folder", tmp_path, cwd=REPOSITORY)
     assert "| norm | trained |" in printed
     assert (tmp_path / "needle.json").exists()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from reference_checkpoints import FAMILIES, MODELS, REFERENCE, differing, mask_row, open_model, pegasus_rows
 
-from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf
+from lsg_fairseq.huggingface.config import read_config
 from lsg_fairseq.huggingface.seq2seq_weights import KEY_TABLE, convert_from_hf, convert_to_hf, key_pairs
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
@@ -236,5 +236,5 @@ def test_the_table_has_no_key_twice(name):
 def test_spec_from_arguments_is_the_spec_from_the_configuration():
     for name in MODELS:
         checkpoint, spec, _ = open_model(name)
-        args = fairseq_args_from_hf(checkpoint.config)
+        args = read_config(checkpoint.config)[1]
         assert spec_from_fairseq_args(args, spec.vocab_size, spec.is_lsg) == spec

@@ -23,6 +23,7 @@ from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_tas
 from lsg_fairseq.commands.convert import main as convert_main
 from lsg_fairseq.commands.export import main as export_main
 from lsg_fairseq.compat.loading import load_checkpoint_file
+from lsg_fairseq.data.generation_settings import read_generation_settings
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")
 MODELS = REFERENCE / "models"
@@ -54,14 +55,17 @@ def test_bart_on_binarized_data(tmp_path: Path) -> None:
     out, script = tmp_path / "out", REPOSITORY / "scripts" / "convert_hf_checkpoint.py"
     printed = run(sys.executable, script, source, out, "--max-source-positions", 1500, "--block-size", 16)
     assert "source positions: 1,024 -> 1,500" in printed
-    words = (out / "generation.args").read_text().split()
-    assert " ".join(words) == "--beam 3 --min-len 4 --max-len-b 10 --forced-first-token <s> --forced-eos"
+    settings = {"beam": 3, "min_len": 4, "max_len_b": 10, "forced_first_token": "<s>", "forced_eos": True}
+    assert read_generation_settings(out) == settings
+    assert not (out / "generation.args").exists()
     documents = write_jsonl(tmp_path / "test.jsonl", [10, 100, 400], seed=0)
     flags = ["--test", documents, "--out", tmp_path / "data", "--tokenizer", out / "tokenizer", "--workers", 1]
     run(sys.executable, REPOSITORY / "scripts" / "preprocess.py", *flags)
-    printed = run(
-        "fairseq-generate", tmp_path / "data", *SUMMARIZATION, "--path", out / "model.pt", *words, *ONE_THREAD
-    )
+    command = ["fairseq-generate", tmp_path / "data", *SUMMARIZATION, "--path", out / "model.pt", *ONE_THREAD]
+    # fairseq's default, and the user's choice all the same.
+    printed = run(*command, "--beam", 5)
+    taken = "min_len=4, max_len_b=10, forced_first_token='<s>', forced_eos=True"
+    assert f"generation settings: {taken} taken from {out}/generation.json; chosen by the user: beam\n" in printed
     hypotheses = [line for line in printed.splitlines() if line.startswith("H-")]
     assert sorted(line.split("\t")[0] for line in hypotheses) == ["H-0", "H-1", "H-2"]
     # The forced first token costs nothing.
@@ -73,11 +77,12 @@ def test_pegasus_on_raw_text(tmp_path: Path) -> None:
     """fairseq-interactive reads and writes text, with the converted folder as its data."""
     out = tmp_path / "out"
     convert_checkpoint(MODELS / "pegasus_n1024_short", out, lsg=SMALL_BLOCKS)
-    words = [*(out / "generation.args").read_text().split(), "--min-len", 3, "--max-len-b", 5]
+    words = ["--min-len", 3, "--max-len-b", 5]
     text = "The cat sat on a mat.\n" + "Rain fell on the old river banks. " * 20 + "\n"
     command = ["fairseq-interactive", out, *SUMMARIZATION, "--path", out / "model.pt", *words, "--cpu"]
     printed = run(*command, stdin=text)
     assert [line.split("\t")[0] for line in printed.splitlines() if line.startswith("D-")] == ["D-0", "D-1"]
+    assert "generation.json; chosen by the user: max_len_b, min_len\n" in printed
 
 
 # --- conversion -----------------------------------------------------------------------------------------------------
@@ -214,7 +219,7 @@ BAD_FOLDERS = [
         "type",
         {"model_type": "t5"},
         [],
-        "'t5' is not supported: give a checkpoint whose config.json says bart, pegasus, bert, roberta",
+        "'t5' is not supported: give a checkpoint whose config.json says bart, pegasus, bert",
     ),
     ("truncated", {}, [], "is damaged or truncated"),
     ("code", {}, [], "was refused: it is damaged or holds something other than tensors, which could run code"),

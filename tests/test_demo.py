@@ -25,7 +25,7 @@ BOX = Path(ENTRY_CHECKPOINTS[DEFAULT_ENTRY].location)
 
 def test_demo_describes_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there: nothing may be downloaded
-    printed = run(sys.executable, REPOSITORY / "scripts" / "demo.py")
+    printed = run(sys.executable, "-m", "examples.demo", cwd=REPOSITORY)
     pages = [json.loads(line) for line in PAGES.read_text(encoding="utf-8").splitlines()]
     said = []
     for page in pages:

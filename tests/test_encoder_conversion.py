@@ -31,8 +31,8 @@ from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.commands.convert import main as convert_main
 from lsg_fairseq.compat.loading import load_checkpoint_file
+from lsg_fairseq.huggingface.config import read_config
 from lsg_fairseq.huggingface.read_folder import read_hf_folder
-from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf, spec_from_hf_config
 from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf, convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer
@@ -179,7 +179,7 @@ def test_old_names_and_buffers(tmp_path: Path) -> None:
     """bert-base-uncased's file: gamma and beta, position_ids, and a copy of the output bias."""
     source = write_hf_folder(build_hf_model("bert", "BertForPreTraining"), tmp_path / "hf")
     checkpoint = read_hf_folder(source)
-    spec, tensors = spec_from_hf_config(checkpoint.config), dict(checkpoint.tensors)
+    spec, tensors = read_config(checkpoint.config)[0], dict(checkpoint.tensors)
     rename = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
     old = {}
     for key, value in tensors.items():
@@ -218,7 +218,7 @@ def test_one_error_names_every_key_that_is_wrong(
     model_type: str, architecture: str, direction: str, tmp_path: Path
 ) -> None:
     checkpoint = read_hf_folder(write_hf_folder(build_hf_model(model_type, architecture), tmp_path))
-    spec = spec_from_hf_config(checkpoint.config)
+    spec = read_config(checkpoint.config)[0]
     state, convert = dict(checkpoint.tensors), convert_from_hf
     if direction == "to_hf":
         state, convert = convert_from_hf(state, spec), convert_to_hf
@@ -238,7 +238,7 @@ def test_one_error_names_every_key_that_is_wrong(
 
 def test_untied_output_is_refused(tmp_path: Path) -> None:
     checkpoint = read_hf_folder(write_hf_folder(build_hf_model("roberta", "RobertaForMaskedLM"), tmp_path))
-    spec, tensors = spec_from_hf_config(checkpoint.config), dict(checkpoint.tensors)
+    spec, tensors = read_config(checkpoint.config)[0], dict(checkpoint.tensors)
     untied = tensors | {"lm_head.decoder.weight": tensors["roberta.embeddings.word_embeddings.weight"] + 1}
     with pytest.raises(LSGError, match=r"lm_head\.decoder\.weight must be equal to roberta\.embeddings"):
         convert_from_hf(untied, spec)
@@ -250,7 +250,7 @@ def test_untied_output_is_refused(tmp_path: Path) -> None:
 
 def test_a_bert_has_one_pooler(tmp_path: Path) -> None:
     checkpoint = read_hf_folder(write_hf_folder(build_hf_model("bert", "BertModel"), tmp_path))
-    spec = spec_from_hf_config(checkpoint.config)
+    spec = read_config(checkpoint.config)[0]
     state = convert_from_hf(checkpoint.tensors, spec)
     more = {f"classification_heads.topics.{part}.{kind}": t for part, kind, t in head_tensors(spec.embed_dim)}
     with pytest.raises(LSGError, match=r"one pooler, and 2 classification heads need it \(pooler, topics\)"):
@@ -297,7 +297,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("config", "words"), BAD_CONFIGS, ids=[next(reversed(bad)) for bad, _ in BAD_CONFIGS])
 def test_configurations_that_are_refused(config: dict[str, Any], words: str) -> None:
     with pytest.raises(LSGError) as error:
-        fairseq_args_from_hf({"model_type": "bert", **config})
+        read_config({"model_type": "bert", **config})[1]
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 

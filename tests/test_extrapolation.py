@@ -1,17 +1,14 @@
 """From vectors to the figures of benchmarks/extrapolation.py, on vectors whose ranks are known."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-import extrapolation
-from extrapolation_report import CHUNKS, draw, measure, paired_difference, to_markdown
-from retrieval_papers import DEPTHS, PASSAGE, make_paper
+from benchmarks import extrapolation
+from benchmarks.extrapolation_report import CHUNKS, draw, measure, paired_difference, to_markdown
+from benchmarks.retrieval_papers import DEPTHS, PASSAGE, make_paper
 
 # Cosines of three papers with each other are 0, so a query's rank is what its scores say.
 PAPERS = np.eye(3)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from reference_checkpoints import MODELS, REFERENCE, open_model
 
-from lsg_fairseq.checkpoints.hf_export_config import hf_config_from_args
-from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf, lsg_config_from_hf, spec_from_hf_config
+from lsg_fairseq.huggingface.config import read_config, write_config
+from lsg_fairseq.huggingface.config_fields import lsg_config_from_hf
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs {REFERENCE}")
@@ -18,7 +18,7 @@ PEGASUS = {"model_type": "pegasus", "activation_function": "relu", "scale_embedd
 
 
 def test_bart_large_arguments():
-    args = fairseq_args_from_hf(BART)
+    args = read_config(BART)[1]
     expected = {
         "arch": "lsg_bart_large",
         "encoder_embed_dim": 1024,
@@ -43,7 +43,7 @@ def test_bart_large_arguments():
 
 
 def test_pegasus_arguments():
-    args = fairseq_args_from_hf(PEGASUS)
+    args = read_config(PEGASUS)[1]
     expected = {
         "arch": "lsg_pegasus_large",
         "activation_fn": "relu",
@@ -71,7 +71,7 @@ def test_stated_values_win():
         "classifier_dropout": 0.3,
         "scale_embedding": True,
     }
-    args, spec = fairseq_args_from_hf(config), spec_from_hf_config(config)
+    args, spec = read_config(config)[1], read_config(config)[0]
     assert (spec.vocab_size, spec.encoder_layers, spec.decoder_layers, spec.max_source_positions) == (77, 2, 3, 300)
     assert (spec.encoder_ffn_dim, spec.decoder_ffn_dim) == (100, 200)
     assert (args["dropout"], args["attention_dropout"], args["encoder_layerdrop"]) == (0.0, 0.25, 0.5)
@@ -88,25 +88,25 @@ def test_stated_values_win():
     ],
 )
 def test_marks_of_an_lsg_checkpoint(marks):
-    assert spec_from_hf_config(BART | marks).is_lsg
-    assert spec_from_hf_config(BART | marks).family == "bart"
-    assert not spec_from_hf_config(BART | {"architectures": ["BartModel"]}).is_lsg
+    assert read_config(BART | marks)[0].is_lsg
+    assert read_config(BART | marks)[0].family == "bart"
+    assert not read_config(BART | {"architectures": ["BartModel"]})[0].is_lsg
 
 
 def test_lsg_fields():
     config = PEGASUS | {"sparsity_type": None, "lsg_num_pre_rounds": 3, "num_global_tokens": 7, "block_size": 64}
     expected = LSGConfig(sparsity_type="none", lsh_num_pre_rounds=3, num_global_tokens=7, block_size=64)
     assert lsg_config_from_hf(config) == expected
-    args = fairseq_args_from_hf(config)
+    args = read_config(config)[1]
     assert (args["lsg_lsh_num_pre_rounds"], args["lsg_sparsity_type"]) == (3, "none")
     with pytest.raises(LSGError, match="num_global_tokens"):
-        fairseq_args_from_hf(config | {"num_global_tokens": 513})
+        read_config(config | {"num_global_tokens": 513})[1]
 
 
 def test_the_cards_name_of_attention_dropout():
     stated = BART | {"attention_dropout": 0.1, "attention_probs_dropout_prob": 0.2}
-    assert fairseq_args_from_hf(stated | {"base_model_prefix": "lsg"})["attention_dropout"] == 0.2
-    assert fairseq_args_from_hf(stated)["attention_dropout"] == 0.1
+    assert read_config(stated | {"base_model_prefix": "lsg"})[1]["attention_dropout"] == 0.2
+    assert read_config(stated)[1]["attention_dropout"] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_cards_name_of_attention_dropout():
 )
 def test_what_cannot_be_built_is_named(config, name):
     with pytest.raises(LSGError, match=name):
-        fairseq_args_from_hf(config)
+        read_config(config)[1]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_activations_compute_what_transformers_computes(name):
     from fairseq.utils import get_activation_fn
 
     x = torch.linspace(-8, 8, 1000)
-    ours = get_activation_fn(fairseq_args_from_hf(BART | {"activation_function": name})["activation_fn"])
+    ours = get_activation_fn(read_config(BART | {"activation_function": name})[1]["activation_fn"])
     torch.testing.assert_close(ours(x), activations.ACT2FN[name](x), rtol=0, atol=2e-6)
 
 
@@ -151,26 +151,26 @@ def test_activations_compute_what_transformers_computes(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_exported_configuration_says_what_the_original_said(name):
     checkpoint, spec, _ = open_model(name)
-    exported = hf_config_from_args(fairseq_args_from_hf(checkpoint.config), spec, checkpoint.config)
+    exported = write_config(read_config(checkpoint.config)[1], spec, {}, original=checkpoint.config)
     written_here = {"auto_map"}
     assert {k: v for k, v in exported.items() if k not in written_here} == {
         k: v for k, v in checkpoint.config.items() if k not in written_here
     }
     assert json.loads(json.dumps(exported)) == exported
-    assert spec_from_hf_config(exported) == spec
+    assert read_config(exported)[0] == spec
 
 
 @needs_reference
 def test_exported_configuration_without_an_original():
     checkpoint, spec, _ = open_model("pegasus_lsg")
-    exported = hf_config_from_args(fairseq_args_from_hf(checkpoint.config), spec, has_classification_head=False)
-    assert fairseq_args_from_hf(exported) == fairseq_args_from_hf(checkpoint.config)
+    exported = write_config(read_config(checkpoint.config)[1], spec, {})
+    assert read_config(exported)[1] == read_config(checkpoint.config)[1]
     assert (exported["pad_token_id"], exported["eos_token_id"], exported["decoder_start_token_id"]) == (0, 1, 0)
 
 
 def test_exported_classifier_and_unknown_activation():
-    args, spec = fairseq_args_from_hf(BART), spec_from_hf_config(BART)
-    exported = hf_config_from_args(args, spec, has_classification_head=True)
+    spec, args = read_config(BART)
+    exported = write_config(args, spec, {"classification_head.dense.weight": torch.zeros(1, 1)})
     assert exported["architectures"] == ["BartForSequenceClassification"]
     with pytest.raises(LSGError, match="relu_squared"):
-        hf_config_from_args(args | {"activation_fn": "relu_squared"}, spec)
+        write_config(args | {"activation_fn": "relu_squared"}, spec, {})

@@ -21,6 +21,7 @@ from reference_checkpoints import REFERENCE
 from safetensors.torch import load_file, save_file
 
 from lsg_fairseq import hub
+from lsg_fairseq.hub import entries
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
@@ -74,7 +75,7 @@ def test_list_and_help_name_every_published_checkpoint(monkeypatch: pytest.Monke
 
 
 def test_signature_spells_every_setting_out() -> None:
-    assert list(LSGConfig.__dataclass_fields__) == list(hub.SIGNATURE.parameters)[4:-2]
+    assert list(LSGConfig.__dataclass_fields__) == list(entries.SIGNATURE.parameters)[4:-2]
     assert all(getattr(hub, name).__name__ == name for name in ENTRY_CHECKPOINTS)
 
 
@@ -345,7 +346,7 @@ def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> No
     ("settings", "message"),
     [
         ({"beam": 0}, "beam must be an integer of at least 1, not 0"),
-        ({"lenpen": "long"}, "lenpen must be a number, not 'long'"),
+        ({"lenpen": "long"}, "lenpen must be a finite number, not 'long'"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
         ({"min_len": 9, "max_len_b": 3}, "min_len (9) must not be above max_len_b (3)"),
     ],

@@ -188,6 +188,13 @@ def test_transformers_is_imported_lazily(path: Path) -> None:
     assert not {m for m in at_import if is_inside(m, "transformers")}
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "recipes", "examples"])
+def test_what_is_run_as_a_module_leaves_the_path_alone(folder: str) -> None:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    assert [name_of(path) for path in files if "sys.path" in path.read_text()] == []
+
+
 # --- how long things may get ----------------------------------------------------------------------------------------
 
 

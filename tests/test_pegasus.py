@@ -14,7 +14,6 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from fairseq.data import LanguagePairDataset, ListDataset
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from live_models import build_lsg_model, open_transformers_model
-from models import build_model, random_tokens
 from reference_checkpoints import FAMILIES, REFERENCE
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from lsg_fairseq.modules.positional_embedding import PegasusPositionalEmbedding
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
 from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT, SequenceFormat
 from lsg_fairseq.weights.position_tables import pegasus_sinusoids
+from recipes.tiny_models import build_model, random_tokens
 
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")
 EXACT = {"rtol": 0, "atol": 2e-5}

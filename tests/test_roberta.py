@@ -11,13 +11,13 @@ import pytest
 import torch
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.models.roberta import RobertaModel
-from models import build_dictionary, build_model, random_tokens
 from reference import dense_lsg_attention
 from torch import Tensor, nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.position_tables import make_global_table
 from lsg_fairseq.weights.upgrade_roberta import upgrade_fairseq_roberta, with_current_names
+from recipes.tiny_models import build_dictionary, build_model, random_tokens
 
 TYPES = ["none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride"]
 LENGTHS = (50, 17, 16, 3)

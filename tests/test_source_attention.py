@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from fairseq.modules.multihead_attention import MultiheadAttention
-from models import build_model, random_tokens
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.modules.source_attention import SourceAttention
+from recipes.tiny_models import build_model, random_tokens
 
 WIDTH, SOURCE, HEADS = 16, 24, 4
 

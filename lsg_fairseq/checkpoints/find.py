@@ -14,23 +14,17 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from lsg_fairseq.checkpoints.architectures import is_lsg_architecture
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, HUB_ID, TRAINED_FILES, read_generation_settings
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
-from lsg_fairseq.huggingface.seq2seq_config import family_of
+from lsg_fairseq.huggingface.config import model_type_of
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import has_tokenizer
-from lsg_fairseq.weights.model_spec import family_of_arch
+from lsg_fairseq.weights.families import MODEL_TYPES, Family, family_of_arch
 
 # Part of the key of a conversion's result; count up when the same input is converted to something else.
 CONVERSION_VERSION = 1
 SMALL = 100_000_000  # bytes, hashed in a fraction of a second
-# The entries that load a family's checkpoints.
-FAMILY_ENTRIES = {
-    "bart": "lsg_bart_base or lsg_bart_large",
-    "pegasus": "lsg_pegasus_large",
-    "roberta": "lsg_roberta_base",
-    "bert": "lsg_bert_base",
-}
 
 
 @dataclass(frozen=True)
@@ -86,10 +80,11 @@ def _files_of_path(path: Path, options: SourceOptions) -> CheckpointFiles:
 def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
     """A fairseq checkpoint: used as it is if its model is an LSG one, else converted."""
     state = open_checkpoint(path)
-    arch = model_arguments(state).arch
+    args = model_arguments(state)
+    arch = args.arch
     check_family(family_of_arch(arch), path, options.family)
     tokenizer, vocabulary = _find_tokenizer(path, options.tokenizer, str(task_arguments(state).get("data") or ""))
-    if not arch.startswith("lsg_"):
+    if not arch.startswith("lsg_") and not is_lsg_architecture(args):
         fingerprint = _fingerprint(path, [path, *path.parent.glob("dict*.txt")])
         return _converted(path, fingerprint, replace(options, tokenizer=tokenizer))
     return CheckpointFiles(
@@ -178,7 +173,8 @@ def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
     from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
 
     if (source / "config.json").is_file():
-        check_family(family_of(json.loads((source / "config.json").read_text())), source, options.family)
+        config = json.loads((source / "config.json").read_text())
+        check_family(MODEL_TYPES[model_type_of(config)][0], source, options.family)
     # Left by a process that was killed; nobody else is here, as the lock is ours.
     for left in folder.parent.glob(f".{folder.name}.partial-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -211,11 +207,11 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_family(family: str, checkpoint: Path, wanted: str | None) -> None:
+def check_family(family: Family, checkpoint: Path, wanted: str | None) -> None:
     """Refuse another family's checkpoint in an entry.
 
     Raises:
         LSGError: the families differ.
     """
-    if wanted is not None and family != wanted:
-        raise LSGError(f"{checkpoint} is a {family} checkpoint: load it with {FAMILY_ENTRIES[family]} instead")
+    if wanted is not None and family.name != wanted:
+        raise LSGError(f"{checkpoint} is a {family.name} checkpoint: load it with {family.entries} instead")

@@ -15,6 +15,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lsg_fairseq.checkpoints.architectures import check_architecture
 from lsg_fairseq.checkpoints.build_task import build_task, set_max_positions
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.models.classification import register_heads_of
@@ -91,6 +92,7 @@ def load_task_and_model(
     state = open_checkpoint(files.model)
     tokenizer = load_tokenizer(files.tokenizer)
     args = _overridden(model_arguments(state), overrides)
+    check_architecture(args, files.model)
     task = build_task(args, files.vocabulary, tokenizer, task_arguments(state))
     weights = _with_longer_tables(
         dict(state["model"]), args, overrides.max_source_positions, len(task.source_dictionary)

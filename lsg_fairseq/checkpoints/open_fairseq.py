@@ -23,18 +23,12 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
     remove_mask,
 )
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
+from lsg_fairseq.weights.families import STOCK_ARCHITECTURES
 from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
 from lsg_fairseq.weights.upgrade_roberta import with_current_names
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt")
-# fairseq's own architectures that an LSG model can be made of, and the LSG architecture of the same defaults.
-STOCK_ARCHITECTURES = {
-    "bart_large": "lsg_bart_large",
-    "bart_base": "lsg_bart_base",
-    "roberta_large": "lsg_roberta_large",
-    "roberta_base": "lsg_roberta_base",
-}
 POSITION_ARGUMENTS = ("max_source_positions", "max_target_positions", "max_positions")
 # What a converted checkpoint carries over of a model's arguments: everything that changes its output.
 MODEL_ARGUMENTS = (

@@ -9,14 +9,12 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.encoder_notes import encoder_notes
 from lsg_fairseq.checkpoints.opened import MASK, Source
-from lsg_fairseq.huggingface.encoder_config import check_lm_activation
-from lsg_fairseq.huggingface.encoder_heads import parts_of_hf
-from lsg_fairseq.huggingface.encoder_keys import layout_of
+from lsg_fairseq.huggingface.config import check_lm_activation, read_config
+from lsg_fairseq.huggingface.encoder_heads import encoder_notes, parts_of_hf
+from lsg_fairseq.huggingface.encoder_keys import key_layout_of
 from lsg_fairseq.huggingface.generation_config import generation_settings
 from lsg_fairseq.huggingface.read_folder import read_hf_folder
-from lsg_fairseq.huggingface.seq2seq_config import fairseq_args_from_hf, spec_from_hf_config
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     DocumentTokenizer,
@@ -25,7 +23,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
     load_tokenizer,
     remove_mask,
 )
-from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT
+from lsg_fairseq.tokenizers.sequence_format import format_of
 from lsg_fairseq.weights.model_spec import ModelSpec
 
 
@@ -36,7 +34,7 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
         LSGError: it is no checkpoint, is damaged or of another type, or the tokenizer does not fit.
     """
     checkpoint = read_hf_folder(folder)
-    spec, args = spec_from_hf_config(checkpoint.config), fairseq_args_from_hf(checkpoint.config)
+    spec, args = read_config(checkpoint.config)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
     dictionary, hf_rows = fit_tokenizer(tokenizer, spec)
     in_order = torch.equal(hf_rows, torch.arange(len(dictionary)))
@@ -73,9 +71,9 @@ def _with_generation(source: Source, hf_rows: Tensor) -> Source:
 
 def _with_heads(source: Source) -> Source:
     """What becomes of an encoder's heads and token types, also for the converted folder's record."""
-    tensors, layout = source.hf.tensors, layout_of(source.spec)
+    tensors, layout = source.hf.tensors, key_layout_of(source.spec)
     if layout.lm in parts_of_hf(tensors, layout):
-        check_lm_activation(source.args, source.spec.model_type)
+        check_lm_activation(source.args, source.spec.kind)
     notes = encoder_notes(tensors, source.spec)
     return replace(source, notes=tuple(notes), original={"config": source.hf.config, "notes": notes})
 
@@ -89,11 +87,10 @@ def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictio
     Raises:
         LSGError: the tokenizer is another family's, or has more or fewer tokens than the checkpoint has rows.
     """
-    is_pegasus = tokenizer.sequence_format == PEGASUS_FORMAT
-    if is_pegasus != (spec.family == "pegasus"):
+    if tokenizer.sequence_format != format_of(spec.row):
         raise LSGError(
-            f"the checkpoint is a {spec.family} model and the tokenizer is {'' if is_pegasus else 'not '}Pegasus': "
-            "give the tokenizer files that belong to the checkpoint"
+            f"the checkpoint is a {spec.family} model and the tokenizer puts other tokens around a text "
+            f"({type(tokenizer).__name__}): give the tokenizer files that belong to the checkpoint"
         )
     count = len(tokenizer.tokens)
     dictionary = build_dictionary(tokenizer)

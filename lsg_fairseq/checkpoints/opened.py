@@ -68,8 +68,8 @@ class Source:
     def upgrades(self, mask: int | None) -> bool:
         """Whether the weights are to be brought up as fairseq's own: those are, and a BART without a `<mask>` row."""
         if self.hf is None:
-            return self.spec.family == "bart" or not (self.spec.has_decoder or self.spec.is_lsg)
-        return self.spec.family == "bart" and mask is None and not self.spec.is_lsg
+            return bool(self.spec.row.stock) if self.spec.has_decoder else not self.spec.is_lsg
+        return self.spec.has_decoder and bool(self.spec.row.stock) and mask is None and not self.spec.is_lsg
 
 
 def find_mask(dictionary: Dictionary, tokenizer: DocumentTokenizer | None) -> int | None:

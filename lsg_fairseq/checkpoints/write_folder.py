@@ -26,12 +26,12 @@ from lsg_fairseq.checkpoints.loading import (
     open_checkpoint,
 )
 from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, Source
+from lsg_fairseq.data.generation_settings import check_generation_settings
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
-from lsg_fairseq.weights.model_spec import ENCODER_FAMILIES, family_of_arch
+from lsg_fairseq.weights.families import family_of_arch
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
-ARGUMENTS_FILE = "generation.args"
 # How the settings in generation.json are spelled for fairseq-generate; forced_eos is a flag without a value.
 FLAGS = ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size", "forced_first_token")
 
@@ -62,7 +62,7 @@ def checkpoint_content(args: Mapping[str, Any], state: Mapping[str, Tensor]) -> 
 
 def task_of(args: Mapping[str, Any]) -> tuple[str, FairseqDataclass]:
     """The name and the settings of the task that a model of these arguments is stored with."""
-    if family_of_arch(args["arch"]) in ENCODER_FAMILIES:
+    if not family_of_arch(args["arch"]).has_decoder:
         return "masked_lm", MaskedLMConfig(tokens_per_sample=args["max_positions"])
     return "lsg_summarization", LSGSummarizationConfig(source_lang="source", target_lang="target")
 
@@ -73,8 +73,8 @@ def write_companions(source: Source, folder: Path) -> None:
         source.dictionary.save(str(folder / name))
     source.sequence_format.save(folder)
     if source.spec.has_decoder:
+        check_generation_settings(source.generation, source.name)
         (folder / GENERATION_FILE).write_text(json.dumps(dict(source.generation), indent=2) + "\n")
-        (folder / ARGUMENTS_FILE).write_text(" ".join(generation_flags(source.generation)) + "\n")
     if source.tokenizer is not None:
         (folder / "tokenizer").mkdir()
         for path in source.tokenizer.files:

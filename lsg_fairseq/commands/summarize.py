@@ -29,7 +29,7 @@ from lsg_fairseq.summarizing.fingerprints import content_of_checkpoint, content_
 from lsg_fairseq.summarizing.output_lines import GENERATED_FIELD, SUMMARY_FIELD, LineFormat, StreamOutput
 from lsg_fairseq.summarizing.resumable_output import Run, open_output
 from lsg_fairseq.summarizing.windows import summarize_documents
-from lsg_fairseq.weights.model_spec import ENCODER_FAMILIES
+from lsg_fairseq.weights.families import FAMILIES
 
 PROGRAM = "lsg-summarize"
 UNNAMED = (
@@ -98,7 +98,7 @@ def find_files(args: argparse.Namespace) -> CheckpointFiles:
         tokenizer=args.tokenizer, revision=args.revision, max_source_positions=args.max_source_positions
     )
     entry = ENTRY_CHECKPOINTS.get(args.checkpoint)
-    if entry and entry.family in ENCODER_FAMILIES:
+    if entry and not FAMILIES[entry.family].has_decoder:
         raise _encoder_alone(args.checkpoint)  # before it is downloaded
     _overrides(args)
     return find_checkpoint(entry.location if entry else args.checkpoint, options)
@@ -131,7 +131,8 @@ def _device(name: str) -> torch.device:
 
 
 def _encoder_alone(checkpoint: str) -> LSGError:
-    return LSGError(f"{checkpoint} is an encoder alone, which cannot summarise: give a BART or Pegasus checkpoint")
+    able = " or ".join(family.title for family in FAMILIES.values() if family.has_decoder)
+    return LSGError(f"{checkpoint} is an encoder alone, which cannot summarise: give a {able} checkpoint")
 
 
 def build_parser() -> argparse.ArgumentParser:

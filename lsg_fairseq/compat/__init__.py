@@ -25,7 +25,7 @@ except ValueError as error:  # the official 0.12.2: "mutable default ... is not 
 finally:
     logging.getLogger().removeHandler(_placeholder)
 
-from lsg_fairseq.compat import arrays, batching, commands, devices, loading, resuming  # noqa: E402
+from lsg_fairseq.compat import arrays, batching, commands, devices, fasta, generating, literals, loading, resuming  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,19 @@ FIXES = [
         "checkpoints_weights_only", _UPSTREAM + "5610", loading.checkpoint_loading_is_unsafe, loading.load_weights_only
     ),
     Fix("broadcast_pickle", _UPSTREAM + "5610", loading.broadcast_objects_are_refused, loading.trust_broadcast_objects),
+    Fix(
+        "settings_are_literals",
+        "no upstream issue found",
+        literals.settings_are_run,
+        literals.read_settings_as_literals,
+    ),
+    Fix("fasta_without_shell", "no upstream issue found", fasta.fasta_index_runs_a_shell, fasta.read_fasta_index),
+    Fix(
+        "task_knows_checkpoints",
+        "no upstream issue found",
+        generating.task_does_not_know_checkpoints,
+        generating.tell_task_its_checkpoints,
+    ),
     Fix("longest_batch_kept", _UPSTREAM + "5036", batching.last_batch_is_dropped, batching.keep_last_batch),
     Fix("numpy_without_compat", "no upstream issue found", arrays.numpy_lacks_compat, arrays.give_numpy_compat),
     Fix("bf16_without_tpu", _UPSTREAM + "4696", devices.bf16_means_tpu, devices.bf16_without_tpu),

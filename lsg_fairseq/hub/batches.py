@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lsg_fairseq.data.generation_settings import SETTINGS
 from lsg_fairseq.hub.base import HubInterface, check_text
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -22,14 +23,6 @@ WINDOW = 128
 # Without a batch size: so many documents, but not so many tokens, at once.
 MAX_BATCH = 8
 MAX_BATCH_TOKENS = 32768
-# What each setting may be: types and smallest value.
-ALLOWED: dict[str, tuple[tuple[type, ...], float]] = {
-    "beam": ((int,), 1),
-    "lenpen": ((int, float), float("-inf")),
-    "min_len": ((int,), 0),
-    "max_len_b": ((int,), 1),
-    "no_repeat_ngram_size": ((int,), 0),
-}
 
 
 @dataclass(frozen=True)
@@ -52,10 +45,9 @@ class GenerationSettings:
     forced_eos: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, (types, least) in ALLOWED.items():
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, types) or value < least):
-                wanted = "a number" if float in types else f"an integer of at least {least}"
+        for name, value in asdict(self).items():
+            wanted, is_allowed = SETTINGS[name]
+            if value is not None and not is_allowed(value):
                 raise LSGError(f"{name} must be {wanted}, not {value!r}")
         if self.min_len is not None and self.max_len_b is not None and self.min_len > self.max_len_b:
             raise LSGError(f"min_len ({self.min_len}) must not be above max_len_b ({self.max_len_b})")

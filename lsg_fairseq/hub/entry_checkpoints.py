@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-PUBLISHER = "ccdv"
+from lsg_fairseq.weights.families import PUBLISHER
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,8 @@ from dataclasses import dataclass, fields
 
 from lsg_fairseq.hub.entry_checkpoints import EntryCheckpoint
 from lsg_fairseq.modules.lsg_config import LSGConfig
-from lsg_fairseq.weights.model_spec import ENCODER_FAMILIES
+from lsg_fairseq.weights.families import FAMILIES
 
-# Each family's name, and the models on the Hugging Face hub that belong to it.
-FAMILIES = {
-    "bart": ("BART", "BART"),
-    "pegasus": ("Pegasus", "Pegasus"),
-    "roberta": ("RoBERTa", "RoBERTa, CamemBERT or XLM-RoBERTa"),
-    "bert": ("BERT", "BERT, DistilBERT or ELECTRA"),
-}
 HELP = """LSG-{family} that reads {length:,} tokens, {purpose}.
 
 {origin}.
@@ -72,12 +65,12 @@ ENCODER = KindHelp(
 
 def documentation(entry: str, checkpoint: EntryCheckpoint) -> str:
     """The docstring of the entry that stands for a checkpoint of the table."""
-    family, members = FAMILIES[checkpoint.family]
-    kind = ENCODER if checkpoint.family in ENCODER_FAMILIES else ENCODER_DECODER
+    family = FAMILIES[checkpoint.family]
+    kind = ENCODER_DECODER if family.has_decoder else ENCODER
     return HELP.format(
         entry=entry,
-        family=family,
-        members=members,
+        family=family.title,
+        members=family.members,
         length=checkpoint.max_source_positions,
         purpose=_purpose(checkpoint),
         origin=checkpoint.origin,

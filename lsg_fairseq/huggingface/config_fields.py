@@ -27,6 +27,12 @@ NOT_IN_HF = ("attention", "lsh_seed")
 LSG_FIELDS = tuple(f.name for f in fields(LSGConfig) if f.name not in NOT_IN_HF)
 
 
+def plain_model_type(config: Mapping[str, Any]) -> str | None:
+    """model_type, without the `lsg` in front that LSG checkpoints have; None where it is no string."""
+    stated = config.get("model_type")
+    return stated.removeprefix("lsg_").removeprefix("lsg-") if isinstance(stated, str) else None
+
+
 def is_lsg_config(config: Mapping[str, Any]) -> bool:
     """Whether config.json describes an LSG checkpoint: the public ones say so in two or three places."""
     names = [*(config.get("architectures") or []), str(config.get("model_type"))]
@@ -63,6 +69,18 @@ def rate_of(config: Mapping[str, Any], name: str, default: float) -> float:
     value = default if config.get(name) is None else config[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise LSGError(f"config.json must state {name} as a number from 0 to 1, not {value!r}: correct the file")
+    return float(value)
+
+
+def epsilon_of(config: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a number between 0 and 1.
+
+    Raises:
+        LSGError: it is none.
+    """
+    value = config.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise LSGError(f"config.json must state {name} as a number between 0 and 1, not {value!r}: correct it")
     return float(value)
 
 

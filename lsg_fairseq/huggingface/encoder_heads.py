@@ -7,18 +7,26 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from lsg_fairseq.huggingface.encoder_keys import Layout
+from lsg_fairseq.huggingface.encoder_keys import KeyLayout, key_layout_of
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.weights.state_dicts import only_head
+from lsg_fairseq.weights.model_spec import ModelSpec
+from lsg_fairseq.weights.state_dicts import HEAD_NAME, only_head
 from lsg_fairseq.weights.upgrade_roberta import LM_HEAD
 
 # fairseq heads that hold what Hugging Face has without a classifier.
 POOLER, NEXT_SENTENCE = "classification_heads.pooler.", "classification_heads.next_sentence."
 # TensorFlow's names of a layer norm's weight and bias, which the oldest files have.
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
+# A head that fairseq has nothing for: ELECTRA's discriminator says of each token whether it was replaced.
+NOT_CARRIED = ("discriminator_predictions.",)
+HEAD_NOTES = {
+    "pooler": "the pooler is kept as the classification head 'pooler', with the identity as its output layer",
+    "nsp": "the pooler and next-sentence prediction are kept as the classification head 'next_sentence'",
+    "bert classes": f"the pooler is kept as the first layer of the classification head {HEAD_NAME!r}",
+}
 
 
-def full_names(names: Iterable[str], layout: Layout) -> dict[str, str]:
+def full_names(names: Iterable[str], layout: KeyLayout) -> dict[str, str]:
     """A checkpoint's own names -> today's, with the model's prefix, which a checkpoint without a head is without."""
     names = list(names)
     is_bare = not any(name.startswith(f"{layout.prefix}.") for name in names)
@@ -31,7 +39,7 @@ def full_names(names: Iterable[str], layout: Layout) -> dict[str, str]:
     return full
 
 
-def parts_of_hf(names: Iterable[str], layout: Layout) -> frozenset[str]:
+def parts_of_hf(names: Iterable[str], layout: KeyLayout) -> frozenset[str]:
     """The tags of ENCODER_KEY_TABLE for the heads that tensors of these names make up."""
     full = list(full_names(names, layout).values())
 
@@ -49,7 +57,7 @@ def parts_of_hf(names: Iterable[str], layout: Layout) -> frozenset[str]:
     return frozenset(parts)
 
 
-def split_heads(state: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, Tensor], frozenset[str], str | None]:
+def split_heads(state: Mapping[str, Tensor], layout: KeyLayout) -> tuple[dict[str, Tensor], frozenset[str], str | None]:
     """Take the identity behind a pooler out of a fairseq state dict.
 
     Returns:
@@ -60,11 +68,11 @@ def split_heads(state: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, 
     """
     state = dict(state)
     parts = {layout.lm} if any(key.startswith(LM_HEAD) for key in state) else set()
-    if layout.prefix in ("bert", "roberta") and _is_plain_pooler(state):
+    if layout.has_pooler and _is_plain_pooler(state):
         parts.add("pooler")
         for key in identity_behind_pooler(state[POOLER + "dense.weight"]):
             del state[key]
-    if layout.prefix == "bert" and len(state.get(NEXT_SENTENCE + "out_proj.bias", ())) == 2:
+    if layout.has_next_sentence and len(state.get(NEXT_SENTENCE + "out_proj.bias", ())) == 2:
         parts.add("nsp")
     special = tuple(start for start, tag in ((POOLER, "pooler"), (NEXT_SENTENCE, "nsp")) if tag in parts)
     head = only_head(key for key in state if not key.startswith(special))
@@ -90,3 +98,23 @@ def _is_plain_pooler(state: Mapping[str, Tensor]) -> bool:
     if weight is None:
         return False
     return all(key in state and torch.equal(state[key], t) for key, t in identity_behind_pooler(weight).items())
+
+
+def encoder_notes(tensors: Mapping[str, Tensor], spec: ModelSpec) -> list[str]:
+    """One sentence for each part that changes its place, is missing, or is left behind."""
+    layout = key_layout_of(spec)
+    names, parts = full_names(tensors, layout), parts_of_hf(tensors, layout)
+    notes = [note for part, note in HEAD_NOTES.items() if part in parts]
+    if layout.lm not in parts:
+        notes.append("there is no masked-LM head: a model that is loaded gets an untrained one")
+    types = next(
+        (tensors[name] for name, full in names.items() if full.endswith(".token_type_embeddings.weight")), None
+    )
+    if types is not None and types[0].any():
+        notes.append("the embedding of token type 0 is added to the positions, as fairseq has no token types")
+    if spec.token_types > 1:
+        notes.append(f"token types other than 0 are not carried ({spec.token_types - 1} of {spec.token_types} rows)")
+    lost = sorted(name for name in tensors if name.startswith(NOT_CARRIED))
+    if lost:
+        notes.append(f"the discriminator's own head has no counterpart and is not carried: {', '.join(lost)}")
+    return notes

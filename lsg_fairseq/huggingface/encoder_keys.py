@@ -12,7 +12,7 @@ from lsg_fairseq.weights.state_dicts import KeyPair
 # {b}: bert, roberta, electra or distilbert; {h}, {f}: layer N in Hugging Face and in fairseq; {s}: fairseq's encoder;
 # {head}: the head's name. Shapes: V vocabulary, C model size, E feed-forward size, S position rows (BERT, ELECTRA and
 # DistilBERT lack fairseq's two offset rows), Y token types, G global rows; I, K: whatever the head has.
-# Last column: the tag of the models that have the key; LAYOUTS says which tags go with a model_type.
+# Last column: the tag of the models that have the key; KEY_LAYOUTS says which tags go with a model_type.
 # fmt: off
 ENCODER_KEY_TABLE: tuple[tuple[str, str, str, str], ...] = (
     # Hugging Face                                  fairseq                                   shape  tag
@@ -64,12 +64,13 @@ ENCODER_KEY_TABLE: tuple[tuple[str, str, str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyLayout:
     """How one model_type of Hugging Face names its parts.
 
     `layers`, `lm` and `classes` are the tags of its layers, masked-LM head and classification head; `lm_starts` what
-    the names of the second start with, `tied` its copy of the token embeddings. `copies` are tensors that may be there
-    beside the first name given, or instead of it.
+    the names of the second start with, `tied` its copy of the token embeddings. `has_pooler` and `has_next_sentence`
+    say whether transformers has models with a pooler, or next-sentence prediction, and no classifier. `copies` are
+    tensors that may be there beside the first name given, or instead of it.
     """
 
     prefix: str
@@ -79,10 +80,12 @@ class Layout:
     classes: str
     lm_starts: tuple[str, ...]
     tied: str
+    has_pooler: bool = False
+    has_next_sentence: bool = False
     copies: tuple[tuple[str, str], ...] = ()
 
 
-BERT = Layout(
+BERT = KeyLayout(
     prefix="bert",
     layer_names="encoder.layer",
     layers="bert layers",
@@ -90,9 +93,11 @@ BERT = Layout(
     classes="bert classes",
     lm_starts=("cls.predictions.",),
     tied="cls.predictions.decoder.weight",
+    has_pooler=True,
+    has_next_sentence=True,
     copies=(("cls.predictions.bias", "cls.predictions.decoder.bias"),),
 )
-ROBERTA = Layout(
+ROBERTA = KeyLayout(
     prefix="roberta",
     layer_names="encoder.layer",
     layers="bert layers",
@@ -100,9 +105,10 @@ ROBERTA = Layout(
     classes="roberta classes",
     lm_starts=("lm_head.",),
     tied="lm_head.decoder.weight",
+    has_pooler=True,
     copies=(("lm_head.bias", "lm_head.decoder.bias"),),
 )
-ELECTRA = Layout(
+ELECTRA = KeyLayout(
     prefix="electra",
     layer_names="encoder.layer",
     layers="bert layers",
@@ -111,7 +117,7 @@ ELECTRA = Layout(
     lm_starts=("generator_predictions.", "generator_lm_head."),
     tied="generator_lm_head.weight",
 )
-DISTILBERT = Layout(
+DISTILBERT = KeyLayout(
     prefix="distilbert",
     layer_names="transformer.layer",
     layers="distil layers",
@@ -120,12 +126,12 @@ DISTILBERT = Layout(
     lm_starts=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     tied="vocab_projector.weight",
 )
-LAYOUTS = {"bert": BERT, "roberta": ROBERTA, "electra": ELECTRA, "distilbert": DISTILBERT}
+KEY_LAYOUTS = {"bert": BERT, "roberta": ROBERTA, "electra": ELECTRA, "distilbert": DISTILBERT}
 
 
-def layout_of(spec: ModelSpec) -> Layout:
-    """The layout of a model_type; CamemBERT and XLM-R are RoBERTas."""
-    return LAYOUTS.get(spec.model_type or spec.family, LAYOUTS[spec.family])
+def key_layout_of(spec: ModelSpec) -> KeyLayout:
+    """The names that a model_type has; CamemBERT's and XLM-R's are RoBERTa's."""
+    return KEY_LAYOUTS[spec.kind.keys]
 
 
 def encoder_key_pairs(spec: ModelSpec, parts: frozenset[str], head: str | None = None) -> Iterator[KeyPair]:
@@ -135,7 +141,7 @@ def encoder_key_pairs(spec: ModelSpec, parts: frozenset[str], head: str | None =
         parts: tags of the heads that it has.
         head: the name of its classification head, None where it has none.
     """
-    layout = layout_of(spec)
+    layout = key_layout_of(spec)
     present = {"all", layout.layers, *parts}
     present |= {tag for tag, there in (("lsg", spec.is_lsg), ("token types", spec.token_types)) if there}
     for hf, fairseq, shape, tag in ENCODER_KEY_TABLE:

@@ -13,15 +13,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lsg_fairseq.huggingface.encoder_config import ENCODER_TYPES
 from lsg_fairseq.huggingface.encoder_heads import (
+    NOT_CARRIED,
     POOLER,
     full_names,
     identity_behind_pooler,
     parts_of_hf,
     split_heads,
 )
-from lsg_fairseq.huggingface.encoder_keys import Layout, encoder_key_pairs, layout_of
+from lsg_fairseq.huggingface.encoder_keys import KeyLayout, encoder_key_pairs, key_layout_of
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.position_tables import lengthen
@@ -44,8 +44,6 @@ TOKEN_TYPES = f"{ENCODER}token_types.weight"
 VERSION = f"{ENCODER}version"
 # Buffers of older files, which hold no weights.
 IGNORED_HF = ("embeddings.position_ids", "embeddings.token_type_ids")
-# A head that fairseq has nothing for: ELECTRA's discriminator says of each token whether it was replaced.
-NOT_CARRIED = ("discriminator_predictions.",)
 
 
 def convert_encoder_from_hf(
@@ -72,7 +70,7 @@ def convert_longer_encoder(
         LSGError: as convert_encoder_from_hf and position_tables.lengthen.
     """
     state, longer = lengthen(_renamed(hf_state, spec, rows), spec, length, 0, mask_row)
-    if not spec.is_lsg and spec.family == "bert" and TOKEN_TYPES in state:
+    if not spec.is_lsg and spec.row.globals_have_token_type and TOKEN_TYPES in state:
         state[GLOBALS] = state[GLOBALS] + state[TOKEN_TYPES][0]
     return fold_token_types(state, longer)
 
@@ -97,7 +95,7 @@ def convert_encoder_to_hf(
     Raises:
         LSGError: as conversion.convert_to_hf, or two heads need BERT's one pooler.
     """
-    layout, kind = layout_of(spec), ENCODER_TYPES[spec.model_type or spec.family]
+    layout, kind = key_layout_of(spec), spec.kind
     spec = replace(spec, token_types=spec.token_types or kind.token_types)
     if TOKENS in state:
         check_copies(TOKENS, state, [LM_HEAD_WEIGHT])
@@ -117,10 +115,10 @@ def convert_encoder_to_hf(
 
 def _renamed(hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | None) -> dict[str, Tensor]:
     """fairseq's names, rows and offsets; the token types are still there."""
-    layout, kind = layout_of(spec), ENCODER_TYPES[spec.model_type or spec.family]
+    layout, kind = key_layout_of(spec), spec.kind
     state, parts = _canonical_hf(hf_state, layout), parts_of_hf(hf_state, layout)
     pairs = list(encoder_key_pairs(spec, parts, HEAD_NAME))
-    what = f"this Hugging Face checkpoint and its {spec.model_type or spec.family} configuration"
+    what = f"this Hugging Face checkpoint and its {spec.kind.name} configuration"
     sizes = _sizes(spec, kind.position_offset)
     check_fit(what, state, {pair.hf: pair.shape for pair in pairs}, sizes)
     converted = {pair.fairseq: state[pair.hf] for pair in pairs}
@@ -138,7 +136,7 @@ def _renamed(hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | Non
     return converted | {VERSION: torch.tensor([FAIRSEQ_LAYER_FORMAT])}
 
 
-def _canonical_hf(hf_state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+def _canonical_hf(hf_state: Mapping[str, Tensor], layout: KeyLayout) -> dict[str, Tensor]:
     """Today's full names, without copies and what is not carried.
 
     Raises:
@@ -157,7 +155,7 @@ def _canonical_hf(hf_state: Mapping[str, Tensor], layout: Layout) -> dict[str, T
 
 def _missing_offset(spec: ModelSpec) -> int:
     """How many of fairseq's offset rows Hugging Face's position table is without."""
-    return spec.position_offset - ENCODER_TYPES[spec.model_type or spec.family].position_offset
+    return spec.position_offset - spec.kind.position_offset
 
 
 def _full_rows(rows: Tensor | None, spec: ModelSpec) -> Tensor | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lsg_fairseq.huggingface.config_fields import plain_model_type
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.families import MODEL_TYPES
 
 # The key of task_specific_params that this project's task reads.
 TASK = "summarization"
@@ -113,14 +115,21 @@ def _forced_bos(stated: Mapping[str, Any]) -> int | None:
 
 
 def _end_of_sequence(config: Mapping[str, Any]) -> int:
-    """Return the id of </s>; transformers assumes 1 for Pegasus and 2 for BART, and forces it by default."""
-    default = 1 if "pegasus" in str(config.get("model_type")) else 2
-    return default if config.get("eos_token_id") is None else config["eos_token_id"]
+    """Return the id of </s>, which transformers forces by default."""
+    stated = config.get("eos_token_id")
+    return _assumed(config)["eos_token_id"] if stated is None else stated
 
 
 def _decoder_start(config: Mapping[str, Any], stated: Mapping[str, Any]) -> int:
-    default = 0 if "pegasus" in str(config.get("model_type")) else _end_of_sequence(config)
+    assumed = _assumed(config)
+    same = assumed["decoder_start_token_id"] == assumed["eos_token_id"]
+    default = _end_of_sequence(config) if same else assumed["decoder_start_token_id"]
     return stated.get("decoder_start_token_id", default)
+
+
+def _assumed(config: Mapping[str, Any]) -> Mapping[str, int]:
+    """The token ids that transformers' configuration class assumes; BART's for what is no known model_type."""
+    return MODEL_TYPES.get(plain_model_type(config) or "", MODEL_TYPES["bart"])[0].token_ids
 
 
 def _what_is_lost(stated: Mapping[str, Any], forced_eos: object, eos: int) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lsg_fairseq.huggingface.seq2seq_config import family_of
+from lsg_fairseq.huggingface.config import model_type_of
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # In the order of preference, which is transformers': one file, or an index that names its shards.
@@ -66,7 +66,7 @@ def read_hf_folder(folder: str | Path) -> HFCheckpoint:
     if not (folder / "config.json").is_file():
         raise LSGError(f"{folder} is not a Hugging Face checkpoint: it has no config.json")
     config = _read_json(folder / "config.json")
-    family_of(config)
+    model_type_of(config)
     generation = folder / "generation_config.json"
     return HFCheckpoint(
         folder=folder,

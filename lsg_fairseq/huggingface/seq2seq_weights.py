@@ -41,8 +41,8 @@ from lsg_fairseq.weights.state_dicts import (
 
 # The whole mapping, read in both directions. {e}, {d}: encoder.layers.N, decoder.layers.N for every layer; {p}: q, k,
 # v, out; {head}: the name of the classification head. Shapes: V vocabulary, C model size, E / D encoder / decoder
-# feed-forward size, S / T source / target position rows (BART's with its two offset rows), G global rows; I, K:
-# whatever the head has. Last column: which models have the key.
+# feed-forward size, S / T source / target position rows (learned ones with two offset rows), G global rows; I, K:
+# whatever the head has. Last column: which models have the key (Family.key_tags).
 # fmt: off
 KEY_TABLE: tuple[tuple[str, str, str, str], ...] = (
     # Hugging Face                               fairseq                                        shape  models
@@ -51,14 +51,14 @@ KEY_TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("model.encoder.embed_positions.weight",     "encoder.embed_positions.weight",              "S C", "all"),
     ("model.decoder.embed_positions.weight",     "decoder.embed_positions.weight",              "T C", "all"),
     ("model.encoder.global_embeddings.weight",   "encoder.global_embeddings.weight",            "G C", "lsg"),
-    ("model.encoder.layernorm_embedding.weight", "encoder.layernorm_embedding.weight",          "C",   "bart"),
-    ("model.encoder.layernorm_embedding.bias",   "encoder.layernorm_embedding.bias",            "C",   "bart"),
-    ("model.decoder.layernorm_embedding.weight", "decoder.layernorm_embedding.weight",          "C",   "bart"),
-    ("model.decoder.layernorm_embedding.bias",   "decoder.layernorm_embedding.bias",            "C",   "bart"),
-    ("model.encoder.layer_norm.weight",          "encoder.layer_norm.weight",                   "C",   "pegasus"),
-    ("model.encoder.layer_norm.bias",            "encoder.layer_norm.bias",                     "C",   "pegasus"),
-    ("model.decoder.layer_norm.weight",          "decoder.layer_norm.weight",                   "C",   "pegasus"),
-    ("model.decoder.layer_norm.bias",            "decoder.layer_norm.bias",                     "C",   "pegasus"),
+    ("model.encoder.layernorm_embedding.weight", "encoder.layernorm_embedding.weight",          "C",   "embed_norm"),
+    ("model.encoder.layernorm_embedding.bias",   "encoder.layernorm_embedding.bias",            "C",   "embed_norm"),
+    ("model.decoder.layernorm_embedding.weight", "decoder.layernorm_embedding.weight",          "C",   "embed_norm"),
+    ("model.decoder.layernorm_embedding.bias",   "decoder.layernorm_embedding.bias",            "C",   "embed_norm"),
+    ("model.encoder.layer_norm.weight",          "encoder.layer_norm.weight",                   "C",   "final_norm"),
+    ("model.encoder.layer_norm.bias",            "encoder.layer_norm.bias",                     "C",   "final_norm"),
+    ("model.decoder.layer_norm.weight",          "decoder.layer_norm.weight",                   "C",   "final_norm"),
+    ("model.decoder.layer_norm.bias",            "decoder.layer_norm.bias",                     "C",   "final_norm"),
     ("model.{e}.self_attn.{p}_proj.weight",      "{e}.self_attn.{p}_proj.weight",               "C C", "all"),
     ("model.{e}.self_attn.{p}_proj.bias",        "{e}.self_attn.{p}_proj.bias",                 "C",   "all"),
     ("model.{e}.self_attn_layer_norm.weight",    "{e}.self_attn_layer_norm.weight",             "C",   "all"),
@@ -98,7 +98,7 @@ IGNORED_FAIRSEQ = ("encoder.version", "decoder.version")
 
 def key_pairs(spec: ModelSpec, head: str | None = None) -> Iterator[KeyPair]:
     """Spell KEY_TABLE out for one model; `head` is its classification head, None where it has none."""
-    present = {"all", spec.family, "lsg" if spec.is_lsg else "", "head" if head else ""}
+    present = {"all", *spec.row.key_tags, "lsg" if spec.is_lsg else "", "head" if head else ""}
     for hf, fairseq, shape, models in KEY_TABLE:
         if models not in present:
             continue
@@ -200,7 +200,7 @@ def _with_defaults(
     """Add what a checkpoint may leave out; `fairseq_names`: this side's key -> fairseq's key."""
     like = next(iter(state.values()), torch.empty(0))
     made = {LOGITS_BIAS: lambda: torch.zeros(1, num_rows)}
-    if spec.family == "pegasus":
+    if not spec.row.learned_positions:
         made[SOURCE_POSITIONS] = lambda: pegasus_sinusoids(spec.max_source_positions, spec.embed_dim)
         made[TARGET_POSITIONS] = lambda: pegasus_sinusoids(spec.max_target_positions, spec.embed_dim)
     left_out = {key: name for key, name in fairseq_names.items() if name in made and key not in state}

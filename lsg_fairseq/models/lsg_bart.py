@@ -10,6 +10,7 @@ from fairseq.models.bart.model import bart_base_architecture, bart_large_archite
 from omegaconf import DictConfig
 
 from lsg_fairseq.models.lsg_model import LSGEncoderDecoderMixin, fill_lsg_defaults, fill_missing
+from lsg_fairseq.weights.families import BART
 
 DEFAULT_SOURCE_POSITIONS = 4096
 
@@ -18,7 +19,7 @@ DEFAULT_SOURCE_POSITIONS = 4096
 class LSGBartModel(LSGEncoderDecoderMixin, BARTModel):
     """BART (arXiv 1910.13461) whose encoder self-attention is LSG attention (arXiv 2210.15497)."""
 
-    family = "bart"
+    family = BART.name
 
 
 @register_model_architecture("lsg_bart", "lsg_bart_large")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 from argparse import Namespace
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
-from lsg_fairseq.weights.model_spec import ModelSpec
+from lsg_fairseq.weights.families import FAMILIES
+from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
 from lsg_fairseq.weights.position_tables import resize_both
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
 from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
@@ -88,7 +90,7 @@ def read_lsg_config(args: Namespace) -> LSGConfig:
 class LSGModelMixin:
     """What every LSG model has: `--lsg-*` flags, an LSGConfig, checkpoints that are brought up to it.
 
-    A class that uses it says which `family` of checkpoints it reads, "bart", "pegasus" or "roberta", and `_upgraded`.
+    A class that uses it says which `family` of weights.families it is, and `_upgraded`.
     """
 
     family: str
@@ -115,6 +117,13 @@ class LSGModelMixin:
         if plain.get("encoder_xformers_att_config"):
             raise LSGError("--encoder-xformers-att-config has no place here: choose attention with --lsg-attention")
         return args
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What fixes the shapes of this model's state dict; vocab_size counts the dictionary."""
+        # By getattr, as fairseq's TransformerConfig answers to the flat names of its sub-configurations.
+        argument = functools.partial(getattr, self.args)
+        return spec_of_family(FAMILIES[self.family], argument, len(self.encoder.dictionary))
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Bring a checkpoint up to this model, in place: a stock one, or an LSG model with fewer positions.
@@ -165,28 +174,11 @@ class LSGEncoderDecoderMixin(LSGModelMixin):
                 layer.encoder_attn.set_beam_size(beam)
         self.encoder.beams_share_output = beam > 1
 
-    @property
-    def spec(self) -> ModelSpec:
-        """What fixes the shapes of this model's state dict; vocab_size counts the dictionary."""
-        cfg = self.cfg
-        return ModelSpec(
-            family=self.family,
-            vocab_size=len(self.encoder.dictionary),
-            embed_dim=cfg.encoder.embed_dim,
-            encoder_layers=cfg.encoder.layers,
-            decoder_layers=cfg.decoder.layers,
-            encoder_ffn_dim=cfg.encoder.ffn_embed_dim,
-            decoder_ffn_dim=cfg.decoder.ffn_embed_dim,
-            max_source_positions=cfg.max_source_positions,
-            max_target_positions=cfg.max_target_positions,
-            is_lsg=True,
-        )
-
     def _upgraded(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.args.share_all_embeddings or self.decoder.output_projection is None:
             return state
         dictionary, spec = self.encoder.dictionary, self.spec
-        if self.family == "bart":
+        if spec.row.stock:
             return upgrade_fairseq_bart(state, spec, mask_row(dictionary))
         return resize_both(state, spec, spec.max_source_positions, spec.max_target_positions)[0]
 

@@ -18,6 +18,7 @@ from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.models.lsg_model import LSGEncoderDecoderMixin, fill_lsg_defaults, fill_missing
 from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.modules.positional_embedding import PegasusPositionalEmbedding
+from lsg_fairseq.weights.families import PEGASUS
 from lsg_fairseq.weights.position_tables import pegasus_sinusoids
 
 # How far `<pad>`'s logit lies below the largest: exp(-120) is 0 in float32 and everything shorter, whatever is rounded,
@@ -32,14 +33,8 @@ PEGASUS_DEFAULTS = {
     "dropout": 0.1,
     "attention_dropout": 0.1,
     "activation_dropout": 0.1,
-    "encoder_normalize_before": True,
-    "decoder_normalize_before": True,
-    "encoder_learned_pos": False,
-    "decoder_learned_pos": False,
-    "layernorm_embedding": False,
+    **PEGASUS.layout,
     "no_scale_embedding": False,
-    "share_all_embeddings": True,
-    "share_decoder_input_output_embed": True,
     "max_source_positions": 4096,
     "max_target_positions": 1024,
 }
@@ -84,7 +79,7 @@ class PegasusDecoder(LSGDecoder):
 class LSGPegasusModel(LSGEncoderDecoderMixin, TransformerModel):
     """Pegasus (arXiv 1912.08777) whose encoder self-attention is LSG attention (arXiv 2210.15497)."""
 
-    family = "pegasus"
+    family = PEGASUS.name
     encoder_class = PegasusEncoder
     decoder_class = PegasusDecoder
 

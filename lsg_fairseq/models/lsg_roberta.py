@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.models.lsg_model import LSGModelMixin, fill_lsg_defaults, fill_missing, mask_row, replace_content
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.weights.model_spec import ModelSpec, spec_from_fairseq_args
+from lsg_fairseq.weights.families import BERT, ROBERTA
 from lsg_fairseq.weights.state_dicts import TOKEN_TABLE, check_copies
 from lsg_fairseq.weights.upgrade_roberta import (
     LM_HEAD_WEIGHT,
@@ -58,13 +58,13 @@ class LSGRobertaEncoder(RobertaEncoder):
 
 @register_model("lsg_roberta")
 class LSGRobertaModel(LSGModelMixin, RobertaModel):
-    """RoBERTa (arXiv 1907.11692) or BERT whose self-attention is LSG attention (arXiv 2210.15497).
+    """RoBERTa (arXiv 1907.11692) whose self-attention is LSG attention (arXiv 2210.15497).
 
     Output rows belong to the tokens: the global ones are not among them, and pool_with_global puts the first of them in
     the place of token 0, which classification heads read.
     """
 
-    family = "roberta"
+    family = ROBERTA.name
     lsg_defaults = MappingProxyType({"pass_global_tokens_to_decoder": False})
 
     @classmethod
@@ -101,11 +101,6 @@ class LSGRobertaModel(LSGModelMixin, RobertaModel):
         set_layer_norm_eps(model, args.layer_norm_eps)
         return model
 
-    @property
-    def spec(self) -> ModelSpec:
-        """What fixes the shapes of this model's state dict; vocab_size counts the dictionary."""
-        return spec_from_fairseq_args({**vars(self.args), "arch": self.family}, len(self.encoder.dictionary))
-
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """As LSGModelMixin's, after the names of 2019 have become today's; heads are RobertaModel's concern."""
         if name == "":
@@ -120,6 +115,13 @@ class LSGRobertaModel(LSGModelMixin, RobertaModel):
         if not self.args.untie_weights_roberta:
             check_copies(spec.encoder_key(TOKEN_TABLE), upgraded, [LM_HEAD_WEIGHT], "give --untie-weights-roberta")
         return upgraded
+
+
+@register_model("lsg_bert")
+class LSGBertModel(LSGRobertaModel):
+    """BERT (arXiv 1810.04805), which is built as RoBERTa is, whose self-attention is LSG attention."""
+
+    family = BERT.name
 
 
 def set_layer_norm_eps(model: nn.Module, eps: float) -> None:
@@ -150,7 +152,7 @@ def lsg_roberta_large_architecture(args: Namespace | DictConfig) -> None:
     roberta_large_architecture(args)
 
 
-@register_model_architecture("lsg_roberta", "lsg_bert_base")
+@register_model_architecture("lsg_bert", "lsg_bert_base")
 def lsg_bert_base_architecture(args: Namespace | DictConfig) -> None:
     """BERT-base: RoBERTa-base's sizes and BERT's epsilon."""
     fill_missing(args, {"layer_norm_eps": BERT_EPS})

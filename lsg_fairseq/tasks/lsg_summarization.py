@@ -28,6 +28,7 @@ from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import parse_rouge_arguments, rouge_scores
+from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
 from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE, LineBPE
 from lsg_fairseq.tokenizers.load import has_tokenizer
@@ -55,6 +56,7 @@ class LSGSummarizationTask(TranslationTask):
         self.model_positions: tuple[int, int] | None = None
         self.rouge_generator: LSGSequenceGenerator | None = None
         self.data_bpe = self._bpe_beside_data()
+        self.checkpoint_paths: tuple[str, ...] = ()  # what a command generates with; compat/generating.py sets it
         parse_rouge_arguments(cfg.eval_rouge_args)
 
     @classmethod
@@ -143,7 +145,8 @@ class LSGSummarizationTask(TranslationTask):
         extra_gen_cls_kwargs: dict[str, Any] | None = None,
         prefix_allowed_tokens_fn: Any = None,
     ) -> Any:
-        """fairseq's generator options on an LSGSequenceGenerator."""
+        """fairseq's generator options, and those beside --path, on an LSGSequenceGenerator."""
+        args = with_checkpoint_settings(args, self.cfg, self.checkpoint_paths)
         extra = dict(extra_gen_cls_kwargs or {})
         if seq_gen_cls is None and not getattr(args, "print_alignment", None):
             seq_gen_cls = LSGSequenceGenerator

@@ -23,7 +23,7 @@ from lsg_fairseq.tokenizers.base import (
     special_tokens,
 )
 from lsg_fairseq.tokenizers.sentencepiece import BPE_MODEL, SentencePieceTokenizer
-from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT
+from lsg_fairseq.tokenizers.sequence_format import format_of_tokenizer
 from lsg_fairseq.tokenizers.wordpiece import CONTINUATION, apply_settings, wordpiece_backend
 
 # Names and order that BART's vocabulary starts with; <mask> is its last entry.
@@ -56,8 +56,7 @@ class JsonTokenizer(DocumentTokenizer):
         super().__init__(folder, [renamed.get(t, t) for t in tokens], named)
         self.backend = backend
         self._own_names = {fairseq: own for own, fairseq in renamed.items()}
-        if is_pegasus:
-            self.sequence_format = PEGASUS_FORMAT
+        self.sequence_format = format_of_tokenizer(settings.get("tokenizer_class", ""))
 
     def starts_word(self, token: str) -> bool:
         """Whether a word starts with this token: with WordPiece all do that are not marked as a continuation."""

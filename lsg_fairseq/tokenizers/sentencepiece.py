@@ -14,7 +14,7 @@ import sentencepiece
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import DocumentTokenizer, added_tokens, clear_error
-from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT, SequenceFormat
+from lsg_fairseq.tokenizers.sequence_format import format_of_tokenizer
 
 # Pegasus puts 103 entries of its own in front of the pieces: Hugging Face id = piece + 103.
 PEGASUS_OFFSET = 103
@@ -23,67 +23,74 @@ PEGASUS_SPECIALS = ("<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{i}>" for 
 BPE_MODEL = "sentencepiece.bpe.model"
 
 
-class Layout(NamedTuple):
+class PieceOrder(NamedTuple):
     """What Hugging Face puts in front of the pieces from `first_piece` on, and behind them."""
 
     front: tuple[str, ...] = ()
     first_piece: int = 0
     behind: tuple[str, ...] = ()
-    sequence_format: SequenceFormat = SequenceFormat()
 
 
 # By the beginning of tokenizer_class. XLM-R and CamemBERT keep fairseq's vocabularies, whose dict.txt has no piece of
 # the model's own specials; CamemBERT's model starts with these, so their rows are there twice.
-LAYOUTS = {
-    "Pegasus": Layout(PEGASUS_SPECIALS, 3, (), PEGASUS_FORMAT),
-    "XLMRoberta": Layout(("<s>", "<pad>", "</s>", "<unk>"), 3, ("<mask>",)),
-    "Camembert": Layout(("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), 1, ("<mask>",)),
+PIECE_ORDERS = {
+    "Pegasus": PieceOrder(PEGASUS_SPECIALS, 3),
+    "XLMRoberta": PieceOrder(("<s>", "<pad>", "</s>", "<unk>"), 3, ("<mask>",)),
+    "Camembert": PieceOrder(("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), 1, ("<mask>",)),
 }
+
+
+def order_of(tokenizer_class: str) -> PieceOrder | None:
+    """The order of a class of transformers, None where it is not in PIECE_ORDERS."""
+    return next((order for name, order in PIECE_ORDERS.items() if tokenizer_class.startswith(name)), None)
 
 
 class SentencePieceTokenizer(DocumentTokenizer):
     """A sentencepiece model, laid out as tokenizer_config.json's class says, or as it is.
 
     Without a class it is Pegasus' if the model has Pegasus' own layout: `<pad>` 0, `</s>` 1, unknown 2, and no
-    beginning of sentence. Special tokens written out in a text count as such for the classes of LAYOUTS only, as in
-    Hugging Face; each stretch between two of them is encoded on its own.
+    beginning of sentence. Special tokens written out in a text count as such for the classes of PIECE_ORDERS only, as
+    in Hugging Face; each stretch between two of them is encoded on its own.
     """
 
     def __init__(self, folder: Path, path: Path, settings: dict[str, Any]) -> None:
         with clear_error(path, "a sentencepiece model"):
             self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         self.pieces = [self.processor.id_to_piece(i) for i in range(self.processor.get_piece_size())]
-        layout = self._layout(path, settings)
-        self.sequence_format = layout.sequence_format
-        if layout.front:
+        tokenizer_class = self._tokenizer_class(path, settings)
+        order = order_of(tokenizer_class) or PieceOrder()
+        self.sequence_format = format_of_tokenizer(tokenizer_class)
+        if order.front:
             self.pieces[self.processor.unk_id()] = "<unk>"
-        tokens = [*layout.front, *self.pieces[layout.first_piece :], *layout.behind]
+        tokens = [*order.front, *self.pieces[order.first_piece :], *order.behind]
         known = set(tokens)
         extra = [token for token in added_tokens(folder, settings) if token not in known]
         super().__init__(folder, [*tokens, *extra], {"mask_token": "<mask_2>", **settings})
-        specials = [*layout.front, *layout.behind, *extra] + ([self.bos, self.eos] if layout.behind else [])
+        specials = [*order.front, *order.behind, *extra] + ([self.bos, self.eos] if order.behind else [])
         self._verbatim = {*specials, self.unk}
         # The longest first: <s>NOTUSED starts like <s>.
         names = sorted(dict.fromkeys(specials), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
-    def _layout(self, path: Path, settings: dict[str, Any]) -> Layout:
+    def _tokenizer_class(self, path: Path, settings: dict[str, Any]) -> str:
+        """The class that the settings name, else "Pegasus" for a model that is one, else "".
+
+        Raises:
+            LSGError: the settings leave the order of the tokens open.
+        """
         if settings.get("offset", PEGASUS_OFFSET) != PEGASUS_OFFSET:
             raise LSGError(
                 f"a Pegasus tokenizer with offset {settings['offset']} is not supported, only {PEGASUS_OFFSET}"
             )
         named_class = settings.get("tokenizer_class") or ""
-        named = [layout for name, layout in LAYOUTS.items() if named_class.startswith(name)]
-        if path.name == BPE_MODEL and not named:
+        if path.name == BPE_MODEL and order_of(named_class) is None:
             raise LSGError(
                 f"{path} has XLMRoberta's or Camembert's order of tokens, or another: name the tokenizer_class in "
                 f"tokenizer_config.json, which says {named_class!r}, or give a tokenizer.json"
             )
-        if named_class:
-            return named[0] if named else Layout()
         model = self.processor
         is_pegasus = (model.pad_id(), model.eos_id(), model.unk_id(), model.bos_id()) == (0, 1, 2, -1)
-        return LAYOUTS["Pegasus"] if is_pegasus else Layout()
+        return named_class or ("Pegasus" if is_pegasus else "")
 
     def _split(self, text: str) -> list[str]:
         tokens, start = [], 0

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.families import FAMILIES, PEGASUS, Family
 
 SEQUENCE_FORMAT_FILE = "sequence_format.json"
 
@@ -50,4 +51,15 @@ class SequenceFormat:
         return cls(**values)
 
 
-PEGASUS_FORMAT = SequenceFormat(source_bos=False, target_bos=False, decoder_start="<s>")
+def format_of(family: Family) -> SequenceFormat:
+    """What surrounds the sequences of a family's models."""
+    return SequenceFormat(source_bos=family.bos, target_bos=family.bos, decoder_start=family.decoder_start)
+
+
+def format_of_tokenizer(tokenizer_class: str) -> SequenceFormat:
+    """What surrounds the sequences of a tokenizer class of transformers; BART's where no other family has it alone."""
+    own = [f for f in FAMILIES.values() if f.tokenizer_class and tokenizer_class.startswith(f.tokenizer_class)]
+    return format_of(own[0]) if own else SequenceFormat()
+
+
+PEGASUS_FORMAT = format_of(PEGASUS)

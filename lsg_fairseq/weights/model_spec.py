@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Families of encoders alone, for which ModelSpec has no decoder sizes.
-ENCODER_FAMILIES = ("bert", "roberta")
+from lsg_fairseq.weights.families import FAMILIES, MODEL_TYPES, Family, ModelType, family_of_arch
 
 
 @dataclass(frozen=True)
@@ -15,11 +14,12 @@ class ModelSpec:
     """Everything that fixes the shapes of a checkpoint.
 
     vocab_size counts Hugging Face's embedding rows; fairseq's table has one more where `rows` leaves `<pad>` free.
-    Positions are usable ones: fairseq's two offset rows are not counted. An encoder alone (a family of
-    ENCODER_FAMILIES) has decoder sizes and target positions of 0.
+    Positions are usable ones: fairseq's two offset rows are not counted. An encoder alone has decoder sizes and target
+    positions of 0.
 
-    model_type is Hugging Face's name where a family has several ("camembert" is a roberta), "" for the family's own;
-    token_types counts the rows of Hugging Face's token type table, which fairseq has none of.
+    family is the name of a row of families.FAMILIES, model_type Hugging Face's name where the family has several
+    ("camembert" is a roberta), "" for the family's own; token_types counts the rows of Hugging Face's token type table,
+    which fairseq has none of.
     """
 
     family: str
@@ -36,14 +36,24 @@ class ModelSpec:
     token_types: int = 0
 
     @property
+    def row(self) -> Family:
+        """The family's row."""
+        return FAMILIES[self.family]
+
+    @property
+    def kind(self) -> ModelType:
+        """What Hugging Face calls it."""
+        return MODEL_TYPES[self.model_type or self.family][1]
+
+    @property
     def position_offset(self) -> int:
-        """Rows in front of position 0: learned tables keep fairseq's two (positions started at padding_idx + 1)."""
-        return 0 if self.family == "pegasus" else 2
+        """fairseq's rows in front of position 0."""
+        return self.row.position_offset
 
     @property
     def has_decoder(self) -> bool:
         """Whether this is an encoder-decoder."""
-        return self.family not in ENCODER_FAMILIES
+        return self.row.has_decoder
 
     def encoder_key(self, key: str) -> str:
         """fairseq's name of an encoder-decoder's `encoder.` weight in this family: RoBERTa nests its encoder."""
@@ -51,23 +61,22 @@ class ModelSpec:
 
 
 def spec_from_fairseq_args(args: Mapping[str, Any], vocab_size: int, is_lsg: bool = True) -> ModelSpec:
-    """Read the sizes out of a fairseq model's arguments, `vars(args)`; hf_config.fairseq_args_from_hf's inverse."""
-    family = family_of_arch(args["arch"])
-    is_encoder = family in ENCODER_FAMILIES
+    """Read the sizes out of a fairseq model's arguments, `vars(args)`; the inverse of read_config's arguments."""
+    return spec_of_family(family_of_arch(args["arch"]), args.__getitem__, vocab_size, is_lsg)
+
+
+def spec_of_family(family: Family, argument: Callable[[str], Any], vocab_size: int, is_lsg: bool = True) -> ModelSpec:
+    """The same where the family is known; `argument` looks a model argument up by its name."""
+    has_decoder = family.has_decoder
     return ModelSpec(
-        family=family,
+        family=family.name,
         vocab_size=vocab_size,
-        embed_dim=args["encoder_embed_dim"],
-        encoder_layers=args["encoder_layers"],
-        decoder_layers=0 if is_encoder else args["decoder_layers"],
-        encoder_ffn_dim=args["encoder_ffn_embed_dim"],
-        decoder_ffn_dim=0 if is_encoder else args["decoder_ffn_embed_dim"],
-        max_source_positions=args["max_positions" if is_encoder else "max_source_positions"],
-        max_target_positions=0 if is_encoder else args["max_target_positions"],
+        embed_dim=argument("encoder_embed_dim"),
+        encoder_layers=argument("encoder_layers"),
+        decoder_layers=argument("decoder_layers") if has_decoder else 0,
+        encoder_ffn_dim=argument("encoder_ffn_embed_dim"),
+        decoder_ffn_dim=argument("decoder_ffn_embed_dim") if has_decoder else 0,
+        max_source_positions=argument("max_source_positions" if has_decoder else "max_positions"),
+        max_target_positions=argument("max_target_positions") if has_decoder else 0,
         is_lsg=is_lsg,
     )
-
-
-def family_of_arch(arch: str) -> str:
-    """The family of a fairseq architecture by its name, such as "lsg_bart_large"; "bart" where none is in it."""
-    return next((family for family in ("pegasus", "roberta", "bert") if family in arch), "bart")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
+from lsg_fairseq.weights.families import FAMILIES
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.state_dicts import BOS_ROW, GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
 
@@ -96,8 +97,7 @@ def resize_positions(table: Tensor, family: str, length: int, name: str = "posit
     Raises:
         LSGError: `length` is shorter than a learned table, or below 1.
     """
-    is_learned = family != "pegasus"
-    offset = 2 if is_learned else 0
+    is_learned, offset = FAMILIES[family].learned_positions, FAMILIES[family].position_offset
     known = table.size(0) - offset
     if length == known:
         return table
