@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from lsg_fairseq import hub
 from lsg_fairseq.hub import entries
+from lsg_fairseq.hub.batches import BatchedGenerator
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
@@ -333,6 +334,24 @@ def test_cut_documents_are_one_warning(lsg: LSGHubInterface, documents: list[str
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lsg.summarize(documents[0], **SHORT)
+
+
+@pytest.mark.parametrize("word", ["the cat sat ", "thecatsat", " " * 40 + "the"])
+def test_of_a_very_long_document_the_beginning_is_tokenised(
+    word: str, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lsg = hub.lsg_bart_base(trained, max_source_positions=64)
+    text, longest = word * 5000, []
+    encode = type(lsg).encode
+    whole = BatchedGenerator(lsg, lsg.generation_settings)._cut(lsg.encode(text))
+    monkeypatch.setattr(type(lsg), "encode", lambda self, part: longest.append(len(part)) or encode(self, part))
+    generator = BatchedGenerator(lsg, lsg.generation_settings)
+    assert torch.equal(generator._encode(text), whole)
+    assert max(longest) <= 64 * 32 * 4
+    known = len(encode(lsg, text))
+    assert abs(generator.longest - known) < 0.1 * known
+    with pytest.warns(UserWarning, match=rf"the longest has about {generator.longest};"):
+        generator.report_cut()
 
 
 def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> None:

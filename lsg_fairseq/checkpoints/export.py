@@ -17,6 +17,7 @@ from torch import Tensor
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
 from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
 from lsg_fairseq.checkpoints.opened import Source
+from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import check_is_new, written_aside
 from lsg_fairseq.huggingface.config import exported_spec, read_config, write_config
 from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
@@ -26,6 +27,7 @@ from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.position_tables import tile_positions
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS
 from lsg_fairseq.weights.upgrade_roberta import LM_HEAD, has_initial_lm_head
+from lsg_fairseq.weights.values import check_values
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -55,6 +57,7 @@ def export_checkpoint(
     if opened.tokenizer is None:
         raise LSGError(f"{opened.name} has no tokenizer folder beside it: name one with --tokenizer")
     state, spec, lines = adapt(opened, short)
+    check_values(state, opened.name)
     rows = embedding_rows(opened.tokenizer, opened.dictionary)[: spec.vocab_size]
     # Pegasus' dictionary has its own <pad>, which Hugging Face's vocabulary is without.
     spec = replace(spec, vocab_size=len(rows))
@@ -63,7 +66,9 @@ def export_checkpoint(
     if half:
         tensors, config = halve(tensors), config | {"torch_dtype": "float16"}
     with written_aside(out, must_be_new=True) as aside:
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, aside / WEIGHTS_FILE, {"format": "pt"})
+        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        with written_whole(aside / WEIGHTS_FILE):
+            save_file(contiguous, aside / WEIGHTS_FILE, {"format": "pt"})
         write_json_files(opened, config, aside)
         for path in opened.tokenizer.files:
             shutil.copyfile(path, aside / path.name)

@@ -6,10 +6,12 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -17,13 +19,15 @@ from filelock import FileLock
 from lsg_fairseq.checkpoints.architectures import is_lsg_architecture
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, HUB_ID, TRAINED_FILES, read_generation_settings
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
-from lsg_fairseq.huggingface.config import model_type_of
+from lsg_fairseq.huggingface.config import model_type_of, read_config
+from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.base import ALL_FILES
 from lsg_fairseq.tokenizers.fairseq_bpe import has_tokenizer
 from lsg_fairseq.weights.families import MODEL_TYPES, Family, family_of_arch
 
 # Part of the key of a conversion's result; count up when the same input is converted to something else.
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 SMALL = 100_000_000  # bytes, hashed in a fraction of a second
 
 
@@ -70,11 +74,20 @@ def _files_of_path(path: Path, options: SourceOptions) -> CheckpointFiles:
         if (path / name).is_file():
             return _files_of_model(path / name, options)
     if (path / "config.json").is_file():
-        return _converted(path, _fingerprint(path, path.iterdir()), options)
+        return _converted(path, _fingerprint(path.iterdir()), _with_needed_length(path, options))
     raise LSGError(
         f"{path} holds no checkpoint: a folder needs config.json (Hugging Face), {CONVERTED_FILE} (converted), or "
         f"{' or '.join(TRAINED_FILES)} (trained)"
     )
+
+
+def _with_needed_length(folder: Path, options: SourceOptions) -> SourceOptions:
+    """A length that an LSG checkpoint has is no other conversion: its documents are cut when it is loaded."""
+    asked = options.max_source_positions
+    spec = read_config(read_json(folder / "config.json"))[0] if asked is not None else None
+    if spec is not None and spec.is_lsg and asked <= spec.max_source_positions:
+        return replace(options, max_source_positions=None)
+    return options
 
 
 def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
@@ -83,9 +96,9 @@ def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
     args = model_arguments(state)
     arch = args.arch
     check_family(family_of_arch(arch), path, options.family)
-    tokenizer, vocabulary = _find_tokenizer(path, options.tokenizer, str(task_arguments(state).get("data") or ""))
+    tokenizer, vocabulary = _find_tokenizer(path, options.tokenizer, _data_folders(path, state))
     if not arch.startswith("lsg_") and not is_lsg_architecture(args):
-        fingerprint = _fingerprint(path, [path, *path.parent.glob("dict*.txt")])
+        fingerprint = _fingerprint([path, *path.parent.glob("dict*.txt")])
         return _converted(path, fingerprint, replace(options, tokenizer=tokenizer))
     return CheckpointFiles(
         model=path,
@@ -96,9 +109,32 @@ def _files_of_model(path: Path, options: SourceOptions) -> CheckpointFiles:
     )
 
 
-def _find_tokenizer(model: Path, tokenizer: str | Path | None, data: str) -> tuple[Path, Path]:
+def _data_folders(model: Path, state: Mapping[str, Any]) -> list[Path]:
+    """Where the checkpoint's data folder may be; a relative path says so from where the training was started.
+
+    That is where the stored --save-dir leads to the checkpoint; else the checkpoint's folder or the one above it. The
+    present working directory has nothing to do with it: another project may have a folder of that name.
+    """
+    stored = task_arguments(state).get("data")
+    data = Path(stored.split(":")[0]) if isinstance(stored, str) and stored else None
+    if data is None or data.is_absolute():
+        return [data] if data else []
+    folder = model.resolve().parent
+    save_dir = Path(str(_group(state, "checkpoint").get("save_dir") or "checkpoints"))
+    steps = [step for step in save_dir.parts if step != "."]
+    if not save_dir.is_absolute() and ".." not in steps and folder.parts[-len(steps) :] == tuple(steps):
+        return [Path(*folder.parts[: -len(steps)]) / data]
+    return [folder / data, folder.parent / data]
+
+
+def _group(state: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = (state.get("cfg") or {}).get(name) or state.get("args") or {}
+    return vars(group) if isinstance(group, Namespace) else group
+
+
+def _find_tokenizer(model: Path, tokenizer: str | Path | None, data: list[Path]) -> tuple[Path, Path]:
     """The folders of tokenizer and vocabulary: the user's, those beside the checkpoint, or those of its data folder."""
-    homes = [model.parent, Path(data.split(":")[0])] if data else [model.parent]
+    homes = [model.parent, *data]
     folders = [home / "tokenizer" for home in homes]
     if tokenizer is not None:
         given = Path(tokenizer).expanduser()
@@ -118,9 +154,11 @@ def _has_dictionary(folder: Path) -> bool:
 
 
 def _files_of_hub_id(hub_id: str, options: SourceOptions) -> CheckpointFiles:
-    from lsg_fairseq.huggingface.download import download_checkpoint, find_revision
+    from lsg_fairseq.huggingface.download import download_checkpoint, download_config, find_revision
 
     revision = find_revision(hub_id, options.revision)
+    if options.max_source_positions is not None:
+        options = _with_needed_length(download_config(revision), options)
     return _converted(hub_id, revision.commit, options, lambda: download_checkpoint(revision))
 
 
@@ -135,9 +173,18 @@ def _converted(
     """
     folder = cache_folder() / _key(source, fingerprint, options)
     with _locked(folder):
-        if not (folder / CONVERTED_FILE).is_file():
+        if not _is_whole(folder / CONVERTED_FILE):
             _convert(fetch() if fetch else Path(source), folder, options)
     return _files_of_model(folder / CONVERTED_FILE, SourceOptions(family=options.family))
+
+
+def _is_whole(model: Path) -> bool:
+    """Whether a converted file is there and can be read; one that was cut is made again."""
+    try:
+        open_checkpoint(model)
+    except (LSGError, FileNotFoundError):
+        return False
+    return True
 
 
 @contextmanager
@@ -164,16 +211,23 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _key(source: str | Path, fingerprint: str, options: SourceOptions) -> str:
     name = source if isinstance(source, str) else source.resolve().name
-    parts = [CONVERSION_VERSION, name, fingerprint, str(options.tokenizer or ""), options.max_source_positions]
+    tokenizer = _tokenizer_fingerprint(options.tokenizer) if options.tokenizer else ""
+    parts = [CONVERSION_VERSION, name, fingerprint, tokenizer, options.max_source_positions]
     readable = re.sub(r"[^\w.-]+", "--", name)[-80:]
     return f"{readable}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}"
+
+
+def _tokenizer_fingerprint(folder: str | Path) -> str:
+    """A tokenizer is what its files hold: two projects may give theirs one name, and files are edited in place."""
+    files = [Path(folder).expanduser() / name for name in ALL_FILES]
+    return hashlib.sha256(json.dumps([[f.name, _hash(f)] for f in files if f.is_file()]).encode()).hexdigest()
 
 
 def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
     from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
 
     if (source / "config.json").is_file():
-        config = json.loads((source / "config.json").read_text())
+        config = read_json(source / "config.json")
         check_family(MODEL_TYPES[model_type_of(config)][0], source, options.family)
     # Left by a process that was killed; nobody else is here, as the lock is ours.
     for left in folder.parent.glob(f".{folder.name}.partial-*"):
@@ -185,20 +239,21 @@ def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
     write_conversion(plan, folder)
 
 
-def _fingerprint(source: Path, paths: Iterable[Path]) -> str:
+def _fingerprint(paths: Iterable[Path]) -> str:
     """What a checkpoint is, as far as its conversion depends on it: the content of small files; where large ones are.
 
     A small checkpoint is installed and copied often (one is in this package): no copy is converted anew, and none is
     taken for another, even where times are set, as package managers do. To read a large one would take too long, so its
-    path and the names, sizes and times of its files stand for it.
+    path, size and times stand for it: the time of the last change, too, which nobody sets.
     """
     files = [path for path in sorted(paths) if path.is_file() and path.suffix != ".md"]
-    stats = [path.stat() for path in files]
-    if sum(stat.st_size for stat in stats) <= SMALL:
-        described = [[path.name, _hash(path)] for path in files]
-    else:
-        described = [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in zip(files, stats, strict=True)]
-        described.append([str(source.resolve())])
+    described: list[list[object]] = []
+    for path in files:
+        stat = path.stat()
+        if stat.st_size <= SMALL:
+            described.append([path.name, _hash(path)])
+        else:
+            described.append([path.name, str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 

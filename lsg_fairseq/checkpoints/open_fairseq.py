@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 from lsg_fairseq.checkpoints.folder_files import read_generation_settings
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
 from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, Source
+from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     DocumentTokenizer,
@@ -125,4 +125,8 @@ def _format_beside(folder: Path, tokenizer: DocumentTokenizer | None) -> Sequenc
 def read_original(folder: Path) -> dict[str, Any]:
     """The Hugging Face configuration that a converted folder remembers; {} if it has none."""
     path = folder / ORIGINAL_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    original = read_json(path) if path.is_file() else {}
+    for name in ("config", "generation_config"):
+        if not isinstance(original.get(name, {}), dict):
+            raise LSGError(f"{path} must state {name} as an object, not {original[name]!r:.80}: convert again")
+    return original

@@ -10,6 +10,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
+from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.models.classification import register_head
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, symbol_from_token, token_from_symbol
@@ -38,12 +39,15 @@ class HubInterface(nn.Module):
         """The longest source that is read, `<s>` and `</s>` included."""
         raise NotImplementedError
 
+    @in_one_sentence()
     def encode(self, text: str) -> torch.LongTensor:
         """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol."""
+        check_text(text)
         dictionary, bos = self.task.source_dictionary, self.task.sequence_format.source_bos
         ids = [self._rows[token] for token in self.tokenizer.encode(text)]
         return torch.tensor([*([dictionary.bos()] if bos else []), *ids, dictionary.eos()])
 
+    @in_one_sentence()
     def decode(self, tokens: Tensor) -> str:
         """The text of 1-d ids, without `<s>`, `</s>` and `<pad>`.
 
@@ -56,6 +60,7 @@ class HubInterface(nn.Module):
         silent = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
         return self.tokenizer.decode(token_from_symbol(dictionary[i]) for i in tokens.tolist() if i not in silent)
 
+    @in_one_sentence()
     def collate(self, tokens: Sequence[Tensor], length: int | None = None) -> torch.LongTensor:
         """(B,T) ids of several 1-d ones, padded on the right to the longest of them or to `length`."""
         return collate_tokens(list(tokens), self.task.source_dictionary.pad(), pad_to_length=length)
@@ -64,6 +69,7 @@ class HubInterface(nn.Module):
         """Features (B,T,C) of (T,) or (B,T) ids, or all hidden states."""
         raise NotImplementedError
 
+    @in_one_sentence()
     def register_classification_head(self, name: str, num_classes: int, inner_dim: int | None = None) -> None:
         """Add an untrained head for `predict`.
 
@@ -72,6 +78,7 @@ class HubInterface(nn.Module):
         """
         register_head(self.model, name, num_classes, inner_dim)
 
+    @in_one_sentence()
     def predict(self, head: str, tokens: Tensor, return_logits: bool = False) -> Tensor:
         """Log-probabilities (B,K) of the head's classes for (T,) or (B,T) ids, or their logits.
 

@@ -20,6 +20,7 @@ from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.weights.families import FAMILIES
+from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
 from lsg_fairseq.weights.position_tables import resize_both
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
@@ -110,6 +111,7 @@ class LSGModelMixin:
             LSGError: an LSG setting is unknown or not allowed, or an attention kernel was asked for that bypasses LSG.
         """
         plain = OmegaConf.to_container(args, resolve=True) if OmegaConf.is_config(args) else vars(args)
+        check_sizes(plain)
         # A copy: the LSGConfig object must not end up in the arguments that a checkpoint stores.
         args = Namespace(**plain)
         fill_missing(args, {FLAG_PREFIX + name: value for name, value in cls.lsg_defaults.items()})

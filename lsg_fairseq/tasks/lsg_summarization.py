@@ -30,7 +30,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import parse_rouge_arguments, rouge_scores
 from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
-from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE, LineBPE
+from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, LSGBPE, LineBPE, dictionary_fingerprint
 from lsg_fairseq.tokenizers.load import has_tokenizer
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
@@ -66,6 +66,24 @@ class LSGSummarizationTask(TranslationTask):
         if not any(folder.glob("*.*-*.*.idx")) and (folder / "dict.source.txt").is_file():
             cfg.source_lang, cfg.target_lang = cfg.source_lang or "source", cfg.target_lang or "target"
         return super().setup_task(cfg, **kwargs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the task: the dictionary that it was trained with, as a fingerprint."""
+        return {**super().state_dict(), DICTIONARY_STATE: dictionary_fingerprint(self.src_dict)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the dictionary with that of a checkpoint.
+
+        Raises:
+            LSGError: it is another.
+        """
+        known = state_dict.get(DICTIONARY_STATE)
+        if known is not None and known != dictionary_fingerprint(self.src_dict):
+            raise LSGError(
+                f"the dictionary in {self.data_folder} is not the one that the checkpoint was trained with: use data "
+                "that was preprocessed with the checkpoint's own tokenizer"
+            )
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != DICTIONARY_STATE})
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
         """Build the model and remember its position tables: sources and targets are cut to them.

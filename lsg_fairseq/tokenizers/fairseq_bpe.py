@@ -1,5 +1,6 @@
 """Tokenizers in fairseq: the Dictionary of a tokenizer, the registered bpe "lsg", and training a tokenizer."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -31,11 +32,13 @@ from lsg_fairseq.tokenizers.load import (
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 __all__ = [
+    "DICTIONARY_STATE",
     "LSGBPE",
     "DocumentTokenizer",
     "LineBPE",
     "SequenceFormat",
     "build_dictionary",
+    "dictionary_fingerprint",
     "embedding_rows",
     "has_tokenizer",
     "hf_to_fairseq_ids",
@@ -51,6 +54,9 @@ __all__ = [
 # so that ordinary symbols stay what they are.
 UNSAFE = re.compile(r"\s|\\(?=u[0-9a-f]{4})")
 ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+
+# The name under which a checkpoint keeps dictionary_fingerprint.
+DICTIONARY_STATE = "dictionary"
 
 # BART's specials, the 256 byte symbols and <mask>.
 MIN_VOCAB_SIZE = len(BART_SPECIALS) + 256 + 1
@@ -79,6 +85,12 @@ def build_dictionary(tokenizer: DocumentTokenizer) -> Dictionary:
         if symbol not in dictionary:
             dictionary.add_symbol(symbol)
     return dictionary
+
+
+def dictionary_fingerprint(dictionary: Dictionary) -> str:
+    """A hash of the symbols in their order, but for a final `<mask>`, which tasks add and take away."""
+    symbols = dictionary.symbols[: -1 if dictionary.symbols[-1] == BART_MASK else None]
+    return hashlib.sha256("\n".join(symbols).encode()).hexdigest()
 
 
 def hf_to_fairseq_ids(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> LongTensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import first_names
 
 # fairseq's Dictionary starts with <s> <pad> </s> <unk>.
 BOS_ROW = 0
@@ -64,7 +65,7 @@ def check_fit(
         "unexpected": sorted(state.keys() - shapes.keys()),
         "misshapen": misshapen,
     }
-    problems = [f"{name}: {', '.join(keys)}" for name, keys in lists.items() if keys]
+    problems = [f"{name}: {first_names(keys)}" for name, keys in lists.items() if keys]
     if problems:
         raise LSGError(
             f"{what} do not fit together ({'; '.join(problems)}): give the weights and the configuration of one model"
@@ -84,7 +85,7 @@ def check_copies(
     """
     untied = [key for key in copies if key in state and not _equal(state[key], state[reference])]
     if untied:
-        raise LSGError(f"{', '.join(untied)} must be equal to {reference}: {advice}")
+        raise LSGError(f"{first_names(untied)} must be equal to {reference}: {advice}")
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:
