@@ -260,5 +260,5 @@ def test_no_such_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert convert_main([str(tmp_path / "nothing.pt"), str(tmp_path / "out")]) == 1
     assert export_main([str(tmp_path), str(tmp_path / "out")]) == 1
     errors = capsys.readouterr().err
-    assert "does not exist: give a Hugging Face folder, a hub id, or a fairseq model.pt" in errors
-    assert "has no checkpoint: give a model.pt" in errors
+    assert "does not exist: give a Hugging Face folder" in errors
+    assert "holds no checkpoint: it has no config.json" in errors

@@ -17,7 +17,7 @@ from reference_checkpoints import REFERENCE
 from safetensors.torch import load_file
 
 from lsg_fairseq import hub
-from lsg_fairseq.checkpoints.find import cache_folder
+from lsg_fairseq.checkpoints.ready import cache_folder
 from lsg_fairseq.modules.lsg_config import LSGError
 
 REPO = "someone/lsg-bart-tiny"

@@ -21,6 +21,7 @@ from reference_checkpoints import REFERENCE
 from safetensors.torch import load_file, save_file
 
 from lsg_fairseq import hub
+from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.hub import entries
 from lsg_fairseq.hub.batches import BatchedGenerator
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
@@ -97,8 +98,11 @@ def test_torch_hub_load_from_elsewhere(trained: Path, lsg: LSGHubInterface) -> N
         ({"num_global_tokens": 513}, "num_global_tokens must be 1 to 512, not 513"),
         ({"lsg_num_pre_rounds": 1, "lsh_num_pre_rounds": 1}, "are the same LSG setting"),
         ({"attention_probs_dropout_prob": 2}, "attention_probs_dropout_prob must be a number from 0 to 1, not 2"),
-        ({"max_source_positions": 0}, "max_source_positions must be an integer of at least 8, not 0"),
-        ({"revision": "main"}, "revision='main' has no meaning for"),
+        (
+            {"max_source_positions": 0},
+            "must be an integer of at least 8 and at most 262,144, not 0",
+        ),
+        ({"revision": "main"}, "revision 'main' has no meaning for"),
     ],
 )
 def test_wrong_settings_are_one_sentence(trained: Path, settings: dict[str, object], message: str) -> None:
@@ -139,6 +143,13 @@ def test_training_folder_prefers_the_best_checkpoint(checkpoints: Path, trained:
     assert not torch.equal(best["encoder.embed_tokens.weight"], last["encoder.embed_tokens.weight"])
 
 
+def test_what_the_hub_loads_can_be_exported(trained: Path, lsg: LSGHubInterface, tmp_path: Path) -> None:
+    """A training folder, whose tokenizer is in the data folder."""
+    export_checkpoint(trained, tmp_path / "hf")
+    again = hub.lsg_bart_base(tmp_path / "hf").model.state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in lsg.model.state_dict().items())
+
+
 def test_weights_stay_tied_and_in_memory_of_their_own(trained: Path, tmp_path: Path) -> None:
     shutil.copy(trained / "checkpoint_best.pt", tmp_path)
     model = hub.lsg_bart_base(tmp_path / "checkpoint_best.pt").model
@@ -174,7 +185,7 @@ def test_missing_checkpoint_is_one_sentence(name: str, message: str) -> None:
 
 
 def test_empty_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LSGError, match="holds no checkpoint: a folder needs config"):
+    with pytest.raises(LSGError, match="holds no checkpoint: it has no config"):
         hub.lsg_bart_base(tmp_path)
 
 

@@ -21,7 +21,7 @@ from examples.manpages.evaluation import results as results_module
 from examples.manpages.evaluation.answering import answer, open_answering
 from examples.manpages.evaluation.variants import AS_TRAINED
 from lsg_fairseq.checkpoints.export import export_checkpoint
-from lsg_fairseq.checkpoints.find import SourceOptions, find_checkpoint
+from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.hub.load import from_checkpoint
 from lsg_fairseq.modules.lsg_config import LSGError

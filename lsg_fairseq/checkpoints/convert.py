@@ -10,9 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, HUB_ID, TRAINED_FILES
-from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
-from lsg_fairseq.checkpoints.open_huggingface import read_hf_source
+from lsg_fairseq.checkpoints.find import find, find_at
 from lsg_fairseq.checkpoints.opened import Source
 from lsg_fairseq.checkpoints.write_folder import check_folder, generation_flags, write_folder
 from lsg_fairseq.data.output_folder import check_is_new, written_aside
@@ -85,7 +83,7 @@ def convert_checkpoint(
         LSGError: anything about the source or the settings is wrong, or `out` exists; nothing is written then.
     """
     check_is_new(out)
-    plan = plan_conversion(locate(source), max_source_positions, max_target_positions, lsg, tokenizer)
+    plan = plan_conversion(find(source).local(), max_source_positions, max_target_positions, lsg, tokenizer)
     write_conversion(plan, out)
     return plan
 
@@ -101,7 +99,7 @@ def plan_conversion(
     for name, value in (("source", max_source_positions), ("target", max_target_positions)):
         if value is not None:
             check_size(f"max_{name}_positions", value, MIN_POSITIONS, MAX_POSITIONS)
-    source = read_source(path, tokenizer)
+    source = find_at(path).open(tokenizer)
     spec = source.spec
     length = max_source_positions or max(spec.max_source_positions, 0 if spec.is_lsg else DEFAULT_POSITIONS)
     target = max_target_positions or (max(length, spec.max_target_positions) if spec.has_decoder else 0)
@@ -113,38 +111,6 @@ def plan_conversion(
     args = {**source.args, **{f"lsg_{name}": value for name, value in settings.items()}}
     names = ("max_source_positions", "max_target_positions") if spec.has_decoder else ("max_positions",)
     return Plan(source, args | dict(zip(names, (length, target), strict=False)), (length, target))
-
-
-def locate(source: str | Path, revision: str | None = None) -> Path:
-    """A path as it is, else a Hugging Face hub id, downloaded.
-
-    Raises:
-        LSGError: there is neither.
-    """
-    path = Path(source).expanduser()
-    if path.exists():
-        if revision is not None:
-            raise LSGError(f"--revision {revision} has no meaning for {path}, which is a path: leave it out")
-        return path
-    if not HUB_ID.fullmatch(str(source)) or path.suffix == ".pt":
-        raise LSGError(f"{source} does not exist: give a Hugging Face folder, a hub id, or a fairseq model.pt")
-    from lsg_fairseq.huggingface.download import download_checkpoint, find_revision
-
-    return download_checkpoint(find_revision(str(source), revision))
-
-
-def read_source(path: Path, tokenizer: str | Path | None = None) -> Source:
-    """Open a Hugging Face folder, a fairseq checkpoint file, or a folder with one.
-
-    Raises:
-        LSGError: it is no checkpoint, is damaged or unsupported, or its tokenizer does not fit.
-    """
-    if path.is_dir():
-        models = [path / name for name in (CONVERTED_FILE, *TRAINED_FILES) if (path / name).is_file()]
-        if not models:
-            return read_hf_source(path, tokenizer)
-        path = models[0]
-    return read_fairseq_source(path, tokenizer)
 
 
 def write_conversion(plan: Plan, out: str | Path) -> None:

@@ -14,8 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
-from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
+from lsg_fairseq.checkpoints.find import HUGGING_FACE, find
 from lsg_fairseq.checkpoints.opened import Source
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import check_is_new, written_aside
@@ -53,9 +52,7 @@ def export_checkpoint(
             float16; nothing is written then.
     """
     check_is_new(out)
-    opened = read_fairseq_source(find_model(Path(source).expanduser()), tokenizer)
-    if opened.tokenizer is None:
-        raise LSGError(f"{opened.name} has no tokenizer folder beside it: name one with --tokenizer")
+    opened = open_exportable(source, tokenizer)
     state, spec, lines = adapt(opened, short)
     check_values(state, opened.name)
     rows = embedding_rows(opened.tokenizer, opened.dictionary)[: spec.vocab_size]
@@ -76,9 +73,24 @@ def export_checkpoint(
     return lines
 
 
+def open_exportable(source: str | Path, tokenizer: str | Path | None) -> Source:
+    """Open a fairseq checkpoint and its tokenizer.
+
+    Raises:
+        LSGError: there is none, or it comes without a tokenizer.
+    """
+    found = find(source)
+    if found.format is HUGGING_FACE:
+        raise LSGError(f"{source} is a Hugging Face checkpoint already: give a model.pt, or a folder with one")
+    opened = found.open(tokenizer)
+    if opened.tokenizer is None:
+        raise LSGError(f"{opened.name} has no tokenizer beside it or with its data: name one with --tokenizer")
+    return opened
+
+
 def adapt(source: Source, short: bool) -> tuple[dict[str, Tensor], ModelSpec, list[str]]:
     """The weights and spec that are exported, and sentences about what was left out or changed."""
-    state, spec, lines = dict(source.weights), source.spec, []
+    state, spec, lines = dict(source.weights()), source.spec, []
     spec = exported_spec(spec, source.args, source.original.get("config"))
     if not spec.has_decoder:
         state, lines = without_untrained_head(state)
@@ -86,19 +98,6 @@ def adapt(source: Source, short: bool) -> tuple[dict[str, Tensor], ModelSpec, li
         state, spec, more = make_short(state, spec, source.original.get("config"))
         lines += more
     return state, spec, lines
-
-
-def find_model(path: Path) -> Path:
-    """The checkpoint file that a path stands for.
-
-    Raises:
-        LSGError: there is none.
-    """
-    candidates = [path, *(path / name for name in (CONVERTED_FILE, *TRAINED_FILES))]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise LSGError(f"{path} has no checkpoint: give a model.pt, or a folder with one or with checkpoint_best.pt")
 
 
 def make_short(

@@ -23,6 +23,7 @@ from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationTask
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     DICTIONARY_STATE,
     DocumentTokenizer,
@@ -30,9 +31,10 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
     dictionary_fingerprint,
     load_tokenizer,
 )
-from lsg_fairseq.weights.limits import check_sizes, first_names
+from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
 from lsg_fairseq.weights.position_tables import resize_both
+from lsg_fairseq.weights.state_dicts import describe_misfit
 from lsg_fairseq.weights.values import check_kind
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class CheckpointFiles:
 
     `vocabulary` is the folder with dict.txt and sequence_format.json; where it has none, the tokenizer's own apply.
     `generation` holds fairseq's names of the generation settings that belong to the checkpoint, with
-    `forced_first_token` and `forced_eos`. `is_never_overwritten`: whoever writes such files replaces them as a whole,
+    `forced_first_token` and `forced_eos`. `is_replaced_as_a_whole`: whoever writes such files replaces them as a whole,
     so that the weights may stay in the file, mapped into memory.
     """
 
@@ -55,7 +57,7 @@ class CheckpointFiles:
     vocabulary: Path
     tokenizer: Path
     generation: Mapping[str, Any] = field(default_factory=dict)
-    is_never_overwritten: bool = False
+    is_replaced_as_a_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
         raise LSGError(f"{path} is no fairseq checkpoint: 'model' must hold named tensors and nothing else")
     cfg = state.get("cfg") or {}
-    groups = {"cfg": cfg, "args": state.get("args") or {}}
+    groups = {"cfg": cfg, "args": state.get("args") or {}, "task_state": state.get("task_state") or {}}
     groups |= {f"cfg.{name}": cfg.get(name) or {} for name in ("model", "task")} if isinstance(cfg, Mapping) else {}
     for name, group in groups.items():
         names = vars(group) if isinstance(group, Namespace) else group
@@ -103,6 +105,14 @@ def task_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
     return vars(stored) if isinstance(stored, Namespace) else dict(stored)
 
 
+def training_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
+    """task_arguments and where the training kept its checkpoints, `save_dir`."""
+    stored = (state.get("cfg") or {}).get("checkpoint") or state.get("args") or {}
+    stored = vars(stored) if isinstance(stored, Namespace) else stored
+    save_dir = stored.get("save_dir") if isinstance(stored, Mapping) else None
+    return {**task_arguments(state), "save_dir": save_dir}
+
+
 def load_task_and_model(
     files: CheckpointFiles, overrides: Overrides
 ) -> tuple[FairseqTask, nn.Module, DocumentTokenizer]:
@@ -118,12 +128,14 @@ def load_task_and_model(
     check_sizes(vars(args))
     task = build_task(args, files.vocabulary, tokenizer, task_arguments(state))
     check_dictionary(task.source_dictionary, state, tokenizer, files)
+    if isinstance(task, LSGSummarizationTask):
+        check_dictionary(task.target_dictionary, state, tokenizer, files)
     weights = _with_longer_tables(
         dict(state["model"]), args, overrides.max_source_positions, len(task.source_dictionary)
     )
     # The task cuts documents to what is asked for, which may be less than the model could read.
     set_max_positions(task, overrides.max_source_positions)
-    model = _build_filled_model(task, args, weights, copy=not files.is_never_overwritten)
+    model = _build_filled_model(task, args, weights, copy=not files.is_replaced_as_a_whole)
     return task, model.eval(), tokenizer
 
 
@@ -217,7 +229,9 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], copy: bool = T
         LSGError: names or shapes are not the model's.
     """
     expected = model.state_dict(keep_vars=True)
-    _check_fit(expected, weights)
+    misfit = describe_misfit(weights, {name: tuple(old.shape) for name, old in expected.items()})
+    if misfit:
+        raise LSGError(f"the weights do not fit the model and its vocabulary ({misfit}): use files of one checkpoint")
     replaced: dict[int, Tensor] = {}
     for name, old in expected.items():
         if id(old) not in replaced:
@@ -228,21 +242,6 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], copy: bool = T
             replaced[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
         path, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(path), attribute, replaced[id(old)])
-
-
-def _check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    problems = {
-        "missing": [name for name in expected if name not in weights],
-        "unexpected": [name for name in weights if name not in expected],
-        "misshapen": [
-            f"{name} ({list(weights[name].shape)}, not {list(old.shape)})"
-            for name, old in expected.items()
-            if name in weights and weights[name].shape != old.shape
-        ],
-    }
-    found = "; ".join(f"{kind}: {first_names(names)}" for kind, names in problems.items() if names)
-    if found:
-        raise LSGError(f"the weights do not fit the model and its vocabulary ({found}): use files of one checkpoint")
 
 
 def _is_complete(model: nn.Module) -> bool:

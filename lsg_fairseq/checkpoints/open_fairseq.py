@@ -10,23 +10,24 @@ from typing import Any
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 
-from lsg_fairseq.checkpoints.folder_files import read_generation_settings
-from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
-from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, Source
+from lsg_fairseq.checkpoints.folder_files import find_tokenizer, read_generation_settings
+from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, training_arguments
+from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, Source, Upgrade
 from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     DocumentTokenizer,
     build_dictionary,
-    has_tokenizer,
     load_tokenizer,
+    read_dictionary,
     remove_mask,
 )
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.weights.families import STOCK_ARCHITECTURES
-from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
+from lsg_fairseq.weights.model_spec import ModelSpec, spec_from_fairseq_args
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
-from lsg_fairseq.weights.upgrade_roberta import with_current_names
+from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
+from lsg_fairseq.weights.upgrade_roberta import upgrade_fairseq_roberta, with_current_names
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt")
 POSITION_ARGUMENTS = ("max_source_positions", "max_target_positions", "max_positions")
@@ -45,21 +46,22 @@ MODEL_ARGUMENTS = (
 def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Source:
     """Open a fairseq checkpoint: fairseq's own BART or RoBERTa, or an LSG model.
 
-    Its dict.txt is read from beside it. The tokenizer is the folder given, or `tokenizer` beside it; fairseq's own
-    models come without one that could be used, but Hugging Face's tokenizer of that model has the same order of tokens.
+    Its dict.txt is read from beside it. The tokenizer is the folder given, or `tokenizer` beside it or in its data
+    folder; fairseq's own models come without one that could be used, but Hugging Face's tokenizer of that model has the
+    same order of tokens.
 
     Raises:
         LSGError: it is damaged, another model, or its dictionary or tokenizer does not fit.
     """
     state = open_checkpoint(path)
     args = _complete_arguments(model_arguments(state), path)
-    beside = path.parent / "tokenizer"
-    folder = tokenizer_folder or (beside if has_tokenizer(beside) else None)
+    found = find_tokenizer(path, tokenizer_folder, training_arguments(state))
+    folder, vocabulary = found or (tokenizer_folder, path.parent)
     tokenizer = load_tokenizer(folder) if folder else None
     spec = spec_from_fairseq_args(args, 0)
     weights = state["model"] if spec.has_decoder else with_current_names(state["model"])
     tokens = weights.get(spec.encoder_key(TOKEN_TABLE), ())
-    dictionary = _dictionary_of(path.parent, tokenizer, len(tokens))
+    dictionary = _dictionary_of(vocabulary, tokenizer, len(tokens))
     spec = replace(spec, vocab_size=len(tokens), is_lsg=spec.encoder_key(GLOBAL_TABLE) in weights)
     notes = () if tokenizer else (f"{path} comes without a tokenizer: name a Hugging Face one with --tokenizer",)
     return Source(
@@ -68,12 +70,19 @@ def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Sour
         args=args,
         dictionary=dictionary,
         tokenizer=tokenizer,
-        sequence_format=_format_beside(path.parent, tokenizer),
-        weights=weights,
+        sequence_format=_format_beside(vocabulary, tokenizer),
+        weights=lambda: weights,
+        upgrade=_upgrade_of(spec),
         generation=read_generation_settings(path.parent),
         notes=notes,
         original=read_original(path.parent),
     )
+
+
+def _upgrade_of(spec: ModelSpec) -> Upgrade | None:
+    if spec.has_decoder:
+        return upgrade_fairseq_bart if spec.row.stock else None
+    return None if spec.is_lsg else upgrade_fairseq_roberta
 
 
 def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
@@ -102,7 +111,7 @@ def _dictionary_of(folder: Path, tokenizer: DocumentTokenizer | None, num_rows: 
     found = [folder / name for name in DICTIONARY_FILES if (folder / name).is_file()]
     if not found and tokenizer is None:
         raise LSGError(f"{folder} has no dict.txt, which a fairseq checkpoint needs: copy it there, or use --tokenizer")
-    dictionary = build_dictionary(tokenizer) if tokenizer else Dictionary.load(str(found[0]))
+    dictionary = build_dictionary(tokenizer) if tokenizer else read_dictionary(found[0])
     if len(dictionary) == num_rows - 1 and MASK not in dictionary:
         dictionary.add_symbol(MASK)  # as fairseq's denoising task, which pretrains BART, does
     if len(dictionary) == num_rows + 1 and dictionary.symbols[-1] == MASK:

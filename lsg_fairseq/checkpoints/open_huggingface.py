@@ -9,12 +9,13 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.opened import MASK, Source
+from lsg_fairseq.checkpoints.opened import MASK, Source, find_mask
 from lsg_fairseq.huggingface.config import check_lm_activation, read_config
 from lsg_fairseq.huggingface.encoder_heads import encoder_notes, parts_of_hf
 from lsg_fairseq.huggingface.encoder_keys import key_layout_of
 from lsg_fairseq.huggingface.generation_config import generation_settings
-from lsg_fairseq.huggingface.read_folder import read_hf_folder
+from lsg_fairseq.huggingface.read_folder import HFCheckpoint, read_hf_folder
+from lsg_fairseq.huggingface.seq2seq_weights import name_in_fairseq
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     DocumentTokenizer,
@@ -25,6 +26,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
 )
 from lsg_fairseq.tokenizers.sequence_format import format_of
 from lsg_fairseq.weights.model_spec import ModelSpec
+from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
 
 
 def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
@@ -38,6 +40,9 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
     tokenizer = load_tokenizer(tokenizer_folder or folder)
     dictionary, hf_rows = fit_tokenizer(tokenizer, spec)
     in_order = torch.equal(hf_rows, torch.arange(len(dictionary)))
+    rows = None if in_order else hf_rows
+    # A BART that was fine-tuned with fairseq has no `<mask>`, which its global tokens are made from.
+    is_without_mask = bool(spec.row.stock) and not spec.is_lsg and find_mask(dictionary, tokenizer) is None
     source = Source(
         name=str(folder),
         spec=spec,
@@ -45,15 +50,15 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
         dictionary=dictionary,
         tokenizer=tokenizer,
         sequence_format=tokenizer.sequence_format,
-        hf=checkpoint,
-        rows=None if in_order else hf_rows,
+        weights=lambda: name_in_fairseq(checkpoint.tensors, spec, rows),
+        upgrade=upgrade_fairseq_bart if spec.has_decoder and is_without_mask else None,
     )
-    return _with_generation(source, hf_rows) if spec.has_decoder else _with_heads(source)
+    return _with_generation(source, checkpoint, hf_rows) if spec.has_decoder else _with_heads(source, checkpoint)
 
 
-def _with_generation(source: Source, hf_rows: Tensor) -> Source:
+def _with_generation(source: Source, checkpoint: HFCheckpoint, hf_rows: Tensor) -> Source:
     """What an encoder-decoder's files say about generation."""
-    checkpoint, dictionary = source.hf, source.dictionary
+    dictionary = source.dictionary
     settings, notes = generation_settings(checkpoint.config, checkpoint.generation_config)
     start = _symbol(dictionary, hf_rows, settings.pop("decoder_start_token_id"), "decoder_start_token_id")
     first = settings.pop("forced_bos_token_id")
@@ -69,13 +74,13 @@ def _with_generation(source: Source, hf_rows: Tensor) -> Source:
     )
 
 
-def _with_heads(source: Source) -> Source:
+def _with_heads(source: Source, checkpoint: HFCheckpoint) -> Source:
     """What becomes of an encoder's heads and token types, also for the converted folder's record."""
-    tensors, layout = source.hf.tensors, key_layout_of(source.spec)
-    if layout.lm in parts_of_hf(tensors, layout):
+    layout = key_layout_of(source.spec)
+    if layout.lm in parts_of_hf(checkpoint.tensors, layout):
         check_lm_activation(source.args, source.spec.kind)
-    notes = encoder_notes(tensors, source.spec)
-    return replace(source, notes=tuple(notes), original={"config": source.hf.config, "notes": notes})
+    notes = encoder_notes(checkpoint.tensors, source.spec)
+    return replace(source, notes=tuple(notes), original={"config": checkpoint.config, "notes": notes})
 
 
 def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictionary, Tensor]:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from lsg_fairseq.checkpoints.convert import locate, plan_conversion, write_conversion
+from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
+from lsg_fairseq.checkpoints.find import find
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import check_is_new
+from lsg_fairseq.hub.entry_checkpoints import ENTRY_LOCATIONS
 from lsg_fairseq.models.lsg_model import add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig
 
@@ -41,7 +43,7 @@ def convert(args: argparse.Namespace) -> None:
     """Convert as the arguments say; see lsg_fairseq.checkpoints.convert for what is raised."""
     check_is_new(args.out)
     lsg = {f.name: vars(args)[f.name] for f in fields(LSGConfig) if f.name in vars(args)}
-    path = locate(args.source, args.revision)
+    path = find(args.source, args.revision, ENTRY_LOCATIONS).local()
     plan = plan_conversion(path, args.max_source_positions, args.max_target_positions, lsg, args.tokenizer)
     print("\n".join(plan.lines()))
     if args.dry_run:

@@ -209,7 +209,13 @@ class BatchedGenerator:
         hub = self.hub
         lengths = torch.tensor([len(ids) for ids in tokens])
         inputs = {"src_tokens": hub.collate(tokens).to(hub.device), "src_lengths": lengths.to(hub.device)}
-        return hub.task.inference_step(self.generator, [hub.model], {"net_input": inputs})
+        try:
+            return hub.task.inference_step(self.generator, [hub.model], {"net_input": inputs})
+        except AssertionError as error:  # fairseq's, at the end of a search in which nothing was finished
+            raise LSGError(
+                "the model's scores are no numbers (NaN), so nothing can be generated: use float32, or a checkpoint "
+                "whose weights are in range"
+            ) from error
 
 
 def _whole_words(text: str, length: int) -> str:

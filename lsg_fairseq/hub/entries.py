@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lsg_fairseq.checkpoints.find import SourceOptions
 from lsg_fairseq.checkpoints.loading import Overrides
+from lsg_fairseq.checkpoints.ready import SourceOptions
 from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.hub.base import HubInterface
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS

@@ -128,3 +128,4 @@ ENTRY_CHECKPOINTS: dict[str, EntryCheckpoint] = {
                                                     made_from="LEGAL-BERT small"),
 }
 # fmt: on
+ENTRY_LOCATIONS = {name: checkpoint.location for name, checkpoint in ENTRY_CHECKPOINTS.items()}

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fairseq.models import FairseqEncoderModel
 
-from lsg_fairseq.checkpoints.find import SourceOptions, find_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
+from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.hub.encoder import LSGEncoderHubInterface
+from lsg_fairseq.hub.entry_checkpoints import ENTRY_LOCATIONS
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 
 
@@ -20,7 +21,9 @@ def from_checkpoint(
     Raises:
         LSGError: the checkpoint cannot be found or loaded, or a setting is not allowed.
     """
-    return from_files(find_checkpoint(checkpoint, options or SourceOptions()), overrides or Overrides())
+    return from_files(
+        find_checkpoint(checkpoint, options or SourceOptions(), ENTRY_LOCATIONS), overrides or Overrides()
+    )
 
 
 def from_files(files: CheckpointFiles, overrides: Overrides) -> LSGHubInterface | LSGEncoderHubInterface:

@@ -65,7 +65,7 @@ class LSGHubInterface(HubInterface):
         """
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
         generator = BatchedGenerator(self, settings, batch_size)
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = as_texts(text)
         summaries = list(generator.stream(texts, total=len(texts), progress=progress))
         return summaries[0] if isinstance(text, str) else summaries
 

@@ -24,10 +24,10 @@ from lsg_fairseq.huggingface.encoder_heads import (
 from lsg_fairseq.huggingface.encoder_keys import KeyLayout, encoder_key_pairs, key_layout_of
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
 from lsg_fairseq.weights.model_spec import ModelSpec
-from lsg_fairseq.weights.position_tables import lengthen
 from lsg_fairseq.weights.state_dicts import (
     FAIRSEQ_LAYER_FORMAT,
     HEAD_NAME,
+    TOKEN_TYPES,
     check_copies,
     check_fit,
     num_fairseq_rows,
@@ -36,53 +36,39 @@ from lsg_fairseq.weights.state_dicts import (
 from lsg_fairseq.weights.upgrade_roberta import LM_HEAD_BIAS, LM_HEAD_WEIGHT
 
 ENCODER = "encoder.sentence_encoder."
-TOKENS, POSITIONS, GLOBALS = (
-    f"{ENCODER}{name}.weight" for name in ("embed_tokens", "embed_positions", "global_embeddings")
-)
-# Not a tensor of fairseq: it is there between renaming and folding alone.
-TOKEN_TYPES = f"{ENCODER}token_types.weight"
+TOKENS, POSITIONS = f"{ENCODER}embed_tokens.weight", f"{ENCODER}embed_positions.weight"
 VERSION = f"{ENCODER}version"
 # Buffers of older files, which hold no weights.
 IGNORED_HF = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
-def convert_encoder_from_hf(
-    hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Return the fairseq state dict of a Hugging Face encoder; see conversion.convert_from_hf.
+def name_encoder_in_fairseq(hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | None) -> dict[str, Tensor]:
+    """Return a Hugging Face encoder's tensors with fairseq's names, rows and offsets; token types are still apart.
 
     A checkpoint without a masked-LM head gives a state dict without one.
 
     Raises:
         LSGError: as conversion.convert_from_hf, or `rows` leave `<pad>` free.
     """
-    return fold_token_types(_renamed(hf_state, spec, rows), spec)
-
-
-def convert_longer_encoder(
-    hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | None, length: int, mask_row: int
-) -> dict[str, Tensor]:
-    """Return the fairseq state dict of an LSG model of `length` positions.
-
-    A new global table is made as the public converter does it: BERT's with token type 0, RoBERTa's without.
-
-    Raises:
-        LSGError: as convert_encoder_from_hf and position_tables.lengthen.
-    """
-    state, longer = lengthen(_renamed(hf_state, spec, rows), spec, length, 0, mask_row)
-    if not spec.is_lsg and spec.row.globals_have_token_type and TOKEN_TYPES in state:
-        state[GLOBALS] = state[GLOBALS] + state[TOKEN_TYPES][0]
-    return fold_token_types(state, longer)
-
-
-def fold_token_types(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
-    """Take the token types [Y, C] out and add type 0 to every position row; these stay as they are if it is zero."""
-    folded = {key: value for key, value in state.items() if key != TOKEN_TYPES}
-    if TOKEN_TYPES in state and state[TOKEN_TYPES][0].any():
-        positions = state[POSITIONS].clone()
-        positions[_missing_offset(spec) :] += state[TOKEN_TYPES][0]
-        folded[POSITIONS] = positions
-    return folded
+    layout, kind = key_layout_of(spec), spec.kind
+    state, parts = _canonical_hf(hf_state, layout), parts_of_hf(hf_state, layout)
+    pairs = list(encoder_key_pairs(spec, parts, HEAD_NAME))
+    what = f"this Hugging Face checkpoint and its {spec.kind.name} configuration"
+    sizes = _sizes(spec, kind.position_offset)
+    check_fit(what, state, {pair.hf: pair.shape for pair in pairs}, sizes)
+    converted = {pair.fairseq: state[pair.hf] for pair in pairs}
+    if spec.missing_offset:
+        table = converted[POSITIONS]
+        converted[POSITIONS] = torch.cat([table.new_zeros(spec.missing_offset, table.size(1)), table])
+    if _full_rows(rows, spec) is not None:
+        for key in (TOKENS, LM_HEAD_BIAS):
+            if key in converted:
+                converted[key] = spread_rows(converted[key], rows, converted[key][0])
+    if layout.lm in parts:
+        converted[LM_HEAD_WEIGHT] = converted[TOKENS]
+    if "pooler" in parts:
+        converted |= identity_behind_pooler(converted[POOLER + "dense.weight"])
+    return converted | {VERSION: torch.tensor([FAIRSEQ_LAYER_FORMAT])}
 
 
 def convert_encoder_to_hf(
@@ -108,32 +94,9 @@ def convert_encoder_to_hf(
     if _full_rows(rows, spec) is not None:
         state |= {key: state[key][rows] for key in (TOKENS, LM_HEAD_BIAS) if key in state}
     state[TOKEN_TYPES] = state[TOKENS].new_zeros(spec.token_types, spec.embed_dim)
-    state[POSITIONS] = state[POSITIONS][_missing_offset(spec) :]
+    state[POSITIONS] = state[POSITIONS][spec.missing_offset :]
     is_bare = parts <= {"pooler"}
     return {pair.hf.removeprefix(f"{layout.prefix}." if is_bare else ""): state[pair.fairseq] for pair in pairs}
-
-
-def _renamed(hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | None) -> dict[str, Tensor]:
-    """fairseq's names, rows and offsets; the token types are still there."""
-    layout, kind = key_layout_of(spec), spec.kind
-    state, parts = _canonical_hf(hf_state, layout), parts_of_hf(hf_state, layout)
-    pairs = list(encoder_key_pairs(spec, parts, HEAD_NAME))
-    what = f"this Hugging Face checkpoint and its {spec.kind.name} configuration"
-    sizes = _sizes(spec, kind.position_offset)
-    check_fit(what, state, {pair.hf: pair.shape for pair in pairs}, sizes)
-    converted = {pair.fairseq: state[pair.hf] for pair in pairs}
-    if _missing_offset(spec):
-        table = converted[POSITIONS]
-        converted[POSITIONS] = torch.cat([table.new_zeros(_missing_offset(spec), table.size(1)), table])
-    if _full_rows(rows, spec) is not None:
-        for key in (TOKENS, LM_HEAD_BIAS):
-            if key in converted:
-                converted[key] = spread_rows(converted[key], rows, converted[key][0])
-    if layout.lm in parts:
-        converted[LM_HEAD_WEIGHT] = converted[TOKENS]
-    if "pooler" in parts:
-        converted |= identity_behind_pooler(converted[POOLER + "dense.weight"])
-    return converted | {VERSION: torch.tensor([FAIRSEQ_LAYER_FORMAT])}
 
 
 def _canonical_hf(hf_state: Mapping[str, Tensor], layout: KeyLayout) -> dict[str, Tensor]:
@@ -151,11 +114,6 @@ def _canonical_hf(hf_state: Mapping[str, Tensor], layout: KeyLayout) -> dict[str
             del state[copy]
     ignored = tuple(f"{layout.prefix}.{name}" for name in IGNORED_HF)
     return {key: value for key, value in state.items() if not key.startswith((*ignored, *NOT_CARRIED))}
-
-
-def _missing_offset(spec: ModelSpec) -> int:
-    """How many of fairseq's offset rows Hugging Face's position table is without."""
-    return spec.position_offset - spec.kind.position_offset
 
 
 def _full_rows(rows: Tensor | None, spec: ModelSpec) -> Tensor | None:

@@ -14,14 +14,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lsg_fairseq.huggingface.encoder_weights import (
-    convert_encoder_from_hf,
-    convert_encoder_to_hf,
-    convert_longer_encoder,
-)
+from lsg_fairseq.huggingface.encoder_weights import convert_encoder_to_hf, name_encoder_in_fairseq
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS
 from lsg_fairseq.weights.model_spec import ModelSpec
-from lsg_fairseq.weights.position_tables import lengthen, pegasus_sinusoids, resize_both
+from lsg_fairseq.weights.position_tables import fold_token_types, lengthen, pegasus_sinusoids, resize_both
 from lsg_fairseq.weights.state_dicts import (
     BOS_ROW,
     FAIRSEQ_LAYER_FORMAT,
@@ -122,8 +118,13 @@ def convert_from_hf(hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tenso
         LSGError: every missing, unexpected and misshapen key at once; embeddings that are not tied; `rows` that do
             not fit.
     """
+    return fold_token_types(name_in_fairseq(hf_state, spec, rows), spec)
+
+
+def name_in_fairseq(hf_state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | None = None) -> dict[str, Tensor]:
+    """The same with an encoder's token types still apart, which position_tables.lengthen takes."""
     if not spec.has_decoder:
-        return convert_encoder_from_hf(hf_state, spec, rows)
+        return name_encoder_in_fairseq(hf_state, spec, rows)
     state = _canonical_hf(hf_state)
     check_copies("model.shared.weight", state, TIED_HF)
     state = {key: value for key, value in state.items() if key not in (*TIED_HF, *IGNORED_HF)}
@@ -149,9 +150,7 @@ def convert_longer_from_hf(
 
     The arguments are those of convert_from_hf and position_tables.lengthen, where what is raised is said.
     """
-    if not spec.has_decoder:
-        return convert_longer_encoder(hf_state, spec, rows, lengths[0], mask_row)
-    return lengthen(convert_from_hf(hf_state, spec, rows), spec, *lengths, mask_row)[0]
+    return lengthen(name_in_fairseq(hf_state, spec, rows), spec, *lengths, mask_row)[0]
 
 
 def convert_to_hf(state: Mapping[str, Tensor], spec: ModelSpec, rows: Tensor | None = None) -> dict[str, Tensor]:

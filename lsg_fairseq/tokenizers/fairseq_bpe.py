@@ -20,6 +20,7 @@ from lsg_fairseq.tokenizers.base import (
     MERGES_FILE,
     VOCAB_FILE,
     DocumentTokenizer,
+    clear_error,
     replace_surrogates,
 )
 from lsg_fairseq.tokenizers.load import (
@@ -43,6 +44,7 @@ __all__ = [
     "has_tokenizer",
     "hf_to_fairseq_ids",
     "load_tokenizer",
+    "read_dictionary",
     "remove_mask",
     "symbol_from_token",
     "token_from_symbol",
@@ -85,6 +87,16 @@ def build_dictionary(tokenizer: DocumentTokenizer) -> Dictionary:
         if symbol not in dictionary:
             dictionary.add_symbol(symbol)
     return dictionary
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """The dictionary in a dict.txt.
+
+    Raises:
+        LSGError: it is damaged.
+    """
+    with clear_error(path, "a dictionary, a symbol and a count in each line"):
+        return Dictionary.load(str(path))
 
 
 def dictionary_fingerprint(dictionary: Dictionary) -> str:

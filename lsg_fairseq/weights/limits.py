@@ -20,6 +20,15 @@ SIZES: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("max_source_positions", "max_target_positions", "max_positions"), (1, MAX_POSITIONS)),
 }
 
+RATES = (
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "pooler_dropout",
+    "encoder_layerdrop",
+    "decoder_layerdrop",
+)
+
 
 def check_size(name: str, value: Any, least: int, most: int) -> None:
     """Refuse what is no size.
@@ -32,14 +41,18 @@ def check_size(name: str, value: Any, least: int, most: int) -> None:
 
 
 def check_sizes(args: Mapping[str, Any]) -> None:
-    """Check those of fairseq's model arguments that are sizes, as far as they are stated.
+    """Check those of fairseq's model arguments that are sizes or rates, as far as they are stated.
 
     Raises:
-        LSGError: one is no integer, or out of range.
+        LSGError: one is no number, or out of range.
     """
     for name, limits in SIZES.items():
         if args.get(name) is not None:
             check_size(name, args[name], *limits)
+    for name in RATES:
+        value = args.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
+            raise LSGError(f"{name} must be a number from 0 to 1, not {value!r:.80}: correct it")
 
 
 def first_names(names: Iterable[str]) -> str:

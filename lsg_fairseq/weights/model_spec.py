@@ -62,6 +62,11 @@ class ModelSpec:
         return self.row.position_offset
 
     @property
+    def missing_offset(self) -> int:
+        """How many of fairseq's offset rows an encoder's position table in Hugging Face is without."""
+        return self.position_offset - self.kind.position_offset
+
+    @property
     def has_decoder(self) -> bool:
         """Whether this is an encoder-decoder."""
         return self.row.has_decoder

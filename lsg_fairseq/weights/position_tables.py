@@ -11,7 +11,14 @@ from torch import Tensor
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
 from lsg_fairseq.weights.families import FAMILIES
 from lsg_fairseq.weights.model_spec import ModelSpec
-from lsg_fairseq.weights.state_dicts import BOS_ROW, GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
+from lsg_fairseq.weights.state_dicts import (
+    BOS_ROW,
+    GLOBAL_TABLE,
+    SOURCE_POSITIONS,
+    TARGET_POSITIONS,
+    TOKEN_TABLE,
+    TOKEN_TYPES,
+)
 
 # The stride between the positions of neighbouring global tokens in the published LSG checkpoints.
 GLOBAL_STRIDE = 64
@@ -133,8 +140,9 @@ def lengthen(
 ) -> tuple[dict[str, Tensor], ModelSpec]:
     """Make an LSG model of the asked lengths out of a converted state dict; returns it with its new spec.
 
-    A short model gets its global table, made from its own (short) positions; an LSG model keeps the trained one
-    untouched. The lengths may equal the present ones.
+    A short model gets its global table, made from its own (short) positions as the public converter does it: BERT's
+    with token type 0, RoBERTa's without. An LSG model keeps the trained one untouched. The lengths may equal the
+    present ones.
 
     Args:
         max_target_positions: 0 for an encoder alone.
@@ -148,5 +156,18 @@ def lengthen(
         positions = state[spec.encoder_key(SOURCE_POSITIONS)][spec.position_offset :]
         tokens = state[spec.encoder_key(TOKEN_TABLE)]
         # `<s>` starts a BART sequence, and carries Hugging Face Pegasus' `<pad>` embedding: both are global row 0's.
-        longer[spec.encoder_key(GLOBAL_TABLE)] = make_global_table(positions, tokens, BOS_ROW, mask_row)
-    return longer, replace(new_spec, is_lsg=True)
+        table = make_global_table(positions, tokens, BOS_ROW, mask_row)
+        if spec.row.globals_have_token_type and TOKEN_TYPES in state:
+            table = table + state[TOKEN_TYPES][0]
+        longer[spec.encoder_key(GLOBAL_TABLE)] = table
+    return fold_token_types(longer, spec), replace(new_spec, is_lsg=True)
+
+
+def fold_token_types(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    """Take the token types [Y, C] out and add type 0 to every position row; these stay as they are if it is zero."""
+    folded = {key: value for key, value in state.items() if key != TOKEN_TYPES}
+    if TOKEN_TYPES in state and state[TOKEN_TYPES][0].any():
+        key = spec.encoder_key(SOURCE_POSITIONS)
+        folded[key] = state[key].clone()
+        folded[key][spec.missing_offset :] += state[TOKEN_TYPES][0]
+    return folded

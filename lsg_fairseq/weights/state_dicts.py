@@ -22,6 +22,8 @@ LOGITS_BIAS = "decoder.final_logits_bias"
 SOURCE_POSITIONS = "encoder.embed_positions.weight"
 TARGET_POSITIONS = "decoder.embed_positions.weight"
 GLOBAL_TABLE = "encoder.global_embeddings.weight"
+# Not a tensor of fairseq: an encoder's state dict has it between renaming and folding alone.
+TOKEN_TYPES = "encoder.sentence_encoder.token_types.weight"
 # What fairseq's `version` buffers hold.
 FAIRSEQ_LAYER_FORMAT = 3.0
 # fairseq's own default for --classification-head-name: Hugging Face's single head has no name.
@@ -49,27 +51,25 @@ def check_fit(
         LSGError: names every missing, unexpected and misshapen key at once.
     """
     sizes = dict(sizes)
-    misshapen = []
     for key, symbols in shapes.items():
-        if key not in state:
-            continue
-        actual = tuple(state[key].shape)
-        if len(actual) == len(symbols):
-            for symbol, size in zip(symbols, actual, strict=True):
+        if key in state and state[key].dim() == len(symbols):
+            for symbol, size in zip(symbols, state[key].shape, strict=True):
                 sizes.setdefault(symbol, size)
-        expected = tuple(sizes.get(symbol, symbol) for symbol in symbols)
-        if actual != expected:
-            misshapen.append(f"{key} is {list(actual)} and not {list(expected)}")
+    expected = {key: tuple(sizes.get(symbol, symbol) for symbol in symbols) for key, symbols in shapes.items()}
+    misfit = describe_misfit(state, expected)
+    if misfit:
+        raise LSGError(f"{what} do not fit together ({misfit}): give the weights and the configuration of one model")
+
+
+def describe_misfit(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int | str, ...]]) -> str:
+    """Every key that a state dict lacks, has in excess, or has in another shape; "" where it fits."""
+    misshapen = [key for key, shape in shapes.items() if key in state and tuple(state[key].shape) != shape]
     lists = {
         "missing": [key for key in shapes if key not in state],
         "unexpected": sorted(state.keys() - shapes.keys()),
-        "misshapen": misshapen,
+        "misshapen": [f"{key} is {list(state[key].shape)} and not {list(shapes[key])}" for key in misshapen],
     }
-    problems = [f"{name}: {first_names(keys)}" for name, keys in lists.items() if keys]
-    if problems:
-        raise LSGError(
-            f"{what} do not fit together ({'; '.join(problems)}): give the weights and the configuration of one model"
-        )
+    return "; ".join(f"{name}: {first_names(keys)}" for name, keys in lists.items() if keys)
 
 
 def check_copies(

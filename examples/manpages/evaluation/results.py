@@ -25,8 +25,8 @@ from examples.manpages.evaluation.results_text import results_page
 from examples.manpages.evaluation.scores import ALL, RESAMPLES, SEED, is_better, measure, score_systems
 from examples.manpages.evaluation.sets import add_sets, in_order
 from examples.manpages.evaluation.variants import GENERATION, short_variant
-from lsg_fairseq.checkpoints.find import SourceOptions, find_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles
+from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from recipes.machine import machine_facts

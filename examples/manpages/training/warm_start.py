@@ -19,10 +19,11 @@ from torch import Tensor
 
 from examples.manpages.training.vocabulary import read_pieces, write_vocabulary
 from lsg_fairseq.checkpoints.open_huggingface import read_hf_source
-from lsg_fairseq.huggingface.encoder_weights import ENCODER, convert_encoder_from_hf
+from lsg_fairseq.huggingface.encoder_weights import ENCODER
 from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.model_spec import ModelSpec
+from lsg_fairseq.weights.position_tables import fold_token_types
 from lsg_fairseq.weights.state_dicts import (
     LOGITS_BIAS,
     SOURCE_POSITIONS,
@@ -52,7 +53,7 @@ def write_start(
         LSGError: the folder is no BERT's, a piece is not in its vocabulary, or it has no such layer.
     """
     source = read_hf_source(encoder_folder, None)
-    encoder = convert_encoder_from_hf(source.hf.tensors, source.spec)
+    encoder = fold_token_types(source.weights(), source.spec)
     place = {token: row for row, token in enumerate(read_pieces(encoder_folder))}
     unknown = [piece for piece in pieces if piece not in place]
     if unknown:
