@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
@@ -24,42 +23,34 @@ FIELD_NAMES = tuple(f.name for f in fields(LSGConfig))
 DROPOUT_ALIAS = "attention_probs_dropout_prob"
 
 
-def every_entry(
-    checkpoint: str | Path | None = None,
-    tokenizer: str | Path | None = None,
-    revision: str | None = None,
-    max_source_positions: int | None = None,
-    attention: str | None = None,
-    block_size: int | None = None,
-    sparse_block_size: int | None = None,
-    sparsity_factor: int | None = None,
-    sparsity_type: str | None = None,
-    lsh_num_pre_rounds: int | None = None,
-    lsh_seed: int | None = None,
-    num_global_tokens: int | None = None,
-    mask_first_token: bool | None = None,
-    pass_global_tokens_to_decoder: bool | None = None,
-    pool_with_global: bool | None = None,
-    adaptive: bool | None = None,
-    lsg_num_pre_rounds: int | None = None,
-    attention_probs_dropout_prob: float | None = None,
-) -> HubInterface:
-    """The signature of every entry, spelled out once; what an entry does is in _load."""
-    raise NotImplementedError("call one of the entries instead, such as lsg_bart_base")
+def _parameter(name: str, kind: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=kind)
 
 
-SIGNATURE = inspect.signature(every_entry)
+# The settings of every entry; None leaves one as the checkpoint has it.
+SIGNATURE = inspect.Signature(
+    [
+        _parameter("checkpoint", str | Path | None),
+        _parameter("tokenizer", str | Path | None),
+        _parameter("revision", str | None),
+        _parameter("max_source_positions", int | None),
+        *(_parameter(f.name, type(f.default) | None) for f in fields(LSGConfig)),
+        *(_parameter(alias, int | None) for alias in FIELD_ALIASES),
+        _parameter(DROPOUT_ALIAS, float | None),
+    ],
+    return_annotation=HubInterface,
+)
 
 
 def _entry(name: str) -> Callable[..., HubInterface]:
     """Make the entry for one row of ENTRY_CHECKPOINTS: the row's weights and documentation behind one signature."""
 
-    @functools.wraps(every_entry)
     def entry(*args: Any, **settings: Any) -> HubInterface:
         with in_one_sentence():
             return _load(name, _bind(name, args, settings))
 
     entry.__name__ = entry.__qualname__ = name
+    entry.__signature__ = SIGNATURE
     entry.__doc__ = documentation(name, ENTRY_CHECKPOINTS[name])
     return entry
 
@@ -135,28 +126,6 @@ def _check_length(value: Any) -> int | None:
     return value
 
 
-lsg_bart_manpages = _entry("lsg_bart_manpages")
-lsg_bart_base = _entry("lsg_bart_base")
-lsg_bart_large = _entry("lsg_bart_large")
-lsg_pegasus_large = _entry("lsg_pegasus_large")
-lsg_bart_base_16384 = _entry("lsg_bart_base_16384")
-lsg_bart_base_4096_arxiv = _entry("lsg_bart_base_4096_arxiv")
-lsg_bart_base_4096_pubmed = _entry("lsg_bart_base_4096_pubmed")
-lsg_bart_base_4096_mediasum = _entry("lsg_bart_base_4096_mediasum")
-lsg_bart_base_4096_multinews = _entry("lsg_bart_base_4096_multinews")
-lsg_bart_base_4096_wcep = _entry("lsg_bart_base_4096_wcep")
-lsg_bart_base_4096_booksum = _entry("lsg_bart_base_4096_booksum")
-lsg_bart_base_16384_arxiv = _entry("lsg_bart_base_16384_arxiv")
-lsg_bart_base_16384_pubmed = _entry("lsg_bart_base_16384_pubmed")
-lsg_bart_base_16384_mediasum = _entry("lsg_bart_base_16384_mediasum")
-lsg_roberta_base = _entry("lsg_roberta_base")
-lsg_distilroberta_base = _entry("lsg_distilroberta_base")
-lsg_xlm_roberta_base = _entry("lsg_xlm_roberta_base")
-lsg_camembert_base = _entry("lsg_camembert_base")
-lsg_distilcamembert_base = _entry("lsg_distilcamembert_base")
-lsg_bert_base = _entry("lsg_bert_base")
-lsg_distilbert_base = _entry("lsg_distilbert_base")
-lsg_legal_base = _entry("lsg_legal_base")
-lsg_legal_small = _entry("lsg_legal_small")
+globals().update({name: _entry(name) for name in ENTRY_CHECKPOINTS})
 
-__all__ = [*ENTRY_CHECKPOINTS, "read_overrides"]
+__all__ = ["SIGNATURE", *ENTRY_CHECKPOINTS, "read_overrides"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from lsg_fairseq.hub.entry_checkpoints import EntryCheckpoint
 from lsg_fairseq.modules.lsg_config import LSGConfig
@@ -38,48 +38,35 @@ Example:
 """
 
 
-@dataclass(frozen=True)
-class KindHelp:
-    """What differs between encoder-decoders and encoders alone; the names are those of HELP."""
-
-    too_long: str
-    returns: str
-    example: str
-    note: str = ""
-
-
-ENCODER_DECODER = KindHelp(
-    too_long="documents are cut",
-    returns="LSGHubInterface, in evaluation mode: .summarize(text), .encode, .decode, .extract_features, .fill_mask,\n"
-    "    .register_classification_head, .predict, and fairseq's .model and .task.",
-    example="print(lsg.summarize(document))",
-)
-ENCODER = KindHelp(
-    too_long="longer documents are refused",
-    returns="LSGEncoderHubInterface, in evaluation mode: .extract_features(tokens), .fill_mask(text), .encode,\n"
-    "    .decode, .collate, .register_classification_head, .predict, and fairseq's .model and .task.",
-    example="features = lsg.extract_features(lsg.encode(document))  # (1, tokens, width)",
-    note=" Global tokens have no\nrows in the output: pass_global_tokens_to_decoder cannot be true.",
-)
+# What differs between encoder-decoders and encoders alone; the names are those of HELP.
+ENCODER_DECODER = {
+    "too_long": "documents are cut",
+    "returns": """LSGHubInterface, in evaluation mode: .summarize(text), .encode, .decode, .extract_features,
+    .fill_mask, .register_classification_head, .predict, and fairseq's .model and .task.""",
+    "example": "print(lsg.summarize(document))",
+    "note": "",
+}
+ENCODER = {
+    "too_long": "longer documents are refused",
+    "returns": """LSGEncoderHubInterface, in evaluation mode: .extract_features(tokens), .fill_mask(text), .encode,
+    .decode, .collate, .register_classification_head, .predict, and fairseq's .model and .task.""",
+    "example": "features = lsg.extract_features(lsg.encode(document))  # (1, tokens, width)",
+    "note": " Global tokens have no\nrows in the output: pass_global_tokens_to_decoder cannot be true.",
+}
 
 
 def documentation(entry: str, checkpoint: EntryCheckpoint) -> str:
     """The docstring of the entry that stands for a checkpoint of the table."""
     family = FAMILIES[checkpoint.family]
-    kind = ENCODER_DECODER if family.has_decoder else ENCODER
+    made = [f"made from {checkpoint.made_from}"] if checkpoint.made_from else []
+    trained = [f"fine-tuned on {checkpoint.fine_tuned_on}"] if checkpoint.fine_tuned_on else []
     return HELP.format(
         entry=entry,
         family=family.title,
         members=family.members,
         length=checkpoint.max_source_positions,
-        purpose=_purpose(checkpoint),
+        purpose=", ".join(made + trained) or "not fine-tuned",
         origin=checkpoint.origin,
         fields="\n".join(f"    {f.name}: {f.metadata['help']}." for f in fields(LSGConfig)),
-        **vars(kind),
+        **(ENCODER_DECODER if family.has_decoder else ENCODER),
     )
-
-
-def _purpose(checkpoint: EntryCheckpoint) -> str:
-    made = [f"made from {checkpoint.made_from}"] if checkpoint.made_from else []
-    trained = [f"fine-tuned on {checkpoint.fine_tuned_on}"] if checkpoint.fine_tuned_on else []
-    return ", ".join(made + trained) or "not fine-tuned"
