@@ -105,7 +105,10 @@ def test_torch_hub_load_from_elsewhere(trained: Path, lsg: LSGHubInterface) -> N
         ({"num_global_tokens": 513}, "num_global_tokens must be 1 to 512, not 513"),
         ({"lsg_num_pre_rounds": 1, "lsh_num_pre_rounds": 1}, "are the same LSG setting"),
         ({"attention_probs_dropout_prob": 2}, "attention_probs_dropout_prob must be a number from 0 to 1, not 2"),
-        ({"max_source_positions": 0}, "max_source_positions must be an integer of at least 8, not 0"),
+        (
+            {"max_source_positions": 0},
+            "must be an integer of at least 8 and at most 262,144, not 0",
+        ),
         ({"revision": "main"}, "revision 'main' has no meaning for"),
     ],
 )
@@ -385,6 +388,24 @@ def test_cut_documents_are_one_warning(lsg: LSGHubInterface, documents: list[str
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lsg.summarize(documents[0], **SHORT)
+
+
+@pytest.mark.parametrize("word", ["the cat sat ", "thecatsat", " " * 40 + "the"])
+def test_of_a_very_long_document_the_beginning_is_tokenised(
+    word: str, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lsg = hub.lsg_bart_base(trained, max_source_positions=64)
+    text, longest = word * 5000, []
+    encode = type(lsg).encode
+    whole = BatchedGenerator(lsg, lsg.generation_settings)._cut(lsg.encode(text))
+    monkeypatch.setattr(type(lsg), "encode", lambda self, part: longest.append(len(part)) or encode(self, part))
+    generator = BatchedGenerator(lsg, lsg.generation_settings)
+    assert torch.equal(generator._encode(text), whole)
+    assert max(longest) <= 64 * 32 * 4
+    known = len(encode(lsg, text))
+    assert abs(generator.longest - known) < 0.1 * known
+    with pytest.warns(UserWarning, match=rf"the longest has about {generator.longest};"):
+        generator.report_cut()
 
 
 def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> None:

@@ -633,3 +633,20 @@ def test_a_wrong_name_lists_the_registered_ones(seventh_selection: str) -> None:
     with pytest.raises(LSGError, match="lgs") as error:
         LSGConfig(attention="lgs")
     assert all(name in str(error.value) for name in ENCODER_ATTENTIONS)
+
+
+@pytest.mark.parametrize("kind", SPARSE_TYPES)
+def test_keys_near_the_end_of_fp32_are_selected_finitely(kind: str) -> None:
+    torch.manual_seed(0)
+    key = torch.randn(1, 2, 256, 8).clamp(-3, 3) * 1e38
+    config = LSGConfig(block_size=32, sparse_block_size=32, sparsity_factor=4, sparsity_type=kind)
+    query = torch.randn(1, 2, 256, 8) * 1e-38
+    selected = sparse_tokens.select_sparse_tokens(
+        query, key, torch.randn(1, 2, 256, 8), None, config, torch.Generator()
+    )
+    assert selected.key.isfinite().all()
+    assert selected.value.isfinite().all()
+    if kind == "lsh":  # buckets do not depend on the size of the keys
+        small = sparse_tokens.select_sparse_tokens(query, key * 2.0**-100, query, None, config, torch.Generator())
+        assert torch.equal(small.padding_mask, selected.padding_mask)
+        torch.testing.assert_close(small.key, selected.key * 2.0**-100)

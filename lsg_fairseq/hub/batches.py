@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from argparse import Namespace
@@ -26,6 +27,10 @@ MAX_BATCH = 32
 MAX_BATCH_TOKENS = 32768
 # More documents than this have a progress bar, unless something is said about it.
 FEW = 8
+MAX_BEAM = 1000
+# Of a text with more than so many characters for each token that is read, the beginning alone is tokenised. Where it
+# ends, the last tokens may be others than in the whole text.
+CHARACTERS_A_TOKEN, TORN_TOKENS = 32, 16
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,10 @@ class GenerationSettings:
             wanted, is_allowed = SETTINGS[name]
             if value is not None and not is_allowed(value):
                 raise LSGError(f"{name} must be {wanted}, not {value!r}")
+        if self.beam is not None and self.beam > MAX_BEAM:
+            raise LSGError(f"beam must be at most {MAX_BEAM:,}, not {self.beam}: each takes memory of its own")
+        if self.lenpen is not None and not math.isfinite(self.lenpen):
+            raise LSGError(f"lenpen must be a finite number, not {self.lenpen!r}")
         if self.min_len is not None and self.max_len_b is not None and self.min_len > self.max_len_b:
             raise LSGError(f"min_len ({self.min_len}) must not be above max_len_b ({self.max_len_b})")
 
@@ -146,6 +155,7 @@ class BatchedGenerator:
         more = {"as_int8": True} if self.options.as_int8 else None
         self.generator = hub.task.build_generator([hub.model], arguments, extra_gen_cls_kwargs=more)
         self.num_cut = self.tokens_lost = self.longest = 0
+        self.is_estimated = False
 
     def stream(self, texts: Iterable[str], total: int | None = None, progress: bool | None = None) -> Iterator[str]:
         """The summaries in order, a window of texts at a time; says once, at the end, what was cut."""
@@ -185,26 +195,42 @@ class BatchedGenerator:
     def report_cut(self) -> None:
         """One warning about all documents that were too long, if any."""
         if self.num_cut:
+            about = "about " if self.is_estimated else ""
+            longest, lost = f"{about}{self.longest}", f"{about}{self.tokens_lost}"
             warnings.warn(
                 f"{self.num_cut} documents were cut to the {self.hub.max_source_tokens} tokens that are read (the "
-                f"longest has {self.longest}; {self.tokens_lost} tokens were not read): load the model with a larger "
-                "max_source_positions to read them whole",
+                f"longest has {longest}; {lost} tokens were not read): load the model with "
+                "a larger max_source_positions to read them whole",
                 stacklevel=3,
             )
         self.num_cut = self.tokens_lost = self.longest = 0
+        self.is_estimated = False
 
     def _encode(self, text: str) -> Tensor:
+        """The ids of what can be read of a text; of a very long one, the rest is not even tokenised."""
         check_text(text)
-        return self._cut(self.hub.encode(text)) if text.strip() else torch.empty(0, dtype=torch.long)
+        if not text.strip():
+            return torch.empty(0, dtype=torch.long)
+        room = self.hub.max_source_tokens
+        length = room * CHARACTERS_A_TOKEN
+        while length < len(text):
+            beginning = _whole_words(text, length)
+            tokens = self.hub.encode(beginning)
+            if len(tokens) > room + TORN_TOKENS:
+                self.is_estimated = True
+                return self._cut(tokens, len(tokens) * len(text) // len(beginning))
+            length *= 2  # mostly spaces, say
+        return self._cut(self.hub.encode(text))
 
-    def _cut(self, tokens: Tensor) -> Tensor:
-        """Leave out what does not fit in front of `</s>`."""
+    def _cut(self, tokens: Tensor, number: int | None = None) -> Tensor:
+        """Leave out what does not fit in front of `</s>`; `number` of tokens are in the whole text."""
         room = self.hub.max_source_tokens
         if len(tokens) <= room:
             return tokens
+        number = len(tokens) if number is None else number
         self.num_cut += 1
-        self.tokens_lost += len(tokens) - room
-        self.longest = max(self.longest, len(tokens))
+        self.tokens_lost += number - room
+        self.longest = max(self.longest, number)
         return torch.cat([tokens[: room - 1], tokens[-1:]])
 
     def _summaries(self, tokens: Sequence[Tensor]) -> list[str]:
@@ -214,4 +240,16 @@ class BatchedGenerator:
         hub = self.hub
         lengths = torch.tensor([len(ids) for ids in tokens])
         inputs = {"src_tokens": hub.collate(tokens).to(hub.device), "src_lengths": lengths.to(hub.device)}
-        return hub.task.inference_step(self.generator, [hub.model], {"net_input": inputs})
+        try:
+            return hub.task.inference_step(self.generator, [hub.model], {"net_input": inputs})
+        except AssertionError as error:  # fairseq's, at the end of a search in which nothing was finished
+            raise LSGError(
+                "the model's scores are no numbers (NaN), so nothing can be generated: use float32, or a checkpoint "
+                "whose weights are in range"
+            ) from error
+
+
+def _whole_words(text: str, length: int) -> str:
+    """The first `length` characters, or fewer so that no word is torn, if there is a space in the second half."""
+    space = text.rfind(" ", length // 2, length)
+    return text[: length if space < 0 else space]

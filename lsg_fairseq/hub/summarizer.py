@@ -10,6 +10,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
+from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.hub.base import HubInterface, as_texts
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions, GenerationSettings
 from lsg_fairseq.models.classification import final_token_states
@@ -39,6 +40,7 @@ class LSGHubInterface(HubInterface):
         """The longest source that is read, `<s>` and `</s>` included; summarize cuts what is longer."""
         return self.task.max_positions()[0]
 
+    @in_one_sentence()
     def summarize(
         self,
         text: str | Sequence[str],
@@ -65,7 +67,7 @@ class LSGHubInterface(HubInterface):
         """
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
         generator = BatchedGenerator(self, settings, BatchOptions(batch_size, max_tokens))
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = as_texts(text)
         summaries = list(generator.stream(texts, total=len(texts), progress=progress))
         return summaries[0] if isinstance(text, str) else summaries
 
@@ -86,6 +88,7 @@ class LSGHubInterface(HubInterface):
         options = BatchOptions(batch_size, max_tokens)
         return BatchedGenerator(self, settings, options).stream(texts, progress=progress)
 
+    @in_one_sentence()
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
         """The decoder's features (B,T,C) of (T,) or (B,T) ids, when it reads the ids themselves, shifted by one.
 
@@ -115,6 +118,7 @@ class LSGHubInterface(HubInterface):
         """
         return final_token_states(self.extract_features(tokens), tokens, self.task.source_dictionary.eos())
 
+    @in_one_sentence()
     def fill_mask(
         self, text: str | Sequence[str], topk: int = 5, match_source_len: bool = True
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:

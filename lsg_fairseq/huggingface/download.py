@@ -16,6 +16,7 @@ from pathlib import Path
 from lsg_fairseq.huggingface.read_folder import WEIGHT_FILES
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import ALL_FILES as TOKENIZER_FILES
+from lsg_fairseq.weights.limits import first_names
 
 CONFIG_FILE = "config.json"
 SECONDS_TO_ANSWER = 10
@@ -53,6 +54,11 @@ def find_revision(hub_id: str, asked: str | None = None) -> Revision:
     return Revision(hub_id, asked, info.sha, [sibling.rfilename for sibling in info.siblings])
 
 
+def download_config(revision: Revision) -> Path:
+    """Fetch config.json alone and return its folder; raises as download_checkpoint."""
+    return _fetch(revision, CONFIG_FILE).parent
+
+
 def download_checkpoint(revision: Revision) -> Path:
     """Fetch what a conversion needs and return its folder in huggingface_hub's cache.
 
@@ -83,7 +89,13 @@ def _weight_files(revision: Revision) -> list[str]:
         raise LSGError(f"{name} of {revision.hub_id} is no index of weights ({error}): ask its publisher") from error
     lost = sorted(str(shard) for shard in shards if shard not in revision.files)
     if lost:
-        raise LSGError(f"{name} of {revision.hub_id} names files that the repository lacks: {', '.join(lost)}")
+        raise LSGError(f"{name} of {revision.hub_id} names files that the repository lacks: {first_names(lost)}")
+    outside = sorted(str(shard) for shard in shards if "/" in str(shard))
+    if outside:
+        raise LSGError(
+            f"{name} of {revision.hub_id} names files in a folder ({first_names(outside)}), and only those beside it "
+            "are read: download the repository, put them there, and give its path"
+        )
     return [name, *sorted(shards)]
 
 

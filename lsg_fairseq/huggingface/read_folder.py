@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lsg_fairseq.huggingface.config import model_type_of
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import first_names
+from lsg_fairseq.weights.values import check_kind
 
 # In the order of preference, which is transformers': one file, or an index that names its shards.
 WEIGHT_FILES = (
@@ -24,6 +26,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# Buffers of older versions of transformers.
+INTEGERS = ("position_ids", "token_type_ids")
 Loader = Callable[[], Tensor]
 
 
@@ -34,7 +38,10 @@ class LazyTensors(Mapping[str, Tensor]):
         self._loaders = loaders
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._loaders[name]()
+        tensor = self._loaders[name]()
+        if not name.endswith(INTEGERS):
+            check_kind(name, tensor)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._loaders)
@@ -65,18 +72,23 @@ def read_hf_folder(folder: str | Path) -> HFCheckpoint:
         raise LSGError(f"{folder} is not a folder: give one with config.json and model.safetensors in it")
     if not (folder / "config.json").is_file():
         raise LSGError(f"{folder} is not a Hugging Face checkpoint: it has no config.json")
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     model_type_of(config)
     generation = folder / "generation_config.json"
     return HFCheckpoint(
         folder=folder,
         config=config,
-        generation_config=_read_json(generation) if generation.is_file() else {},
+        generation_config=read_json(generation) if generation.is_file() else {},
         tensors=LazyTensors(_find_weights(folder)),
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        LSGError: it holds none.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -100,7 +112,7 @@ def _open_shards(index_path: Path) -> dict[str, Loader]:
     Raises:
         LSGError: the index is none, names a file outside its folder, or a shard or tensor is missing.
     """
-    weight_map = _read_json(index_path).get("weight_map")
+    weight_map = read_json(index_path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise LSGError(f"{index_path} has no weight_map of tensor and file names: download it again")
     shards: dict[str, dict[str, Loader]] = {}
@@ -115,7 +127,7 @@ def _open_shards(index_path: Path) -> dict[str, Loader]:
         shards[name] = _open_weights(index_path.parent / name)
     lost = sorted(key for key, name in weight_map.items() if key not in shards[name])
     if lost:
-        raise LSGError(f"{index_path} lists tensors that its shards lack ({', '.join(lost)}): download it again")
+        raise LSGError(f"{index_path} lists tensors that its shards lack ({first_names(lost)}): download it again")
     return {key: loader for shard in shards.values() for key, loader in shard.items()}
 
 

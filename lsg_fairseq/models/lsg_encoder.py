@@ -185,10 +185,16 @@ class LSGEncoder(TransformerEncoderBase):
         return torch.cat([x[:1], rows[1:]]) if self.lsg_config.pool_with_global else rows
 
     def output_mask(self, padding_mask: Tensor, src_len: int) -> Tensor:
-        """(B,G+T) -> the mask of `output_rows`, (B,G+T0) or (B,T0)."""
+        """(B,G+T) -> the mask of `output_rows`, (B,G+T0) or (B,T0), in which no row is masked altogether.
+
+        A source of nothing but padding keeps its first row: a decoder that may look nowhere computes NaN.
+        """
         num_globals = self.lsg_config.num_global_tokens
-        first = 0 if self.lsg_config.pass_global_tokens_to_decoder else num_globals
-        return padding_mask[:, first : num_globals + src_len]
+        if self.lsg_config.pass_global_tokens_to_decoder:
+            return padding_mask[:, : num_globals + src_len]
+        mask = padding_mask[:, num_globals : num_globals + src_len]
+        is_empty = mask.all(1, keepdim=True)
+        return torch.cat([mask[:, :1] & ~is_empty, mask[:, 1:]], dim=1)
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
         """Reorder the batch, unless beams share their source's output: then there is nothing to move."""

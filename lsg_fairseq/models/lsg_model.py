@@ -22,6 +22,7 @@ from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.weights.families import FAMILIES
+from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
 from lsg_fairseq.weights.position_tables import resize_both
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
@@ -113,6 +114,7 @@ class LSGModelMixin:
         """
         count_kept_layers(args)  # in the original too: a checkpoint stores the sizes that it has
         plain = OmegaConf.to_container(args, resolve=True) if OmegaConf.is_config(args) else vars(args)
+        check_sizes(plain)
         # A copy: the LSGConfig object must not end up in the arguments that a checkpoint stores.
         args = Namespace(**plain)
         forget_kept_layers(args)

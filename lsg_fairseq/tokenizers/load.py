@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ from lsg_fairseq.tokenizers.wordpiece import CONTINUATION, apply_settings, wordp
 # Names and order that BART's vocabulary starts with; <mask> is its last entry.
 BART_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 BART_MASK = "<mask>"
+# Characters that are encoded at once: the library takes 200 bytes for each.
+PART = 1 << 17
 
 
 class JsonTokenizer(DocumentTokenizer):
@@ -83,11 +85,32 @@ class JsonTokenizer(DocumentTokenizer):
 
     def _split(self, text: str) -> list[str]:
         # By ids: the library's own token strings include the space that <mask> takes along.
-        return [self.tokens[i] for i in self.backend.encode(text, add_special_tokens=False).ids]
+        parts = split_at_spaces(text, PART) if self._splits_at_spaces() else [text]
+        encoded = (self.backend.encode(part, add_special_tokens=False).ids for part in parts)
+        return [self.tokens[i] for ids in encoded for i in ids]
+
+    def _splits_at_spaces(self) -> bool:
+        """Whether a space between two words always starts a token, so that texts can be encoded in parts."""
+        is_byte_level = isinstance(self.backend.pre_tokenizer, pre_tokenizers.ByteLevel)
+        return is_byte_level or isinstance(self.backend.model, models.WordPiece)
 
     def _join(self, tokens: list[str]) -> str:
         own = [self._own_names.get(token, token) for token in tokens]
         return self.backend.decoder.decode(own) if self.backend.decoder else " ".join(own)
+
+
+def split_at_spaces(text: str, size: int) -> Iterator[str]:
+    """Parts of at least `size` characters, each but the first starting with a single space between two words."""
+    start = 0
+    while len(text) - start > 2 * size:
+        space = text.find(" ", start + size)
+        while 0 < space < len(text) - 1 and (text[space - 1].isspace() or text[space + 1].isspace()):
+            space = text.find(" ", space + 1)
+        if not 0 < space < len(text) - 1:
+            break
+        yield text[start:space]
+        start = space
+    yield text[start:]
 
 
 def fairseq_names(tokens: list[str], settings: dict[str, Any]) -> dict[str, str]:
