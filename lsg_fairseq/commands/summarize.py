@@ -20,7 +20,7 @@ from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
-from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS, ENTRY_LOCATIONS
+from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from lsg_fairseq.hub.load import from_files
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
@@ -137,7 +137,8 @@ def find_files(args: argparse.Namespace) -> CheckpointFiles:
     if entry and not FAMILIES[entry.family].has_decoder:
         raise _encoder_alone(args.checkpoint)  # before it is downloaded
     _overrides(args)
-    return find_checkpoint(args.checkpoint, options, ENTRY_LOCATIONS)
+    # The default is the entry, whatever lies in the working directory; check_name settles other names.
+    return find_checkpoint(entry.location if entry else args.checkpoint, options)
 
 
 def load(args: argparse.Namespace, files: CheckpointFiles) -> LSGHubInterface:

@@ -20,7 +20,6 @@ from lsg_fairseq.tokenizers.base import (
     MERGES_FILE,
     VOCAB_FILE,
     DocumentTokenizer,
-    clear_error,
     replace_surrogates,
 )
 from lsg_fairseq.tokenizers.load import (
@@ -32,6 +31,7 @@ from lsg_fairseq.tokenizers.load import (
 )
 from lsg_fairseq.tokenizers.one_line import on_one_line
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
+from lsg_fairseq.tokenizers.settings import clear_error
 
 __all__ = [
     "DICTIONARY_STATE",
