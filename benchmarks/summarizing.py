@@ -80,7 +80,8 @@ def measure(contest: Contest, pythons: Pythons, folder: Path, rounds: int) -> di
             run = contestant.run()
             contestant.runs += [run] if kept else []
     results = {label: contestant.result() for label, contestant in running.items()}
-    ids = {label: result.pop("ids") for label, result in results.items()}
+    # CTranslate2 leaves `</s>` out.
+    ids = {label: [[i for i in row if i != 2] for row in result.pop("ids")] for label, result in results.items()}
     first = next(iter(ids.values()))
     for label, result in results.items():
         result["same_ids"] = ids[label] == first

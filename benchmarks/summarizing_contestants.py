@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -109,13 +111,15 @@ def build_ctranslate2(folder: Path, new_tokens: int, dtype: str) -> Summarize:
 
 
 def build_step(folder: Path, new_tokens: int, dtype: str) -> Summarize:
-    """The steps of a generation without its encoder, which is run before."""
+    """The median step of a generation times their number: without encoder, packing, and projections of sources."""
     from lsg_fairseq.generation import LSGSequenceGenerator
 
     model = our_model(folder).to(getattr(torch, dtype))
     limits = {"beam_size": BEAM, "min_len": new_tokens - 1, "max_len_a": 0, "max_len_b": new_tokens - 1}
     generator = LSGSequenceGenerator([model], model.decoder.dictionary, **limits)
     encoded: list[dict] = []
+    starts: list[float] = []
+    model.decoder.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter()))
 
     def summarize(sources: list[torch.Tensor]) -> Ids:
         ids = padded(sources)
@@ -123,7 +127,11 @@ def build_step(folder: Path, new_tokens: int, dtype: str) -> Summarize:
             encoded.append(model.encoder(ids))
             model.encoder.forward_torchscript = lambda net_input: encoded[0]
         inputs = {"src_tokens": ids, "src_lengths": ids.ne(1).sum(1)}
-        return [found[0]["tokens"].tolist() for found in generator.generate([model], {"net_input": inputs})]
+        starts.clear()
+        found = generator.generate([model], {"net_input": inputs})
+        # The first step projects the sources.
+        summarize.seconds = new_tokens * statistics.median(end - start for start, end in pairwise(starts[1:]))
+        return [hypotheses[0]["tokens"].tolist() for hypotheses in found]
 
     return summarize
 
