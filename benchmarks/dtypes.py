@@ -1,4 +1,4 @@
-"""What `--dtype` of lsg-summarize changes: `python benchmarks/dtypes.py [--documents F.jsonl] [--number N]`.
+"""What `--dtype` of lsg-summarize changes: `python -m benchmarks.dtypes [--documents F.jsonl] [--number N]`.
 
 Summarises the manual pages of the demo, or those of a JSON Lines file (such as manpages-run/test_unseen.jsonl, which
 `make manpages` writes), with the model in the package in each dtype. Says ROUGE against the descriptions of the pages,
@@ -15,12 +15,12 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from machine import machine
 
 from lsg_fairseq import hub
 from lsg_fairseq.commands.summarize import DTYPES
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
 from lsg_fairseq.scoring import rouge_scores
+from recipes.machine import machine
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "manpages" / "demo" / "pages.jsonl"

@@ -1,4 +1,4 @@
-"""Documents a minute side by side: `python benchmarks/summarizing.py --lsg PYTHON --ctranslate2 PYTHON`.
+"""Documents a minute side by side: `python -m benchmarks.summarizing --lsg PYTHON --ctranslate2 PYTHON`.
 
 Both are pythons of environments of their own: requirements-peers.txt, and the same transformers with ctranslate2==4.6.0
 and setuptools<81 in place of lsg-converter. All have the same random weights of BART-base's sizes and read the same
@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machine import machine
-from summarizing_report import Contest, draw, rows, to_markdown
+from benchmarks.summarizing_report import Contest, draw, rows, to_markdown
+from recipes.machine import machine
 
 HERE = Path(__file__).resolve().parent
 
@@ -41,10 +41,10 @@ class Contestant:
 
     def __init__(self, python: str, folder: Path, contest: Contest, name: str, dtype: str) -> None:
         kind = "mixed" if contest.mixed else "long"
-        arguments = [name, folder, dtype, contest.documents, kind, contest.new_tokens]
-        command = [str(part) for part in (python, HERE / "summarizing_contestants.py", *arguments)]
+        arguments = [name, folder.resolve(), dtype, contest.documents, kind, contest.new_tokens]
+        command = [str(part) for part in (python, "-m", "benchmarks.summarizing_contestants", *arguments)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, **pipes, text=True)
+        self.process = subprocess.Popen(command, **pipes, text=True, cwd=HERE.parent)
         self.built_mib = self._answer()["built_mib"]
         self.runs: list[dict[str, Any]] = []
 
@@ -92,7 +92,9 @@ def make_models(pythons: Pythons, folder: Path) -> None:
     """The shared weights in each one's layout, unless they are there."""
     for python, what, made in ((pythons.lsg, "write", "bart/words.json"), (pythons.ctranslate2, "convert", "int8")):
         if not (folder / made).exists():
-            subprocess.run([python, HERE / "summarizing_model.py", what, folder], check=True)
+            subprocess.run(
+                [python, "-m", "benchmarks.summarizing_model", what, folder.resolve()], check=True, cwd=HERE.parent
+            )
 
 
 def main() -> None:

@@ -16,9 +16,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from contestant_sizes import BEAM, DECODER_LAYERS, FFN, VOCABULARY, WIDTH
-from process_memory import memory_mib, reset_peak
-from summarizing_model import LONGEST, documents, padded
+
+from benchmarks.contestant_sizes import BEAM, DECODER_LAYERS, FFN, VOCABULARY, WIDTH
+from benchmarks.process_memory import memory_mib, reset_peak
+from benchmarks.summarizing_model import LONGEST, documents, padded
 
 # Documents in a batch where they are taken as they come.
 BATCH = 8

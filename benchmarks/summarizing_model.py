@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import torch
-from contestant_sizes import BLOCK, DECODER_LAYERS, FFN, HEADS, LAYERS, VOCABULARY, WIDTH
+
+from benchmarks.contestant_sizes import BLOCK, DECODER_LAYERS, FFN, HEADS, LAYERS, VOCABULARY, WIDTH
 
 POSITIONS = 4224
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
