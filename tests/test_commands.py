@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BLOCK, PLUGIN, SUMMARIZATION, TINY, TRAINING, preprocess, run, write_jsonl
+from conftest import BLOCK, PLUGIN, SUMMARIZATION, TINY, TRAINING, run, write_jsonl
 
 from lsg_fairseq.compat.loading import load_checkpoint_file
 
@@ -212,8 +212,9 @@ def test_cut_checkpoint_is_one_sentence(corpus: Path, checkpoints: Path, tmp_pat
     assert "Traceback" not in printed
 
 
-def test_missing_split_is_one_sentence(checkpoints: Path, tmp_path: Path) -> None:
-    data = preprocess(tmp_path, valid=write_jsonl(tmp_path / "valid.jsonl", [30, 40], seed=4))
+def test_missing_split_is_one_sentence(corpus: Path, checkpoints: Path, tmp_path: Path) -> None:
+    data, valid = tmp_path / "data", write_jsonl(tmp_path / "valid.jsonl", [30, 40], seed=4)
+    run("lsg-preprocess", "--valid", valid, "--out", data, "--tokenizer", corpus / "data" / "tokenizer", "--workers", 1)
     flags = ["--path", checkpoints / "checkpoint_best.pt", *GENERATION]
     printed = run("fairseq-generate", data, *SUMMARIZATION, *flags, check=False)
     assert "there is no test split" in printed

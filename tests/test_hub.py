@@ -523,13 +523,13 @@ def test_types_and_modes_return_the_interface(trained: Path) -> None:
     assert lsg.train().model.training
 
 
-# --- the model cards' examples (docs/hub_examples.md) ----------------------------------------------------------------
+# --- the model cards' examples (docs/python.md) ----------------------------------------------------------------
 
 
 def test_the_cards_examples(trained: Path, pretrained: Path, corpus: Path, tmp_path: Path) -> None:
     shutil.copy(pretrained / "checkpoint_best.pt", tmp_path)
     shutil.copytree(corpus / "tokenizer", tmp_path / "tokenizer")
-    code = (REPOSITORY / "docs" / "hub_examples.md").read_text()
+    code = (REPOSITORY / "docs" / "python.md").read_text()
     blocks = [block for block in re.findall(r"```python\n(.*?)```", code, re.S) if "# a network is needed" not in block]
     assert len(blocks) >= 4
     namespace: dict[str, object] = {"torch": torch}

@@ -138,7 +138,7 @@ def test_null_for_wordpiece(name: str, has_json: bool, vocabulary: list[str], tm
 @pytest.mark.parametrize(("name", "value"), [("tokenizer_class", 5), ("added_tokens_decoder", ["<mask>"])])
 def test_settings_of_another_type(name: str, value: object, bart_folder: Path, tmp_path: Path) -> None:
     folder = copy_folder(bart_folder, tmp_path / "model", **{name: value})
-    with pytest.raises(LSGError, match=rf"tokenizer_config\.json says {name}=.*correct it or leave it out"):
+    with pytest.raises(LSGError, match=rf"tokenizer_config\.json must state {name} as .*correct it"):
         load_tokenizer(folder)
 
 

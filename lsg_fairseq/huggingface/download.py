@@ -90,12 +90,6 @@ def _weight_files(revision: Revision) -> list[str]:
     lost = sorted(str(shard) for shard in shards if shard not in revision.files)
     if lost:
         raise LSGError(f"{name} of {revision.hub_id} names files that the repository lacks: {first_names(lost)}")
-    outside = sorted(str(shard) for shard in shards if "/" in str(shard))
-    if outside:
-        raise LSGError(
-            f"{name} of {revision.hub_id} names files in a folder ({first_names(outside)}), and only those beside it "
-            "are read: download the repository, put them there, and give its path"
-        )
     return [name, *sorted(shards)]
 
 

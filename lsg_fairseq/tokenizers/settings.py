@@ -40,16 +40,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
     for name in ("special_tokens_map.json", SETTINGS_FILE):
         # To BERT's normalizer, no strip_accents is an answer of its own.
         stated = {k: v for k, v in read_json(folder / name).items() if v is not None or k == "strip_accents"}
-        stated = {k: token_string(v) if k.endswith("_token") else v for k, v in stated.items()}
         _check_settings(folder / name, stated)
-        settings |= stated
+        settings |= {k: token_string(v) if k.endswith("_token") else v for k, v in stated.items()}
     return settings
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         wanted = str if name in TOKEN_NAMES else SETTING_TYPES.get(name)
-        if wanted is not None and value is not None and type(value) is not wanted:
+        plain = token_string(value) if name in TOKEN_NAMES else value
+        if wanted is not None and value is not None and type(plain) is not wanted:
             raise LSGError(
                 f"{path} must state {name} as a {wanted.__name__}, not {value!r:.80}: correct it, or download it again"
             )
@@ -111,7 +111,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     with clear_error(path, "a JSON object"):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return content
 
 
 @contextmanager
