@@ -214,7 +214,7 @@ def test_cut_checkpoint_is_one_sentence(corpus: Path, checkpoints: Path, tmp_pat
 
 def test_missing_split_is_one_sentence(corpus: Path, checkpoints: Path, tmp_path: Path) -> None:
     data, valid = tmp_path / "data", write_jsonl(tmp_path / "valid.jsonl", [30, 40], seed=4)
-    run("lsg-preprocess", "--valid", valid, "--out", data, "--tokenizer", corpus / "data" / "tokenizer", "--workers", 1)
+    run("lsg-preprocess", "--valid", valid, "--out", data, "--tokenizer", corpus / "tokenizer", "--workers", 1)
     flags = ["--path", checkpoints / "checkpoint_best.pt", *GENERATION]
     printed = run("fairseq-generate", data, *SUMMARIZATION, *flags, check=False)
     assert "there is no test split" in printed
