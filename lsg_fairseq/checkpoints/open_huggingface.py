@@ -10,6 +10,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.opened import MASK, Source, find_mask
+from lsg_fairseq.huggingface.architectures import check_head
 from lsg_fairseq.huggingface.config import check_lm_activation, read_config
 from lsg_fairseq.huggingface.encoder_heads import encoder_notes, parts_of_hf
 from lsg_fairseq.huggingface.encoder_keys import key_layout_of
@@ -37,6 +38,7 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
     """
     checkpoint = read_hf_folder(folder)
     spec, args = read_config(checkpoint.config)
+    check_head(checkpoint.config, checkpoint.tensors)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
     dictionary, hf_rows = fit_tokenizer(tokenizer, spec)
     in_order = torch.equal(hf_rows, torch.arange(len(dictionary)))
