@@ -29,7 +29,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.families import STOCK_ARCHITECTURES, Family, family_of_arch
 
 # Part of the key of a conversion's result; count up when the same input is converted to something else.
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 SMALL = 100_000_000  # bytes, hashed in a fraction of a second
 
 
