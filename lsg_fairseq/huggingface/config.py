@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lsg_fairseq.huggingface.config_fields import (
@@ -26,6 +28,8 @@ from lsg_fairseq.weights.families import MODEL_TYPES, Family, ModelType
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
 
 BERT_EPS = 1e-12
+# The names of the tensors' dtype: every version of transformers reads the first, version 5 writes the other.
+DTYPE_FIELDS = ("torch_dtype", "dtype")
 SEQ2SEQ_POSITIONS, ENCODER_POSITIONS = 1024, 512  # what transformers assumes
 CONFIG_KINDS = ("seq2seq", "bert", "distilbert")
 # Fields of an encoder's config.json of which one value alone can be built.
@@ -231,7 +235,7 @@ def write_config(
 
     Args:
         spec: as exported_spec returns it; is_lsg chooses the public LSG layout or a plain one.
-        tensors: what is exported, which says which heads there are.
+        tensors: what is exported, which says which heads there are, and the dtype.
         token_ids: Hugging Face ids of the special tokens, by config.json's names (default: those that transformers
             assumes); the original's win.
         original: the config.json that the model came from, if any: it supplies labels and what else is not ours, and an
@@ -246,7 +250,8 @@ def write_config(
     _check_export(args, spec, parts, token_ids)
     lsg_only = {*LSG_FIELDS, *FIELD_ALIASES, "auto_map", "base_model_prefix"}
     lsg_only |= {"attention_probs_dropout_prob"} - set(names.values())
-    config: dict[str, object] = {name: value for name, value in (original or {}).items() if name not in lsg_only}
+    stale = lsg_only | set(DTYPE_FIELDS)
+    config: dict[str, object] = {name: value for name, value in (original or {}).items() if name not in stale}
     stated = {} if spec.has_decoder or not original else read_config(original)[1]
     for fairseq, hf in names.items():
         if fairseq in args and (fairseq not in stated or args[fairseq] != stated[fairseq]):
@@ -254,8 +259,17 @@ def write_config(
     config = {**token_ids, **config, "model_type": kind.name, "vocab_size": spec.vocab_size}
     config["max_position_embeddings"] = max(spec.max_source_positions, spec.max_target_positions) + kind.position_offset
     config |= _encoder_decoder_fields(args) if spec.has_decoder else _encoder_fields(spec, tensors, parts, config)
+    # One name, the original's: two could contradict each other later.
+    stated_as = [name for name in DTYPE_FIELDS if name in (original or {})]
+    config[(stated_as or DTYPE_FIELDS)[0]] = dtype_of(tensors)
     config["architectures"] = [f"{'LSG' if spec.is_lsg else ''}{kind.class_name}{_task(spec, parts)}"]
     return config | (_lsg_fields(args, spec) if spec.is_lsg else {})
+
+
+def dtype_of(tensors: Mapping[str, Tensor]) -> str:
+    """The narrowest dtype that every tensor fits in, by torch's name: transformers 5 loads in the one stated."""
+    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    return str(functools.reduce(torch.promote_types, kinds or {torch.float32})).removeprefix("torch.")
 
 
 def _parts(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> frozenset[str]:
