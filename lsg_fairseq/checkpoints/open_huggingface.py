@@ -25,6 +25,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
     load_tokenizer,
     remove_mask,
 )
+from lsg_fairseq.tokenizers.filler_rows import FILLER, are_fillers
 from lsg_fairseq.tokenizers.sequence_format import format_of
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
@@ -55,7 +56,13 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
         weights=lambda: name_in_fairseq(checkpoint.tensors, spec, rows),
         upgrade=upgrade_fairseq_bart if spec.has_decoder and is_without_mask else None,
     )
-    return _with_generation(source, checkpoint, hf_rows) if spec.has_decoder else _with_heads(source, checkpoint)
+    source = _with_generation(source, checkpoint, hf_rows) if spec.has_decoder else _with_heads(source, checkpoint)
+    return replace(source, notes=(*source.notes, *_filler_notes(tokenizer)))
+
+
+def _filler_notes(tokenizer: DocumentTokenizer) -> list[str]:
+    rows, count = len(tokenizer.tokens), sum(1 for token in tokenizer.tokens if FILLER.fullmatch(token))
+    return [f"{count} of {rows:,} embedding rows have no token and take filler symbols"] if count else []
 
 
 def _with_generation(source: Source, checkpoint: HFCheckpoint, hf_rows: Tensor) -> Source:
@@ -88,11 +95,11 @@ def _with_heads(source: Source, checkpoint: HFCheckpoint) -> Source:
 def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictionary, Tensor]:
     """The dictionary of a Hugging Face checkpoint, and the row (V,) of each of its embedding rows.
 
-    BARTs that were fine-tuned with fairseq (bart-large-cnn, -xsum) have no row for `<mask>`, their tokenizer's last
-    token; their dictionary is without it too.
+    Embedding rows without a token take fillers. BARTs that were fine-tuned with fairseq (bart-large-cnn, -xsum) have no
+    row for `<mask>`, their tokenizer's last token; their dictionary is without it too.
 
     Raises:
-        LSGError: the tokenizer is another family's, or has more or fewer tokens than the checkpoint has rows.
+        LSGError: the tokenizer is another family's, or has more or far fewer tokens than the checkpoint has rows.
     """
     if tokenizer.sequence_format != format_of(spec.row):
         raise LSGError(
@@ -100,6 +107,9 @@ def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictio
             f"({type(tokenizer).__name__}): give the tokenizer files that belong to the checkpoint"
         )
     count = len(tokenizer.tokens)
+    if count < spec.vocab_size and are_fillers(spec.vocab_size, count):
+        tokenizer.fill_rows(spec.vocab_size)
+        count = spec.vocab_size
     dictionary = build_dictionary(tokenizer)
     if count == spec.vocab_size + 1 and tokenizer.tokens[-1] == MASK:
         remove_mask(dictionary)

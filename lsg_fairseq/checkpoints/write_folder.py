@@ -76,6 +76,7 @@ def write_companions(source: Source, folder: Path) -> None:
         (folder / "tokenizer").mkdir()
         for path in source.tokenizer.files:
             shutil.copyfile(path, folder / "tokenizer" / path.name)
+        source.tokenizer.save_rows(folder / "tokenizer")
     if source.original:
         (folder / ORIGINAL_FILE).write_text(json.dumps(dict(source.original), indent=2) + "\n")
 

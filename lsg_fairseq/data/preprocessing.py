@@ -127,6 +127,7 @@ def prepare_tokenizer(job: Job, folder: Path) -> str:
     folder.mkdir()
     for path in tokenizer.files:
         shutil.copyfile(path, folder / path.name)
+    tokenizer.save_rows(folder)
     return str(source)
 
 

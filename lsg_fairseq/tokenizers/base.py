@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.filler_rows import FILLER, filler, save_rows
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 JSON_FILE, VOCAB_FILE, MERGES_FILE, WORDPIECE_FILE = "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"
@@ -38,7 +39,8 @@ SETTING_TYPES: dict[str, type] = {
 class DocumentTokenizer:
     """Text <-> token strings.
 
-    `tokens[i]` is the string of Hugging Face id i; `files` are what has to be copied along with the tokenizer;
+    `tokens[i]` is the string of Hugging Face id i, a filler for an embedding row without a token;
+    `files` are what has to be copied along with the tokenizer;
     `pad`, `bos`, `eos`, `unk` and `mask` are token strings, None where the vocabulary has none.
     """
 
@@ -49,7 +51,21 @@ class DocumentTokenizer:
         self.files = [folder / name for name in ALL_FILES if (folder / name).is_file()]
         special = special_tokens(tokens, settings)
         self.pad, self.bos, self.eos, self.unk, self.mask = (special[role] for role in ROLES)
-        self._silent = {"<s>", "</s>", "<pad>", self.pad, self.bos, self.eos}
+        fillers = filter(FILLER.fullmatch, tokens)
+        self._silent = {"<s>", "</s>", "<pad>", self.pad, self.bos, self.eos, *fillers}
+        self._has_fillers = False
+
+    def fill_rows(self, rows: int) -> None:
+        """Have as many tokens as a model has embedding rows: those without a token take fillers."""
+        fillers = [filler(index) for index in range(len(self.tokens), rows)]
+        self.tokens = [*self.tokens, *fillers]
+        self._silent |= set(fillers)
+        self._has_fillers |= bool(fillers)
+
+    def save_rows(self, folder: Path) -> None:
+        """Write down beside copies of `files` how many rows there are, where these do not say so."""
+        if self._has_fillers:
+            save_rows(len(self.tokens), folder)
 
     def encode(self, text: str) -> list[str]:
         """The token strings of the text, nothing added at its ends; lone surrogates count as U+FFFD."""

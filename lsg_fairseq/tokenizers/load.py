@@ -22,6 +22,7 @@ from lsg_fairseq.tokenizers.base import (
     read_settings,
     special_tokens,
 )
+from lsg_fairseq.tokenizers.filler_rows import filler, stated_rows
 from lsg_fairseq.tokenizers.sentencepiece import BPE_MODEL, SentencePieceTokenizer
 from lsg_fairseq.tokenizers.sequence_format import format_of_tokenizer
 from lsg_fairseq.tokenizers.wordpiece import CONTINUATION, apply_settings, wordpiece_backend
@@ -48,7 +49,7 @@ class JsonTokenizer(DocumentTokenizer):
         apply_settings(backend, settings)
         by_id = {index: token for token, index in backend.get_vocab(with_added_tokens=True).items()}
         # An id without a token keeps its place, so that the rows after it stay where they are.
-        tokens = [by_id.get(i, f"<no_token_{i}>") for i in range(max(by_id) + 1)]
+        tokens = [by_id.get(i, filler(i)) for i in range(max(by_id) + 1)]
         is_pegasus = settings.get("tokenizer_class", "").startswith("Pegasus")
         # Pegasus' names are those of its sentencepiece model, whichever file is read.
         renamed = {} if is_pegasus else fairseq_names(tokens, settings)
@@ -105,7 +106,9 @@ def load_tokenizer(folder: str | Path) -> DocumentTokenizer:
         wanted = f"{WORDPIECE_FILE}, {JSON_FILE}, {VOCAB_FILE} with {MERGES_FILE}, or {SENTENCEPIECE_FILES[0]}"
         raise LSGError(f"{folder} has no tokenizer: none of {wanted} is there")
     with clear_error(folder, "a tokenizer"):
-        return _load(folder)
+        tokenizer = _load(folder)
+        tokenizer.fill_rows(stated_rows(folder, len(tokenizer.tokens)))
+        return tokenizer
 
 
 def _load(folder: Path) -> DocumentTokenizer:
