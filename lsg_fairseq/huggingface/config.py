@@ -248,28 +248,29 @@ def write_config(
     token_ids = dict(spec.row.token_ids if token_ids is None else token_ids)
     parts = _parts(spec, tensors)
     _check_export(args, spec, parts, token_ids)
-    lsg_only = {*LSG_FIELDS, *FIELD_ALIASES, "auto_map", "base_model_prefix"}
-    lsg_only |= {"attention_probs_dropout_prob"} - set(names.values())
-    stale = lsg_only | set(DTYPE_FIELDS)
+    stale = {*LSG_FIELDS, *FIELD_ALIASES, *DTYPE_FIELDS, "auto_map", "base_model_prefix"}
+    stale |= {"attention_probs_dropout_prob"} - set(names.values())
     config: dict[str, object] = {name: value for name, value in (original or {}).items() if name not in stale}
     stated = {} if spec.has_decoder or not original else read_config(original)[1]
     for fairseq, hf in names.items():
         if fairseq in args and (fairseq not in stated or args[fairseq] != stated[fairseq]):
             config[hf] = hf_activation(args[fairseq]) if fairseq == "activation_fn" else args[fairseq]
     config = {**token_ids, **config, "model_type": kind.name, "vocab_size": spec.vocab_size}
+    config |= _dtype_field(tensors, original or {})
     config["max_position_embeddings"] = max(spec.max_source_positions, spec.max_target_positions) + kind.position_offset
     config |= _encoder_decoder_fields(args) if spec.has_decoder else _encoder_fields(spec, tensors, parts, config)
-    # One name, the original's: two could contradict each other later.
-    stated_as = [name for name in DTYPE_FIELDS if name in (original or {})]
-    config[(stated_as or DTYPE_FIELDS)[0]] = dtype_of(tensors)
     config["architectures"] = [f"{'LSG' if spec.is_lsg else ''}{kind.class_name}{_task(spec, parts)}"]
     return config | (_lsg_fields(args, spec) if spec.is_lsg else {})
 
 
-def dtype_of(tensors: Mapping[str, Tensor]) -> str:
-    """The narrowest dtype that every tensor fits in, by torch's name: transformers 5 loads in the one stated."""
+def _dtype_field(tensors: Mapping[str, Tensor], original: Mapping[str, Any]) -> dict[str, object]:
+    """The narrowest dtype that every tensor fits in, by torch's name: transformers 5 loads in the one stated.
+
+    Under one name, the original's if it has one: two could contradict each other later.
+    """
+    name = next((name for name in DTYPE_FIELDS if name in original), DTYPE_FIELDS[0])
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-    return str(functools.reduce(torch.promote_types, kinds or {torch.float32})).removeprefix("torch.")
+    return {name: str(functools.reduce(torch.promote_types, kinds or {torch.float32})).removeprefix("torch.")}
 
 
 def _parts(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> frozenset[str]:
