@@ -23,6 +23,7 @@ from lsg_fairseq.huggingface.config_fields import (
 )
 from lsg_fairseq.huggingface.encoder_heads import parts_of_hf
 from lsg_fairseq.huggingface.encoder_keys import key_layout_of
+from lsg_fairseq.huggingface.folder_kinds import advise_model_type
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGError
 from lsg_fairseq.weights.families import MODEL_TYPES, Family, ModelType
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
@@ -108,6 +109,8 @@ def model_type_of(config: Mapping[str, Any]) -> str:
         LSGError: model_type is missing or another one.
     """
     model_type = plain_model_type(config)
+    if config.get("model_type") is None:
+        raise LSGError(f"config.json states no model_type, the kind of the weights: {advise_model_type(config)}")
     if model_type not in MODEL_TYPES:
         *others, last = MODEL_TYPES
         raise LSGError(
