@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lsg_fairseq.models.classification import register_head
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, symbol_from_token, token_from_symbol
+from lsg_fairseq.weights.families import FAMILIES
 
 
 class HubInterface(nn.Module):
@@ -25,6 +26,7 @@ class HubInterface(nn.Module):
         super().__init__()
         self.task, self.model, self.tokenizer = task, model, tokenizer
         dictionary = task.source_dictionary
+        self._labels: tuple[str, ...] = ()
         self._rows = {token: dictionary.index(symbol_from_token(token)) for token in tokenizer.tokens}
         self.eval()
 
@@ -38,11 +40,30 @@ class HubInterface(nn.Module):
         """The longest source that is read, `<s>` and `</s>` included."""
         raise NotImplementedError
 
-    def encode(self, text: str) -> torch.LongTensor:
-        """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol."""
+    def encode(self, sentence: str, *addl_sentences: str, no_separator: bool | None = None) -> torch.LongTensor:
+        """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol.
+
+        Args:
+            addl_sentences: more texts, for instance the hypothesis behind a premise; `</s>` ends each of them.
+            no_separator: False puts one more `</s>` in front of each of them (default: as fairseq's interface of the
+                family has it: `<s> a </s> b </s>` for BART, `<s> a </s> </s> b </s>` for RoBERTa; BERT's is BART's).
+        """
         dictionary, bos = self.task.source_dictionary, self.task.sequence_format.source_bos
-        ids = [self._rows[token] for token in self.tokenizer.encode(text)]
-        return torch.tensor([*([dictionary.bos()] if bos else []), *ids, dictionary.eos()])
+        is_doubled = FAMILIES[self.model.family].doubled_separator if no_separator is None else not no_separator
+        ids = [dictionary.bos()] if bos else []
+        for number, text in enumerate((sentence, *addl_sentences)):
+            ids += [dictionary.eos()] if number and is_doubled else []
+            ids += [*(self._rows[token] for token in self.tokenizer.encode(text)), dictionary.eos()]
+        return torch.tensor(ids)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes of a converted checkpoint's head, in the order of predict's columns; [] without any."""
+        return list(self._labels)
+
+    def name_labels(self, names: Sequence[str]) -> None:
+        """Set `labels`."""
+        self._labels = tuple(names)
 
     def decode(self, tokens: Tensor) -> str:
         """The text of 1-d ids, without `<s>`, `</s>` and `<pad>`.

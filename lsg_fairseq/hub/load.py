@@ -7,10 +7,13 @@ from pathlib import Path
 from fairseq.models import FairseqEncoderModel
 
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
+from lsg_fairseq.checkpoints.open_fairseq import read_original
 from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.hub.encoder import LSGEncoderHubInterface
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_LOCATIONS
 from lsg_fairseq.hub.summarizer import LSGHubInterface
+from lsg_fairseq.huggingface.config_fields import label_names
+from lsg_fairseq.weights.state_dicts import HEAD_NAME
 
 
 def from_checkpoint(
@@ -34,5 +37,11 @@ def from_files(files: CheckpointFiles, overrides: Overrides) -> LSGHubInterface 
     """
     task, model, tokenizer = load_task_and_model(files, overrides)
     if isinstance(model, FairseqEncoderModel):
-        return LSGEncoderHubInterface(task, model, tokenizer)
-    return LSGHubInterface(task, model, tokenizer, files.generation)
+        interface: LSGHubInterface | LSGEncoderHubInterface = LSGEncoderHubInterface(task, model, tokenizer)
+    else:
+        interface = LSGHubInterface(task, model, tokenizer, files.generation)
+    head = getattr(model, "classification_heads", {})
+    if HEAD_NAME in head:
+        config = read_original(files.model.parent).get("config", {})
+        interface.name_labels(label_names(config, head[HEAD_NAME].out_proj.out_features))
+    return interface
