@@ -14,7 +14,7 @@ from lsg_fairseq.huggingface.architectures import check_head
 from lsg_fairseq.huggingface.config import check_lm_activation, read_config
 from lsg_fairseq.huggingface.encoder_heads import encoder_notes, parts_of_hf
 from lsg_fairseq.huggingface.encoder_keys import key_layout_of
-from lsg_fairseq.huggingface.generation_config import generation_settings
+from lsg_fairseq.huggingface.generation_config import generation_settings, source_prefix
 from lsg_fairseq.huggingface.read_folder import HFCheckpoint, read_hf_folder
 from lsg_fairseq.huggingface.seq2seq_weights import name_in_fairseq
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -78,9 +78,14 @@ def _with_generation(source: Source, checkpoint: HFCheckpoint, hf_rows: Tensor) 
         sequence_format=replace(source.sequence_format, decoder_start=start),
         # transformers' minimum is 0 where nothing is stated, and fairseq's 1.
         generation={"min_len": 0, **settings},
-        notes=tuple(notes),
+        notes=(*notes, *_prefix_notes(source_prefix(checkpoint.config))),
         original={"config": checkpoint.config, "generation_config": checkpoint.generation_config},
     )
+
+
+def _prefix_notes(prefix: str) -> list[str]:
+    told = f"config.json's prefix {prefix!r} is put in front of a document by lsg-summarize and summarize, as by"
+    return [f"{told} transformers' pipeline; data for fairseq-generate must have it already"] if prefix else []
 
 
 def _with_heads(source: Source, checkpoint: HFCheckpoint) -> Source:

@@ -87,7 +87,7 @@ def summarize(args: argparse.Namespace) -> None:
     # Loaded first: a checkpoint that cannot be loaded leaves no output behind.
     hub = load(args, files)
     settings = hub.generation_settings.replaced(**{name: getattr(args, name) for name in GENERATION})
-    generator = BatchedGenerator(hub, settings, args.batch_size)
+    generator = BatchedGenerator(hub, settings, args.batch_size, prefix=hub.prefix)
     total = inputs.count()
     total = None if total is None else len(range(args.shard_id, total, args.num_shards))
     with _open_output(args, files, paths) as output:

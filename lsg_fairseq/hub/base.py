@@ -71,11 +71,18 @@ class HubInterface(nn.Module):
         Raises:
             LSGError: tokens has another number of dimensions.
         """
+        return self.tokenizer.decode(self._tokens_of(tokens))
+
+    def decode_summary(self, tokens: Tensor) -> str:
+        """The same without any special token, as transformers' pipelines leave them out of what they return."""
+        return self.tokenizer.decode_plain(self._tokens_of(tokens))
+
+    def _tokens_of(self, tokens: Tensor) -> list[str]:
         if tokens.dim() != 1:
             raise LSGError(f"decode takes one sequence of ids, not a tensor of shape {list(tokens.shape)}: give a row")
         dictionary = self.task.target_dictionary
         silent = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
-        return self.tokenizer.decode(token_from_symbol(dictionary[i]) for i in tokens.tolist() if i not in silent)
+        return [token_from_symbol(dictionary[i]) for i in tokens.tolist() if i not in silent]
 
     def collate(self, tokens: Sequence[Tensor], length: int | None = None) -> torch.LongTensor:
         """(B,T) ids of several 1-d ones, padded on the right to the longest of them or to `length`."""

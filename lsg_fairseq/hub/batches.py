@@ -88,6 +88,7 @@ class BatchedGenerator:
         hub: the interface whose model, task and tokenizer are used.
         batch_size: documents in a batch; None: up to MAX_BATCH of them and MAX_BATCH_TOKENS tokens with padding.
         match_source_len: see LSGHubInterface.fill_mask.
+        prefix: what is put in front of every text.
 
     Raises:
         LSGError: batch_size is below 1.
@@ -99,10 +100,11 @@ class BatchedGenerator:
         settings: GenerationSettings,
         batch_size: int | None = None,
         match_source_len: bool = False,
+        prefix: str = "",
     ) -> None:
         if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise LSGError(f"batch_size must be an integer of at least 1, not {batch_size!r}")
-        self.hub, self.batch_size = hub, batch_size
+        self.hub, self.batch_size, self.prefix = hub, batch_size, prefix
         arguments = settings.as_arguments()
         arguments.match_source_len = match_source_len
         self.generator = hub.task.build_generator([hub.model], arguments)
@@ -155,7 +157,7 @@ class BatchedGenerator:
 
     def _encode(self, text: str) -> Tensor:
         check_text(text)
-        return self._cut(self.hub.encode(text)) if text.strip() else torch.empty(0, dtype=torch.long)
+        return self._cut(self.hub.encode(self.prefix + text)) if text.strip() else torch.empty(0, dtype=torch.long)
 
     def _cut(self, tokens: Tensor) -> Tensor:
         """Leave out what does not fit in front of `</s>`."""
@@ -177,7 +179,7 @@ class BatchedGenerator:
             order = order[size:]
 
     def _summaries(self, tokens: Sequence[Tensor]) -> list[str]:
-        return [self.hub.decode(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens)]
+        return [self.hub.decode_summary(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens)]
 
     def _generate(self, tokens: Sequence[Tensor]) -> list[list[dict[str, Any]]]:
         hub = self.hub

@@ -22,6 +22,7 @@ class LSGHubInterface(HubInterface):
 
     Args:
         generation: fairseq's names of the generation settings that belong to the checkpoint.
+        prefix: what summarize puts in front of every text, as the checkpoint asks for.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class LSGHubInterface(HubInterface):
         model: BaseFairseqModel,
         tokenizer: DocumentTokenizer,
         generation: Mapping[str, Any] | None = None,
+        prefix: str = "",
     ) -> None:
         super().__init__(task, model, tokenizer)
+        self.prefix = prefix
         self.generation_settings = GenerationSettings.from_checkpoint(generation or {})
 
     @property
@@ -62,7 +65,7 @@ class LSGHubInterface(HubInterface):
             LSGError: a setting is not allowed, or text is neither a str nor strs.
         """
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        generator = BatchedGenerator(self, settings, batch_size)
+        generator = BatchedGenerator(self, settings, batch_size, prefix=self.prefix)
         texts = [text] if isinstance(text, str) else list(text)
         summaries = list(generator.stream(texts, total=len(texts), progress=progress))
         return summaries[0] if isinstance(text, str) else summaries
@@ -80,7 +83,7 @@ class LSGHubInterface(HubInterface):
     ) -> Iterator[str]:
         """The same for any number of texts: takes in a window of them at a time, yields their summaries in order."""
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        return BatchedGenerator(self, settings, batch_size).stream(texts, progress=progress)
+        return BatchedGenerator(self, settings, batch_size, prefix=self.prefix).stream(texts, progress=progress)
 
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
         """The decoder's features (B,T,C) of (T,) or (B,T) ids, when it reads the ids themselves, shifted by one.

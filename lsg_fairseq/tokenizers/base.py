@@ -41,6 +41,7 @@ class DocumentTokenizer:
 
     `tokens[i]` is the string of Hugging Face id i, a filler for an embedding row without a token;
     `files` are what has to be copied along with the tokenizer;
+    `special` those that transformers leaves out of texts;
     `pad`, `bos`, `eos`, `unk` and `mask` are token strings, None where the vocabulary has none.
     """
 
@@ -53,6 +54,7 @@ class DocumentTokenizer:
         self.pad, self.bos, self.eos, self.unk, self.mask = (special[role] for role in ROLES)
         fillers = filter(FILLER.fullmatch, tokens)
         self._silent = {"<s>", "</s>", "<pad>", self.pad, self.bos, self.eos, *fillers}
+        self.special = {name for name in special.values() if name} | self._silent | listed_specials(settings)
         self._has_fillers = False
 
     def fill_rows(self, rows: int) -> None:
@@ -60,6 +62,7 @@ class DocumentTokenizer:
         fillers = [filler(index) for index in range(len(self.tokens), rows)]
         self.tokens = [*self.tokens, *fillers]
         self._silent |= set(fillers)
+        self.special |= set(fillers)
         self._has_fillers |= bool(fillers)
 
     def save_rows(self, folder: Path) -> None:
@@ -74,6 +77,10 @@ class DocumentTokenizer:
     def decode(self, tokens: Iterable[str]) -> str:
         """The text of token strings, without `<s>`, `</s>` and `<pad>`."""
         return self._join([token for token in tokens if token not in self._silent])
+
+    def decode_plain(self, tokens: Iterable[str]) -> str:
+        """The text without any special token, as transformers' skip_special_tokens gives it: what a summary is."""
+        return self.decode(token for token in tokens if token not in self.special)
 
     def starts_word(self, token: str) -> bool:
         """Whether a word starts with this token."""
@@ -93,6 +100,17 @@ def special_tokens(tokens: Iterable[str], settings: dict[str, Any]) -> dict[str,
         role: (*(settings.get(name) for name in names), fairseq, bert) for role, (fairseq, names, bert) in ROLES.items()
     }
     return {role: next((t for t in found if t in known), None) for role, found in candidates.items()}
+
+
+def listed_specials(settings: dict[str, Any]) -> set[str]:
+    """The special tokens without a role that the settings list; transformers 5 names some, as an object."""
+    listed: set[str] = set()
+    for field in ("additional_special_tokens", "extra_special_tokens"):
+        stated = settings.get(field) or []
+        for entry in stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else []:
+            name = entry.get("content") if isinstance(entry, dict) else entry
+            listed |= {name} if isinstance(name, str) else set()
+    return listed
 
 
 def replace_surrogates(text: str) -> str:

@@ -56,6 +56,8 @@ class JsonTokenizer(DocumentTokenizer):
         named = {key: renamed.get(t, t) if key.endswith("_token") else t for key, t in settings.items()}
         super().__init__(folder, [renamed.get(t, t) for t in tokens], named)
         self.backend = backend
+        added = backend.get_added_tokens_decoder().values()
+        self.special |= {renamed.get(token.content, token.content) for token in added if token.special}
         self._own_names = {fairseq: own for own, fairseq in renamed.items()}
         self.sequence_format = format_of_tokenizer(settings.get("tokenizer_class", ""))
 
