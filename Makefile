@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo walkthrough test test-all triton-test lint gpu-check needle extrapolation manpages box figures lock clean
+.PHONY: demo walkthrough test test-all triton-test fuzz kills lint gpu-check needle extrapolation manpages box figures lock clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.demo
@@ -23,6 +23,12 @@ test-all: $(READY)
 triton-test: $(VENV)/.triton
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/test_triton.py
 	OMP_NUM_THREADS=1 TRITON_COMPILE=1 $(BIN)/python -m pytest -n 2 tests/test_triton_targets.py
+
+fuzz: $(READY)  # mutated inputs; FUZZ_CASES and FUZZ_SEED choose how many and which
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_fuzz.py -m "" -s
+
+kills: $(READY)  # kills at random moments; KILLS says how many a command
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_kills.py -m "" -s
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,6 +1,18 @@
 """What torch.hub offers of this repository: `torch.hub.list` names the entries, `torch.hub.help` describes one."""
 
-dependencies = ["torch", "fairseq", "tokenizers", "sentencepiece", "safetensors", "tqdm", "filelock"]
+dependencies = [
+    "torch",
+    "fairseq",
+    "omegaconf",
+    "numpy",
+    "tokenizers",
+    "sentencepiece",
+    "safetensors",
+    "huggingface_hub",
+    "filelock",
+    "rouge_score",
+    "tqdm",
+]
 
 from lsg_fairseq.hub import (  # noqa: E402, F401
     lsg_bart_base,

@@ -1,9 +1,10 @@
-"""Everything that needs a GPU, in one command of a few minutes: `make gpu-check`.
+"""Everything that needs a GPU, in one command of some minutes: `make gpu-check`.
 
-Compares the attention that a GPU gets (FlexAttention, forced, so that a silent fallback is a failure) with the
-reference attention: outputs, gradients, an encoder's training steps. Runs fairseq-train and fairseq-generate on the
-device in half precision, and times encoder passes beside the reference and full attention. Writes
-benchmarks/results/gpu_check.json. `--device cpu --quick` runs the same code where there is no GPU.
+Compares the attentions that a GPU gets with the reference: FlexAttention, forced, so that a silent fallback is a
+failure; the ones with dropout, with the same mask on the CPU; an encoder's training steps. Then trains as people do,
+with the commands that they type (gpu_training.py), and fails if a backend was given up. Times encoder passes beside the
+reference and full attention. Writes benchmarks/results/gpu_check.json. `--device cpu --quick` runs the same code where
+there is no GPU.
 """
 
 from __future__ import annotations
@@ -11,40 +12,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
+from benchmarks.gpu_training import Check, training_checks
+from lsg_fairseq.modules import backend_probe
+from lsg_fairseq.modules.block_attention import Tokens, block_attention
 from lsg_fairseq.modules.lsg_attention import lsg_attention
 from lsg_fairseq.modules.lsg_config import LSGConfig
+from lsg_fairseq.modules.sparse_tokens import select_sparse_tokens
 from recipes.tiny_models import build_model, random_tokens
 
 HERE = Path(__file__).resolve().parent
-
 TYPES = ("none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride")
 # Rounding of a sum over hundreds of keys, relative to its largest entry.
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 SHAPES = {"full": (2, 4, 2048, 64, 128), "quick": (2, 4, 96, 16, 16)}  # B, H, T, D, block size
 LENGTHS = {"full": (4096, 16384), "quick": (96,)}
-
-
-class Check(NamedTuple):
-    """A measured error and the largest one allowed."""
-
-    name: str
-    error: float
-    allowed: float
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.allowed
 
 
 @contextmanager
@@ -119,48 +108,56 @@ def train_steps(device: str, name: str, steps: int = 5) -> list[float]:
     return losses
 
 
-def training_check(device: str) -> Iterator[Check]:
+def step_checks(device: str, size: str) -> Iterator[Check]:
     """Training on the fused backend gives the losses of training on the reference."""
     one, other = (torch.tensor(train_steps(device, name)) for name in (fused(device), "reference"))
     yield Check("training: losses of 5 steps", relative_error(one, other), 1e-4)
 
 
-def command_checks(device: str) -> Iterator[Check]:
-    """fairseq-train and fairseq-generate as a user types them; the error is the number of commands that failed."""
-    bin_folder = Path(sys.executable).parent
-    where = [] if device == "cuda" else ["--cpu"]
-    precision = ["--fp16"] if device == "cuda" else ["--memory-efficient-fp16"]
-    user = ["--user-dir", "lsg_fairseq", "--task", "lsg_summarization", *where]
-    model = (
-        "--arch lsg_bart_small --encoder-layers 2 --decoder-layers 1 --max-source-positions 1024 --lsg-block-size 32"
-    )
-    rates = "--lsg-sparse-block-size 32 --optimizer adam --lr 1e-3 --batch-size 4 --max-epoch 1 --num-workers 0"
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [{"document": f"word{i} in a row of words " * 60, "summary": f"word{i}"} for i in range(16)]
-        (Path(folder) / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        splits = [part for split in ("train", "valid", "test") for part in (f"--{split}", "a.jsonl")]
-        commands = {
-            "lsg-preprocess": [*splits, "--out", "data", "--train-tokenizer", "300"],
-            "fairseq-train": ["data", *user, *model.split(), *rates.split(), *precision, "--save-dir", "model"],
-            "fairseq-generate": [
-                "data",
-                *user,
-                "--path",
-                "model/checkpoint_last.pt",
-                "--beam",
-                "2",
-                "--max-len-b",
-                "8",
-            ],
-        }
-        for name, flags in commands.items():
-            env = {**os.environ, "LSG_ATTENTION_BACKEND": fused(device) if device == "cuda" else "auto"}
-            done = subprocess.run(
-                [bin_folder / name, *flags], cwd=folder, env=env, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
-            yield Check(f"command: {name}", float(done.returncode != 0), 0.0)
+def attend_with_dropout(device: str, size: str, dtype: torch.dtype, padded: bool) -> list[torch.Tensor]:
+    """Regular queries' output and the gradients of query, key and value with dropout of one seed, fp32 on the CPU."""
+    batch, heads, length, width, block = SHAPES[size]
+    config = LSGConfig(block_size=block, sparse_block_size=block, sparsity_type="stride")
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, heads, config.num_global_tokens + length, width)
+    inputs = [torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for _ in range(3)]
+    mask = torch.zeros(batch, shape[2], dtype=torch.bool, device=device)
+    mask[-1, -length // 3 :] = True
+    tokens = Tokens(*inputs, mask if padded else None)
+    sparse = select_sparse_tokens(*tokens.rows(config.num_global_tokens), config)
+    torch.manual_seed(0)  # of the CPU's generator, which seeds come from on every device
+    output = block_attention(tokens, sparse, config, 0.1)
+    output.backward(torch.randn(output.shape, generator=generator).to(output))
+    return [x.detach().float().cpu() for x in (output, *(x.grad for x in inputs))]
+
+
+def dropout_checks(device: str, size: str) -> Iterator[Check]:
+    """Every attention with dropout against the one in chunks on the CPU in float32, of which the same is dropped."""
+    for dtype in TOLERANCES if device == "cuda" else (torch.float32, torch.bfloat16):
+        half_on_gpu = device == "cuda" and dtype != torch.float32
+        for name in ("chunked", "triton") if half_on_gpu else ("chunked",):
+            for padded in (False, True):
+                with backend("chunked"):
+                    expected = attend_with_dropout("cpu", size, torch.float32, padded)
+                with backend(name):
+                    found = attend_with_dropout(device, size, dtype, padded)
+                what = f"{name}, {str(dtype).removeprefix('torch.')}, {'padded' if padded else 'whole'}"
+                for part, one, other in zip(("output", "dq", "dk", "dv"), found, expected, strict=True):
+                    # The input is rounded on one side alone.
+                    yield Check(f"dropout {part}: {what}", relative_error(one, other), 3 * TOLERANCES[dtype])
+
+
+def automatic_checks(device: str, size: str) -> Iterator[Check]:
+    """What auto takes, which is tried first: that nothing is given up, with dropout and without, in every dtype."""
+    backend_probe.VERDICTS.clear()
+    block = SHAPES[size][-1]
+    with backend("auto"):
+        for dtype in TOLERANCES if device == "cuda" else (torch.float32, torch.bfloat16):
+            attend_with_dropout(device, size, dtype, True)
+            for padded in (False, True):
+                attend(device, size, LSGConfig(block_size=block, sparse_block_size=block), dtype, padded)
+    given_up = [kind for kind, passed in backend_probe.VERDICTS.items() if not passed]
+    yield Check(f"backends given up: {', '.join(map(str, given_up)) or 'none'}", float(len(given_up)), 0.0)
 
 
 def timed(run: Callable[[], torch.Tensor], device: str, train: bool, rounds: int = 5) -> dict[str, float]:
@@ -206,27 +203,31 @@ def benchmark(device: str, size: str) -> Iterator[dict[str, object]]:
                     yield what | figures
 
 
+PARTS: dict[str, Callable[[str, str], Iterator[Check]]] = {
+    "attention": attention_checks,
+    "dropout": dropout_checks,
+    "auto": automatic_checks,
+    "steps": step_checks,
+    "training": training_checks,
+}
+
+
 def main() -> int:
     """Run everything; the exit status is 0 if every check passed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes and no commands: checks this script, measures nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: checks this script, measures nothing")
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS, "speed"], default=[*PARTS, "speed"])
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu_check.json", help="default: %(default)s")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu_check: this torch sees no GPU; --device cpu --quick tries the script without one")
     size = "quick" if args.quick else "full"
-    checks: list[Check] = []
-    for make in (lambda: attention_checks(args.device, size), lambda: training_check(args.device)):
-        checks += make()
-    if not args.quick:
-        checks += command_checks(args.device)
+    checks = [check for part in args.parts if part in PARTS for check in PARTS[part](args.device, size)]
     for check in checks:
         print(f"{'ok  ' if check.passed else 'FAIL'} {check.error:9.2e} (allowed {check.allowed:.0e})  {check.name}")
     rows = []
-    for row in benchmark(args.device, size):
+    for row in benchmark(args.device, size) if "speed" in args.parts else ():
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
         rows.append(row)
     device = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"

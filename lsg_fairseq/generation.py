@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from fairseq.search import BeamSearch
 from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from torch import Tensor, nn
@@ -120,6 +121,8 @@ class LSGSequenceGenerator(SequenceGenerator):
         forced_first_token: id of the token that every output begins with, or None.
         forced_last_token: id of the token (`</s>`) that ends an output of maximum length, or None: it is `</s>` then
             too, but at the price of its log-probability.
+        as_int8: multiply by weights rounded to 8 bits, and keep keys and values of the source in bfloat16: for models
+            in float32 on CPUs.
         options: fairseq's SequenceGenerator options (beam_size, len_penalty, max_len_b, ...).
 
     After each generation, and after an exception in one, the decoders are back at one beam: fairseq leaves them at the
@@ -133,12 +136,14 @@ class LSGSequenceGenerator(SequenceGenerator):
         decoder_start: str = "</s>",
         forced_first_token: int | None = None,
         forced_last_token: int | None = None,
+        as_int8: bool = False,
         **options: Any,
     ) -> None:
         were_training = [model.training for model in models]
         super().__init__(ForcingEnsemble(models, forced_first_token, forced_last_token), tgt_dict, **options)
         if type(self.search) is BeamSearch:
             self.search = RowwiseBeamSearch(tgt_dict)
+        self.as_int8 = as_int8
         self.decoder_start_token = tgt_dict.index(decoder_start)
         if self.repeat_ngram_blocker is not None:
             self.repeat_ngram_blocker = RepeatBlock(self.repeat_ngram_blocker.no_repeat_ngram_size)
@@ -155,7 +160,7 @@ class LSGSequenceGenerator(SequenceGenerator):
                 f"outputs must have at least {self.min_len} tokens and at most {self.model.last_step}: lower the "
                 "minimum (--min-len), raise the maximum (--max-len-b), or use a model with more target positions"
             )
-        with _beams(self.model.models, self.beam_size):
+        with _beams(self.model.models, self.beam_size), _weights(self.model.models, self.as_int8):
             return super()._generate(sample, *args, bos_token=start, **kwargs)
 
     def _max_len(self, net_input: dict[str, Tensor]) -> int:
@@ -168,17 +173,42 @@ class LSGSequenceGenerator(SequenceGenerator):
 
 @contextmanager
 def _beams(models: nn.ModuleList, beam_size: int) -> Iterator[None]:
-    """Evaluation mode with packed weights and beams sharing their source; undone afterwards, whatever happens."""
+    """Evaluation mode with beams sharing their source; both undone afterwards, whatever happens."""
     were_training = [model.training for model in models]
     _set_beam_size(models, beam_size)
     try:
         models.eval()
-        with packed_weights(models):
-            yield
+        yield
     finally:
         _set_beam_size(models, 1)
         for model, was_training in zip(models, were_training, strict=True):
             model.train(was_training)
+
+
+@contextmanager
+def _weights(models: nn.ModuleList, as_int8: bool) -> Iterator[None]:
+    """Packed weights, and of 8 bits if asked for, with the keys and values of sources in bfloat16 then."""
+    if as_int8:
+        _check_for_int8(models)
+    dtype = torch.bfloat16 if as_int8 else None
+    with packed_weights(models, as_int8):
+        try:
+            _set_source_dtype(models, dtype)
+            yield
+        finally:
+            _set_source_dtype(models, None)
+
+
+def _check_for_int8(models: nn.ModuleList) -> None:
+    kinds = {f"{p.dtype} on {p.device.type}".removeprefix("torch.") for p in models.parameters()}
+    if kinds != {"float32 on cpu"}:
+        raise LSGError(f"int8 weights are made of float32 models on CPUs, not of {', '.join(sorted(kinds))}")
+
+
+def _set_source_dtype(models: nn.ModuleList, dtype: torch.dtype | None) -> None:
+    for model in models:
+        if hasattr(model, "set_source_dtype"):
+            model.set_source_dtype(dtype)
 
 
 def _set_beam_size(models: nn.ModuleList, beam_size: int) -> None:

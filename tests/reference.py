@@ -29,20 +29,33 @@ def dense_lsg_attention(
     config: Any,
     key_padding_mask: Tensor | None = None,
     projections: Sequence[Tensor] | None = None,
+    factors: Tensor | None = None,
 ) -> Tensor:
-    """LSG attention of (B,H,G+T,D) tensors, one (batch, head) pair at a time, in the dtype of the input."""
+    """LSG attention of (B,H,G+T,D) tensors, one (batch, head) pair at a time, in the dtype of the input.
+
+    factors: (B,H,T,G+T+S) to multiply the regular queries' probabilities by, which is what dropout does.
+    """
     batch, heads, rows, _ = query.shape
     if key_padding_mask is None:
         key_padding_mask = torch.zeros(batch, rows, dtype=torch.bool)
     outputs = [
-        _attend(query[n, h], key[n, h], value[n, h], key_padding_mask[n], h, config, projections)
+        _attend(
+            query[n, h],
+            key[n, h],
+            value[n, h],
+            key_padding_mask[n],
+            h,
+            config,
+            projections,
+            None if factors is None else factors[n, h],
+        )
         for n in range(batch)
         for h in range(heads)
     ]
     return torch.stack(outputs).view(batch, heads, rows, -1)
 
 
-def _attend(query, key, value, masked, head, config, projections) -> Tensor:
+def _attend(query, key, value, masked, head, config, projections, factors) -> Tensor:
     rows, dim = query.shape
     num_globals = config.num_global_tokens
     num_tokens = rows - num_globals
@@ -59,7 +72,10 @@ def _attend(query, key, value, masked, head, config, projections) -> Tensor:
         pattern = lsg_pattern(num_tokens, len(sparse.key), config)
     scores = query @ keys.T / math.sqrt(dim)
     scores = scores.masked_fill(~pattern | absent, -math.inf)
-    return torch.softmax(scores, dim=-1) @ values
+    weights = torch.softmax(scores, dim=-1)
+    if factors is not None:
+        weights = torch.cat([weights[:num_globals], weights[num_globals:] * factors])
+    return weights @ values
 
 
 def lsg_pattern(num_tokens: int, num_sparse: int, config: Any) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
+import random
+import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +17,10 @@ import torch
 from conftest import REPOSITORY, run
 from torch.nn.attention.flex_attention import create_block_mask
 
-from lsg_fairseq.modules import block_attention, flex_block_attention, fused_cpu_attention
-from lsg_fairseq.modules.block_attention import Tokens, choose_backend
+from benchmarks import gpu_training
+from lsg_fairseq.modules import backend_probe, block_attention, flex_block_attention, fused_cpu_attention
+from lsg_fairseq.modules.block_attention import Sequences, Tokens, choose_backend
+from lsg_fairseq.modules.flex_block_attention import Lengths
 from lsg_fairseq.modules.fused_cpu_attention import block_layout
 from lsg_fairseq.modules.lsg_attention import lsg_attention
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
@@ -24,13 +28,24 @@ from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS
 from lsg_fairseq.modules.source_attention import SourceAttention
 from recipes.tiny_models import build_model, random_tokens
 
-CHECK = REPOSITORY / "benchmarks" / "gpu_check.py"
+CHECK = (sys.executable, "-m", "benchmarks.gpu_check")
 CONFIG = LSGConfig(block_size=8, sparse_block_size=8, sparsity_factor=2, sparsity_type="stride")
 
 
 def make_tokens(dtype: torch.dtype = torch.float32) -> Tokens:
     generator = torch.Generator().manual_seed(0)
     return Tokens(*(torch.randn(2, 2, 1 + 48, 16, generator=generator).to(dtype) for _ in range(3)), None)
+
+
+def make_sequences(dtype: torch.dtype = torch.float32) -> Sequences:
+    tokens = make_tokens(dtype)
+    parts = {"global": tokens.rows(0, 1), "local": tokens.rows(1)}
+    keys, values = ({name: part[i] for name, part in parts.items()} for i in (1, 2))
+    return Sequences(parts["local"].query, keys, values, {})
+
+
+def replace_backend(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:
+    monkeypatch.setitem(block_attention.BACKENDS, name, block_attention.BACKENDS[name]._replace(**changes))
 
 
 def attend(tokens: Tokens, dropout_p: float = 0.0) -> torch.Tensor:
@@ -55,43 +70,46 @@ def test_the_mode_of_the_first_use_does_not_decide(mode: Callable[[], AbstractCo
         (torch.float32, 0.0, "fused_cpu"),
         (torch.float64, 0.0, "fused_cpu"),
         (torch.bfloat16, 0.0, "fused_cpu"),
-        (torch.float16, 0.0, "reference"),
-        (torch.float32, 0.1, "reference"),
+        (torch.float16, 0.0, "chunked"),
+        (torch.float32, 0.1, "chunked"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:attention dropout")
 def test_auto_takes_the_fastest_that_applies(dtype: torch.dtype, dropout_p: float, backend: str) -> None:
-    assert choose_backend(make_tokens(dtype), dropout_p) == backend
+    assert choose_backend(make_sequences(dtype), CONFIG, dropout_p) == backend
 
 
 def test_the_setting_forces_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSG_ATTENTION_BACKEND", "reference")
-    monkeypatch.setitem(block_attention.FUSED_BACKENDS, "fused_cpu", lambda *args: 1 / 0)
+    replace_backend(monkeypatch, "fused_cpu", attend=lambda *args: 1 / 0)
     attend(make_tokens())
     monkeypatch.setenv("LSG_ATTENTION_BACKEND", "fused_cpu")
     with pytest.raises(ZeroDivisionError):
         attend(make_tokens())
     with pytest.raises(LSGError, match=r"LSG_ATTENTION_BACKEND=fused_cpu cannot serve torch.float16 on cpu"):
         attend(make_tokens(torch.float16))
+    monkeypatch.setenv("LSG_ATTENTION_BACKEND", "triton")
+    with pytest.raises(LSGError, match=r"LSG_ATTENTION_BACKEND=triton cannot serve"):
+        attend(make_tokens())
     monkeypatch.setenv("LSG_ATTENTION_BACKEND", "flash")
-    with pytest.raises(LSGError, match="must be auto, reference, fused_cpu or flex, not 'flash'"):
+    with pytest.raises(LSGError, match="must be auto, reference, fused_cpu, flex, triton or chunked, not 'flash'"):
         attend(make_tokens())
 
 
-def test_a_torch_without_the_ops_is_served_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_the_ops_is_served_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = attend(make_tokens())
     fused_cpu_attention.is_available.cache_clear()
     monkeypatch.setattr(fused_cpu_attention, "_ATTEND", lambda *args, **kwargs: (args[0] * 0, args[0].sum(-1)))
     try:
-        assert choose_backend(make_tokens(), 0.0) == "reference"
+        assert choose_backend(make_sequences(), CONFIG, 0.0) == "chunked"
         torch.testing.assert_close(attend(make_tokens()), expected)
     finally:
         fused_cpu_attention.is_available.cache_clear()
 
 
-def test_dropout_says_what_it_costs() -> None:
-    with pytest.warns(UserWarning, match="--attention-dropout 0 avoids that"):
-        attend(make_tokens(), dropout_p=0.5)
+@pytest.mark.parametrize("forced", ["fused_cpu", "flex", "chunked"])
+def test_a_forced_backend_without_dropout_leaves_it_to_chunks(monkeypatch: pytest.MonkeyPatch, forced: str) -> None:
+    monkeypatch.setenv("LSG_ATTENTION_BACKEND", forced)
+    assert choose_backend(make_sequences(), CONFIG, 0.1) == "chunked"
 
 
 @pytest.mark.parametrize("num_blocks", [3, 4, 5, 9])
@@ -143,28 +161,90 @@ def test_flex_structure_is_made_once() -> None:
     assert made[0] is made[1]
 
 
-@pytest.mark.parametrize(("num_tokens", "block", "factor"), [(384, 128, 2), (480, 32, 4), (1280, 256, 2), (200, 8, 8)])
-def test_flex_structure_is_the_whole_mask_in_tiles(num_tokens: int, block: int, factor: int) -> None:
-    config = LSGConfig(block_size=block, sparse_block_size=block, sparsity_factor=factor, num_global_tokens=3)
+@pytest.mark.parametrize("globals_", [3, 130])
+@pytest.mark.parametrize(
+    ("num_tokens", "block", "factor"), [(384, 128, 2), (480, 32, 4), (1280, 256, 2), (200, 8, 8), (576, 96, 2)]
+)
+def test_flex_structure_is_the_whole_mask_in_tiles(num_tokens: int, block: int, factor: int, globals_: int) -> None:
+    config = LSGConfig(block_size=block, sparse_block_size=block, sparsity_factor=factor, num_global_tokens=globals_)
     num_sparse = num_tokens // factor
+    lengths = Lengths(num_tokens, num_sparse, globals_)
     made = flex_block_attention.structure(num_tokens, num_sparse, config, "cpu")
-    num_keys = 3 + num_tokens + num_sparse
-    visible = flex_block_attention.visible(num_tokens, config)
-    expected = create_block_mask(visible, None, None, num_tokens, num_keys, device="cpu")
+    visible = flex_block_attention.visible(lengths, config)
+    expected = create_block_mask(visible, None, None, -(-num_tokens // 128) * 128, lengths.keys, device="cpu")
     assert made.shape == expected.shape
     assert torch.equal(made.to_dense(), expected.to_dense())
     for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
         assert torch.equal(getattr(made, name), getattr(expected, name)), name
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles FlexAttention for a CPU with g++")
-def test_flex_attention_compiles_once_for_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on CUDA, where a compilation for each length of document would pass dynamo's limit; forward alone."""
-    torch._dynamo.reset()
-    kernel = torch.compile(flex_block_attention.flex_attention, fullgraph=True)
-    monkeypatch.setattr(flex_block_attention, "_kernel", lambda device: kernel)
+def test_flex_computes_few_tiles_more_than_are_needed() -> None:
+    """Globals in front took 1,100 columns a row of tiles: they shift every window off the tiles."""
+    config = LSGConfig()
+    some, _ = flex_block_attention.tiles(Lengths(4096, 2048, 1), config)
+    assert some.sum() * 128 / len(some) <= 856
+
+
+def test_a_longer_source_takes_no_more_operations_to_structure() -> None:
     counts = []
-    for num_tokens in (256, 384, 512, 640):  # two tiles and more: torch compiles for one on its own
+    for num_tokens in (2048, 16384):
+        with torch.profiler.profile() as profile:
+            flex_block_attention.tiles(Lengths(num_tokens, num_tokens // 2, 1), LSGConfig())
+        counts.append(sum(event.count for event in profile.key_averages()))
+    assert counts[0] == counts[1]
+
+
+def test_a_structure_made_in_inference_mode_serves_training() -> None:
+    flex_block_attention.structure.cache_clear()
+    with torch.inference_mode():
+        made = flex_block_attention.structure(48, 24, CONFIG, "cpu")
+    assert not made.kv_num_blocks.is_inference()
+
+
+def simulated_batches() -> Iterator[tuple[int, int, bool, bool]]:
+    """Batch size, tokens, padded, trains: two epochs of mixed batches of up to 4,096 tokens with validation."""
+    choose = random.Random(0)
+    for _ in range(2):
+        for _ in range(15):
+            batch = choose.choice([1, 1, 1, 2, 4, 8])
+            yield batch, 128 * choose.randint(3, max(3, 32 // batch)), batch > 1 or choose.random() < 0.9, True
+        for batch, tokens in ((1, 4096), (1, 3968), (4, 1024), (8, 512), (1, 2048), (2, 2048)):
+            yield batch, tokens, tokens != 2048, False
+
+
+def test_a_training_compiles_few_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kinds that are probed, each with gradients and without, of which dynamo makes a graph each."""
+    kinds = set()
+
+    def note(kind: backend_probe.Kind, attend: object) -> bool:
+        kinds.add((kind, torch.is_grad_enabled()))
+        return False
+
+    monkeypatch.setattr(backend_probe, "passes", note)
+    monkeypatch.setattr(flex_block_attention, "fits", lambda query, config: True)
+    replace_backend(monkeypatch, "flex", fits=lambda query, config: True)
+    replace_backend(monkeypatch, "fused_cpu", fits=lambda query, config: False)
+    for batch, num_tokens, padded, trains in simulated_batches():
+        query = torch.empty(batch, 2, num_tokens, 16, device="meta")
+        parts = {"global": query[:, :, :1], "local": query}
+        masks = {"local": query.new_empty(batch, 1, num_tokens, dtype=torch.bool)} if padded else {}
+        # Checkpointing computes a layer without gradients first.
+        for recorded in {False, trains}:
+            with torch.set_grad_enabled(recorded):
+                choose_backend(Sequences(query, parts, parts, masks), CONFIG, 0.0)
+    assert len(kinds) <= 12
+
+
+def test_flex_attention_compiles_once_for_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dynamo makes of it on every device: a compilation for each length of document would pass its limit.
+
+    Lengths that fill their tiles and others are two kinds, since numbers that are equal become one symbol.
+    """
+    torch._dynamo.reset()
+    kernel = flex_block_attention.compiled_kernel("eager")
+    monkeypatch.setattr(flex_block_attention, "_kernel", lambda device: kernel)
+    first = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for num_tokens, graphs in ((384, 1), (512, 1), (1024, 1), (648, 2), (744, 2)):
         generator = torch.Generator().manual_seed(0)
         inputs = [torch.randn(2, 2, 1 + num_tokens, 16, generator=generator) for _ in range(3)]
         outputs = []
@@ -172,36 +252,61 @@ def test_flex_attention_compiles_once_for_all_lengths(monkeypatch: pytest.Monkey
             monkeypatch.setenv("LSG_ATTENTION_BACKEND", backend)
             outputs.append(lsg_attention(*inputs, CONFIG))
         torch.testing.assert_close(*outputs, atol=2e-5, rtol=1e-4)
-        counts.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert counts[-1] == counts[1]
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == first + graphs
+
+
+def test_compilation_has_its_limit_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo's settings are a thread's own, and autograd has threads that compute checkpointed layers again."""
+    seen = []
+    monkeypatch.setattr(
+        flex_block_attention.torch,
+        "compile",
+        lambda *args, **kwargs: lambda *args, **kwargs: seen.append(torch._dynamo.config.recompile_limit),
+    )
+    kernel = flex_block_attention.compiled_kernel()
+    thread = threading.Thread(target=kernel, args=(None,) * 5)
+    thread.start()
+    thread.join()
+    assert seen == [flex_block_attention.MOST_GRAPHS]
 
 
 def test_gpu_check_runs_without_a_gpu(tmp_path: Path) -> None:
     """What a machine with a GPU will be asked to run does run, and its checks can fail."""
-    printed = run(sys.executable, CHECK, "--device", "cpu", "--quick", "--out", tmp_path / "check.json")
+    quick = [*CHECK, "--device", "cpu", "--quick", "--out", tmp_path / "check.json"]
+    printed = run(*quick, "--parts", "attention", "dropout", "auto", "steps", "speed", cwd=REPOSITORY)
     assert " 0 failed" in printed
     result = json.loads((tmp_path / "check.json").read_text())
     assert len(result["checks"]) > 100
     assert all(check["error"] <= check["allowed"] for check in result["checks"])
     assert len(result["speed"]) == 12
     if not torch.cuda.is_available():
-        assert "sees no GPU" in run(sys.executable, CHECK, check=False)
+        assert "sees no GPU" in run(*CHECK, check=False, cwd=REPOSITORY)
 
 
-def test_flex_failure_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object) -> None:
-        raise RuntimeError("no kernel image")
+@pytest.mark.slow
+def test_gpu_check_trains_without_a_gpu(tmp_path: Path) -> None:
+    quick = [*CHECK, "--device", "cpu", "--quick", "--out", tmp_path / "check.json"]
+    assert " 0 failed" in run(*quick, "--parts", "training", cwd=REPOSITORY)
+    names = [check["name"] for check in json.loads((tmp_path / "check.json").read_text())["checks"]]
+    for name in ("lsg-preprocess, once", "fairseq-train, fp16, epoch 2", "fairseq-generate, fp16"):
+        assert {f"command: {name}", f"backends given up: {name}"} <= set(names)
 
-    expected = attend(make_tokens())
-    monkeypatch.setitem(block_attention.FUSED_BACKENDS, "flex", fail)
-    monkeypatch.setattr(block_attention, "_fitting_backend", lambda tokens: "flex")
-    monkeypatch.setattr(block_attention, "FAILED_BACKENDS", set())
-    with pytest.warns(UserWarning, match=r"FlexAttention failed \(no kernel image\)"):
-        torch.testing.assert_close(attend(make_tokens()), expected)
-    assert {"flex"} == block_attention.FAILED_BACKENDS
-    monkeypatch.setenv("LSG_ATTENTION_BACKEND", "flex")
-    with pytest.raises(RuntimeError, match="no kernel image"):
-        attend(make_tokens())
+
+@pytest.mark.parametrize(
+    ("log", "failed"),
+    [
+        ("UserWarning: flex attention is given up for float16 heads of 64 on cuda:0: it fails (x)", 1),
+        ("UserWarning: triton attention failed once (x); this call is served without", 1),
+        ("nothing of the kind", 0),
+    ],
+)
+def test_gpu_check_sees_what_was_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, failed: int
+) -> None:
+    done = subprocess.CompletedProcess([], 0, "", log)
+    monkeypatch.setattr(gpu_training.subprocess, "run", lambda *args, **kwargs: done)
+    checks = {check.name: check for check in gpu_training._command(tmp_path, "fairseq-generate", [], "fp16")}
+    assert checks["backends given up: fairseq-generate, fp16"].error == failed
 
 
 def test_exported_encoder_equals_the_original() -> None:

@@ -47,6 +47,17 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("theirs", "reached"), [(8.8, "| 2.20 | ≥ 2.2 | yes |"), (8.0, "| 2.00 | ≥ 2.2 | **no** |")])
+def test_summaries_are_set_beside_their_goals(theirs: float, reached: str) -> None:
+    report = load("summarizing_report")
+    contest = next(c for c in report.rows(quick=False) if c.title == report.LONG)._asdict()
+    found = {"lsg_fairseq float32": 4.0, "public_lsg float32": theirs}
+    figures = {label: {**measured(seconds), "same_ids": True} for label, seconds in found.items()}
+    text = report.to_markdown({"machine": "a machine", "rounds": 5, "rows": [{**contest, "results": figures}]})
+    assert next(line for line in text.splitlines() if "≥" in line).endswith(reached)
+    assert "| **lsg_fairseq**, float32 | 4.0 | 4.0 - 4.0 | 1.00 | 60.0 | 100 | yes |" in text
+
+
 @pytest.mark.slow
 def test_needle_runs_from_end_to_end(tmp_path: Path) -> None:
     printed = run(sys.executable, "-m", "benchmarks.needle", "--quick", "--folder", tmp_path, cwd=REPOSITORY)

@@ -112,19 +112,20 @@ def test_options_of_the_conversion_are_in_the_key(fake_hub: FakeHub) -> None:
     assert longer.model.encoder.lsg_config.block_size == 64
 
 
-def test_shards_and_pickles(fake_hub: FakeHub) -> None:
+@pytest.mark.parametrize("subfolder", ["", "shards/"])
+def test_shards_and_pickles(subfolder: str, fake_hub: FakeHub) -> None:
     state = load_file(BART / "model.safetensors")
     del fake_hub.files["model.safetensors"]
     names, weight_map = sorted(state), {}
     for number, part in enumerate((names[::2], names[1::2]), start=1):
-        file = f"pytorch_model-0000{number}-of-00002.bin"
+        file = f"{subfolder}pytorch_model-0000{number}-of-00002.bin"
         fake_hub.files[file] = saved({name: state[name] for name in part})
         weight_map |= dict.fromkeys(part, file)
     fake_hub.files["pytorch_model.bin.index.json"] = json.dumps({"weight_map": weight_map}).encode()
     lsg = hub.lsg_bart_base(REPO)
     assert lsg.summarize(TEXT, **LIMITS) == hub.lsg_bart_base(BART).summarize(TEXT, **LIMITS)
     fake_hub.commit = "e" * 40
-    fake_hub.files["pytorch_model-00001-of-00002.bin"] = saved({"model.shared.weight": print})
+    fake_hub.files[f"{subfolder}pytorch_model-00001-of-00002.bin"] = saved({"model.shared.weight": print})
     with pytest.raises(LSGError, match="was refused: it is damaged or holds something other than tensors"):
         hub.lsg_bart_base(REPO)
 

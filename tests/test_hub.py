@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import random
 import re
 import shutil
 import subprocess
@@ -23,6 +24,13 @@ from safetensors.torch import load_file, save_file
 from lsg_fairseq import hub
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.hub import entries
+from lsg_fairseq.hub.batches import (
+    MAX_BATCH,
+    MAX_BATCH_TOKENS,
+    BatchedGenerator,
+    BatchOptions,
+    batches_by_length,
+)
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
@@ -97,7 +105,10 @@ def test_torch_hub_load_from_elsewhere(trained: Path, lsg: LSGHubInterface) -> N
         ({"num_global_tokens": 513}, "num_global_tokens must be 1 to 512, not 513"),
         ({"lsg_num_pre_rounds": 1, "lsh_num_pre_rounds": 1}, "are the same LSG setting"),
         ({"attention_probs_dropout_prob": 2}, "attention_probs_dropout_prob must be a number from 0 to 1, not 2"),
-        ({"max_source_positions": 0}, "max_source_positions must be an integer of at least 8, not 0"),
+        (
+            {"max_source_positions": 0},
+            "must be an integer of at least 8 and at most 262,144, not 0",
+        ),
         ({"revision": "main"}, "revision 'main' has no meaning for"),
     ],
 )
@@ -323,6 +334,42 @@ def test_list_in_list_out_in_order(lsg: LSGHubInterface, documents: list[str]) -
     assert lsg.summarize(["", documents[0], " \n"], **SHORT) == ["", one_by_one[0], ""]
 
 
+@pytest.mark.parametrize(("batch_size", "max_tokens"), [(None, None), (3, None), (None, 200), (2, 100_000), (50, 1)])
+def test_batches_hold_what_they_may_of_documents_of_similar_length(
+    batch_size: int | None, max_tokens: int | None
+) -> None:
+    draws = random.Random(0)
+    lengths = [draws.randint(1, 90) for _ in range(100)]
+    batches = list(batches_by_length([*lengths, 0], BatchOptions(batch_size, max_tokens)))
+    assert sorted(place for batch in batches for place in batch) == list(range(100))
+    by_length = [lengths[place] for batch in batches for place in batch]
+    assert by_length == sorted(lengths, reverse=True)
+    limit = max_tokens or (MAX_BATCH_TOKENS if batch_size is None else 100_000)
+    for batch, following in itertools.pairwise(batches):
+        longest = max(lengths[place] for place in batch)
+        assert len(batch) <= (batch_size or MAX_BATCH)
+        assert len(batch) == 1 or len(batch) * longest <= limit
+        # Another one would have been too many, or too long.
+        assert following
+        assert len(batch) == (batch_size or MAX_BATCH) or (len(batch) + 1) * longest > limit
+
+
+def test_int8_is_near_float32_and_for_float32_on_cpus_alone(trained: Path, documents: list[str]) -> None:
+    lsg = hub.lsg_bart_base(trained)
+    settings = lsg.generation_settings.replaced(**SHORT)
+    before = {name: x.clone() for name, x in lsg.model.state_dict().items()}
+    best, rounded = (
+        BatchedGenerator(lsg, settings, BatchOptions(as_int8=as_int8)).best(lsg.encode(documents[0]), 1)[0]
+        for as_int8 in (False, True)
+    )
+    assert best[1] != rounded[1]
+    assert best[1] == pytest.approx(rounded[1], abs=0.05)
+    assert all(torch.equal(before[name], x) for name, x in lsg.model.state_dict().items())
+    half = BatchedGenerator(lsg.bfloat16(), settings, BatchOptions(as_int8=True))
+    with pytest.raises(LSGError, match="int8 weights are made of float32 models on CPUs, not of bfloat16 on cpu"):
+        half.best(lsg.encode(documents[0]), 1)
+
+
 def test_stream_reads_only_what_it_needs(lsg: LSGHubInterface, documents: list[str]) -> None:
     taken = itertools.count()
     endless = (documents[next(taken) % 3] for _ in itertools.count())
@@ -343,6 +390,24 @@ def test_cut_documents_are_one_warning(lsg: LSGHubInterface, documents: list[str
         lsg.summarize(documents[0], **SHORT)
 
 
+@pytest.mark.parametrize("word", ["the cat sat ", "thecatsat", " " * 40 + "the"])
+def test_of_a_very_long_document_the_beginning_is_tokenised(
+    word: str, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lsg = hub.lsg_bart_base(trained, max_source_positions=64)
+    text, longest = word * 5000, []
+    encode = type(lsg).encode
+    whole = BatchedGenerator(lsg, lsg.generation_settings)._cut(lsg.encode(text))
+    monkeypatch.setattr(type(lsg), "encode", lambda self, part: longest.append(len(part)) or encode(self, part))
+    generator = BatchedGenerator(lsg, lsg.generation_settings)
+    assert torch.equal(generator._encode(text), whole)
+    assert max(longest) <= 64 * 32 * 4
+    known = len(encode(lsg, text))
+    assert abs(generator.longest - known) < 0.1 * known
+    with pytest.warns(UserWarning, match=rf"the longest has about {generator.longest};"):
+        generator.report_cut()
+
+
 def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> None:
     lsg = hub.lsg_bart_base(trained, max_source_positions=64)
     with pytest.warns(UserWarning, match="were cut to the 64 tokens"):
@@ -356,6 +421,7 @@ def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> No
         ({"beam": 0}, "beam must be an integer of at least 1, not 0"),
         ({"lenpen": "long"}, "lenpen must be a finite number, not 'long'"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
+        ({"max_tokens": 0}, "max_tokens must be an integer of at least 1, not 0"),
         ({"min_len": 9, "max_len_b": 3}, "min_len (9) must not be above max_len_b (3)"),
     ],
 )

@@ -192,9 +192,19 @@ def test_only_entry_points_import_the_hub(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PACKAGE_FILES, ids=name_of)
-def test_transformers_is_imported_lazily(path: Path) -> None:
-    at_import = set(imports_of(top_level(ast.parse(path.read_text())), path))
-    assert not {m for m in at_import if is_inside(m, "transformers")}
+def test_transformers_is_not_needed(path: Path) -> None:
+    assert not {m for m in all_imports(path) if is_inside(m, "transformers")}
+
+
+def test_hubconf_lists_what_is_imported() -> None:
+    """torch.hub says in a sentence which of them is missing; huggingface_hub is imported for hub ids alone.
+
+    fairseq_cli is a part of fairseq, and triton comes with torch's CUDA builds.
+    """
+    at_import = {m for path in PACKAGE_FILES for m in imports_of(top_level(ast.parse(path.read_text())), path)}
+    needed = {m.split(".")[0] for m in at_import} - sys.stdlib_module_names - {"lsg_fairseq", "triton", "fairseq_cli"}
+    listed = next(n for n in ast.parse((ROOT / "hubconf.py").read_text()).body if isinstance(n, ast.Assign))
+    assert set(ast.literal_eval(listed.value)) == needed | {"huggingface_hub"}
 
 
 @pytest.mark.parametrize("folder", ["benchmarks", "recipes", "examples"])

@@ -149,7 +149,7 @@ def run_both(
 # --- against the oracle ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["auto", "reference"], autouse=True)
+@pytest.fixture(params=["auto", "reference", "chunked"], autouse=True)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything here holds for every backend; auto takes the fused one wherever it applies."""
     monkeypatch.setenv("LSG_ATTENTION_BACKEND", request.param)
@@ -542,6 +542,19 @@ def test_autocast_bf16_is_close(kind: str) -> None:
     assert (rough.float() - exact).abs().mean() < 0.02 * exact.abs().mean()
 
 
+def test_lsh_sums_in_fp32_under_autocast_too() -> None:
+    """Its buckets hold sums of up to a chunk of keys; rounded, they are off by a quarter."""
+    config = make_config("lsh", (128, 128, 2, 1, 3))
+    heads = [x.to(torch.bfloat16) for x in make_qkv(384, 0)]
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            generator = torch.Generator().manual_seed(0)
+            results.append(sparse_tokens.select_sparse_tokens(*heads, None, config, generator))
+    for alone, under_autocast in zip(*results, strict=True):
+        assert torch.equal(alone, under_autocast)
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 @pytest.mark.parametrize("kind", TYPES)
 def test_activation_checkpointing_gives_the_same_gradients(kind: str, use_reentrant: bool) -> None:
@@ -620,3 +633,20 @@ def test_a_wrong_name_lists_the_registered_ones(seventh_selection: str) -> None:
     with pytest.raises(LSGError, match="lgs") as error:
         LSGConfig(attention="lgs")
     assert all(name in str(error.value) for name in ENCODER_ATTENTIONS)
+
+
+@pytest.mark.parametrize("kind", SPARSE_TYPES)
+def test_keys_near_the_end_of_fp32_are_selected_finitely(kind: str) -> None:
+    torch.manual_seed(0)
+    key = torch.randn(1, 2, 256, 8).clamp(-3, 3) * 1e38
+    config = LSGConfig(block_size=32, sparse_block_size=32, sparsity_factor=4, sparsity_type=kind)
+    query = torch.randn(1, 2, 256, 8) * 1e-38
+    selected = sparse_tokens.select_sparse_tokens(
+        query, key, torch.randn(1, 2, 256, 8), None, config, torch.Generator()
+    )
+    assert selected.key.isfinite().all()
+    assert selected.value.isfinite().all()
+    if kind == "lsh":  # buckets do not depend on the size of the keys
+        small = sparse_tokens.select_sparse_tokens(query, key * 2.0**-100, query, None, config, torch.Generator())
+        assert torch.equal(small.padding_mask, selected.padding_mask)
+        torch.testing.assert_close(small.key, selected.key * 2.0**-100)

@@ -50,6 +50,22 @@ def test_output_is_independent_of_batch_and_padding(sparsity_type: str, passed: 
             torch.testing.assert_close(real_rows(other, index), rows, atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_source_of_padding_alone_is_finite(pooled: bool) -> None:
+    """A decoder that is given no global row and may look at no other has nothing to average."""
+    model = build_model(lsg_pass_global_tokens_to_decoder=False, lsg_pool_with_global=pooled)
+    tokens = random_tokens(40, 5)
+    tokens[1] = 1
+    assert encode(model, tokens)["encoder_padding_mask"][0].sum(1).tolist() == [0, 39]
+    previous = torch.tensor([[2, 5, 6]] * 2)
+    logits = model(tokens, None, previous)[0]
+    assert logits.isfinite().all()
+    alone = model(tokens[1:, :3], None, previous[1:])[0]
+    torch.testing.assert_close(logits[1:], alone, atol=2e-6, rtol=1e-5)
+    logits.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_rows_without_globals_are_pooled_or_not() -> None:
     tokens = random_tokens(40)
     passed, pooled, plain = (

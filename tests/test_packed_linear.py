@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.modules.packed_linear import PackableLinear, packed_weights
 from recipes.tiny_models import build_model, random_tokens
 
@@ -38,6 +39,17 @@ def test_int8_is_near() -> None:
     with torch.no_grad(), packed_weights(layer, as_int8=True):
         error = (layer(x) - nn.functional.linear(x, layer.weight, layer.bias)).abs().max()
     assert 0 < error < 0.05
+
+
+def test_a_torch_without_int8_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def quantize(*args: object) -> None:
+        raise RuntimeError("no engine\nand a stack")
+
+    monkeypatch.setattr(torch, "quantize_per_channel", quantize)
+    layer = make_layer()
+    message = r"int8 weights do not work here \(no engine\): choose another dtype"
+    with pytest.raises(LSGError, match=message), packed_weights(layer, as_int8=True):
+        pass
 
 
 def test_changed_weights_are_packed_anew_and_gradients_see_the_weights() -> None:

@@ -58,6 +58,26 @@ def test_gradients_equal_fairseq() -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kept_in_half", [False, True], ids=["bfloat16 model", "float32 model"])
+def test_steps_in_half_precision_are_near_those_in_float32(masked: bool, kept_in_half: bool) -> None:
+    ours, _ = make_pair()
+    query, source, mask = make_inputs(rows=6, sources=3)
+    mask = mask if masked else None
+    copied = source.repeat_interleave(2, 1), None if mask is None else mask.repeat_interleave(2, 0)
+    expected = ours(query[:1], copied[0], copied[0], key_padding_mask=copied[1])[0]
+    ours.set_beam_size(2)
+    if kept_in_half:
+        ours.source_dtype = torch.bfloat16
+    else:
+        ours, query, source = ours.bfloat16(), query.bfloat16(), source.bfloat16()
+    state: dict = {}
+    attended, _ = ours(query[:1], source, source, mask, incremental_state=state)
+    assert state[ours._state_name]["key"].dtype == torch.bfloat16
+    assert attended.dtype == query.dtype
+    torch.testing.assert_close(attended.float(), expected, atol=0.03, rtol=0.03)
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_beams_read_their_own_source_step_by_step(beams: int) -> None:
     """Each row of a generation gets what a forward of its source, copied for each beam, gives it."""

@@ -153,6 +153,14 @@ def test_lsg_flags_reach_the_model(trained: Path, tmp_path: Path, capsys: pytest
     assert "sparsity_factor must divide block_size (16), which 3 does not" in capsys.readouterr().err
 
 
+def test_sizes_of_batches_and_int8(trained: Path, documents: list[str], expected: list[str], tmp_path: Path) -> None:
+    source, output = write_records(tmp_path / "in.jsonl", documents), tmp_path / "out.jsonl"
+    assert main(command(trained, source, "--max-tokens", 300, "--output", output, "--jsonl")) == 0
+    assert summaries_in(output) == expected
+    assert main(command(trained, source, "--dtype", "int8", "--output", output, "--jsonl", "--overwrite")) == 0
+    assert len(summaries_in(output)) == len(expected)
+
+
 def test_cut_documents_are_reported(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_records(tmp_path / "in.jsonl", ["the cat sat " * 30, "the"])
     assert main(command(trained, source, "--max-source-positions", 16)) == 0

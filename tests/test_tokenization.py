@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers import load
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     LSGBPE,
     DocumentTokenizer,
@@ -363,3 +364,13 @@ def test_missing_files_are_listed(tmp_path: Path) -> None:
 def test_lengths_need_matching_dictionary(trained_folder: Path, pegasus_folder: Path) -> None:
     with pytest.raises(LSGError, match="lacks"):
         hf_to_fairseq_ids(load_tokenizer(trained_folder), build_dictionary(load_tokenizer(pegasus_folder)))
+
+
+@pytest.mark.parametrize("text", ["a  b c\td  e <mask> f \n g h ", "", " ", "ab", "a b" * 50, "x" * 99, "é ̈ a 's b"])
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_a_text_in_parts_is_the_text(trained_folder: Path, text: str, size: int, monkeypatch) -> None:
+    assert "".join(load.split_at_spaces(text, size)) == text
+    tokenizer = load_tokenizer(trained_folder)
+    whole = tokenizer.encode(text)
+    monkeypatch.setattr(load, "PART", size)
+    assert tokenizer.encode(text) == whole

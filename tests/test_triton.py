@@ -20,8 +20,10 @@ from reference import lsg_pattern
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from lsg_fairseq.modules import backend_probe, block_attention
 from lsg_fairseq.modules.block_attention import Tokens, _sequences
 from lsg_fairseq.modules.counter_dropout import draw_seed, keep_mask
+from lsg_fairseq.modules.lsg_attention import lsg_attention
 from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.modules.sparse_tokens import select_sparse_tokens
 from lsg_fairseq.modules.triton_block_attention import fits, triton_block_attention
@@ -226,6 +228,26 @@ def test_checkpointing_drops_the_same(use_reentrant: bool) -> None:
         grads.append(inputs.query.grad)
     assert torch.equal(*outputs)
     assert torch.equal(*grads)
+
+
+@interpreted
+def test_the_probe_trusts_them_and_a_layer_drops_what_the_chunked_attention_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU, but for `fits`, which tells a CPU apart."""
+    kernels, chunked = block_attention.BACKENDS["triton"], block_attention.BACKENDS["chunked"]
+    config = LSGConfig(sparsity_type="none", block_size=16)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1, 1, 49, 16, generator=generator).requires_grad_() for _ in range(3)]
+    monkeypatch.setattr(backend_probe, "VERDICTS", {})
+    found = []
+    for backends in ({"triton": kernels._replace(fits=lambda query, config: True)}, {"chunked": chunked}):
+        monkeypatch.setattr(block_attention, "BACKENDS", backends)
+        torch.manual_seed(SEED)
+        output = lsg_attention(*inputs, config, dropout_p=0.5)
+        found.append([output, *torch.autograd.grad(output.square().sum(), inputs)])
+    assert [kind.backend for kind, passed in backend_probe.VERDICTS.items() if passed] == ["triton"]
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
 # --- what they serve ------------------------------------------------------------------------------------------------

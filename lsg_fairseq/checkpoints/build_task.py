@@ -12,7 +12,7 @@ from fairseq.tasks import FairseqTask
 from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
 
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
-from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, build_dictionary
+from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, build_dictionary, read_dictionary
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.weights.families import family_of_arch
 
@@ -61,7 +61,7 @@ def _build_masked_lm(
 def _read_dictionary(folder: Path, side: str, tokenizer: DocumentTokenizer) -> Dictionary:
     for name in (f"dict.{side}.txt", "dict.txt", f"{side}/dict.txt"):
         if (folder / name).is_file():
-            return Dictionary.load(str(folder / name))
+            return read_dictionary(folder / name)
     return build_dictionary(tokenizer)
 
 

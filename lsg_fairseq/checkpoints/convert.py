@@ -15,11 +15,14 @@ from lsg_fairseq.checkpoints.opened import Source
 from lsg_fairseq.checkpoints.write_folder import check_folder, generation_flags, write_folder
 from lsg_fairseq.data.output_folder import check_is_new, written_aside
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
+from lsg_fairseq.weights.limits import MAX_POSITIONS, check_size
+from lsg_fairseq.weights.values import check_values
 
 logger = logging.getLogger(__name__)
 
 # Positions of a model made from a short one, unless others are asked for.
 DEFAULT_POSITIONS = 4096
+MIN_POSITIONS = 8
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,14 @@ class Plan:
     lengths: tuple[int, int]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The converted weights; see Source.state_dict for what is raised."""
-        return self.source.state_dict(*self.lengths)
+        """The converted weights; see Source.state_dict for what is raised.
+
+        Raises:
+            LSGError: also if a weight is no number.
+        """
+        state = self.source.state_dict(*self.lengths)
+        check_values(state, self.source.name)
+        return state
 
     def lines(self) -> list[str]:
         """The plan in words."""
@@ -87,6 +96,9 @@ def plan_conversion(
     tokenizer: str | Path | None = None,
 ) -> Plan:
     """Open a checkpoint and settle lengths and settings; arguments as for convert_checkpoint."""
+    for name, value in (("source", max_source_positions), ("target", max_target_positions)):
+        if value is not None:
+            check_size(f"max_{name}_positions", value, MIN_POSITIONS, MAX_POSITIONS)
     source = find_at(path).open(tokenizer)
     spec = source.spec
     length = max_source_positions or max(spec.max_source_positions, 0 if spec.is_lsg else DEFAULT_POSITIONS)

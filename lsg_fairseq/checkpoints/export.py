@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from lsg_fairseq.checkpoints.find import HUGGING_FACE, find
 from lsg_fairseq.checkpoints.opened import Source
+from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import check_is_new, written_aside
 from lsg_fairseq.huggingface.config import exported_spec, read_config, write_config
 from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
@@ -25,6 +25,7 @@ from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.position_tables import tile_positions
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS
 from lsg_fairseq.weights.upgrade_roberta import LM_HEAD, has_initial_lm_head
+from lsg_fairseq.weights.values import check_values
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -52,6 +53,7 @@ def export_checkpoint(
     check_is_new(out)
     opened = open_exportable(source, tokenizer)
     state, spec, lines = adapt(opened, short)
+    check_values(state, opened.name)
     rows = embedding_rows(opened.tokenizer, opened.dictionary)[: spec.vocab_size]
     # Pegasus' dictionary has its own <pad>, which Hugging Face's vocabulary is without.
     spec = replace(spec, vocab_size=len(rows))
@@ -59,10 +61,12 @@ def export_checkpoint(
     tensors = halve(tensors) if half else tensors
     config = config_of(opened, spec, tensors, rows)
     with written_aside(out, must_be_new=True) as aside:
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, aside / WEIGHTS_FILE, {"format": "pt"})
+        opened.tokenizer.save(aside, with_rows=False)
+        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        with written_whole(aside / WEIGHTS_FILE):
+            save_file(contiguous, aside / WEIGHTS_FILE, {"format": "pt"})
+        # Over the tokenizer's config.json, if it has one: the model's says what that says.
         write_json_files(opened, config, aside)
-        for path in opened.tokenizer.files:
-            shutil.copyfile(path, aside / path.name)
         check_written(tensors, aside / WEIGHTS_FILE)
     return lines
 

@@ -29,9 +29,9 @@ def find_tokenizer(model: Path, given: str | Path | None, task: Mapping[str, Any
     Looks in the folder given (or its `tokenizer`), else beside the file, else in the data folder of its training.
 
     Args:
-        task: the arguments of the task that the checkpoint was trained with.
+        task: the arguments of the task that the checkpoint was trained with, and its `save_dir`.
     """
-    homes = [model.parent, *_data_folders(task)]
+    homes = [model.parent, *_data_folders(model, task)]
     if given is not None:
         folder = Path(given).expanduser()
         homes = [model.parent, folder, folder.parent, *homes[1:]]
@@ -51,12 +51,25 @@ def missing_tokenizer(model: Path, given: str | Path | None, task: Mapping[str, 
 def _tokenizer_folders(model: Path, given: str | Path | None, task: Mapping[str, Any]) -> list[Path]:
     if given is not None:
         return [Path(given).expanduser(), Path(given).expanduser() / "tokenizer"]
-    return [home / "tokenizer" for home in (model.parent, *_data_folders(task))]
+    return [home / "tokenizer" for home in (model.parent, *_data_folders(model, task))]
 
 
-def _data_folders(task: Mapping[str, Any]) -> list[Path]:
-    data = str(task.get("data") or "")
-    return [Path(data.split(":")[0])] if data else []
+def _data_folders(model: Path, task: Mapping[str, Any]) -> list[Path]:
+    """Where the data folder may be; a relative path is meant from where the training was started.
+
+    That is where the stored --save-dir leads to the checkpoint; else the checkpoint's folder or the one above it. The
+    present working directory has nothing to do with it: another project may have a folder of that name.
+    """
+    stored = task.get("data")
+    data = Path(stored.split(":")[0]) if isinstance(stored, str) and stored else None
+    if data is None or data.is_absolute():
+        return [data] if data else []
+    folder = model.resolve().parent
+    save_dir = Path(str(task.get("save_dir") or "checkpoints"))
+    steps = save_dir.parts
+    if steps and not save_dir.is_absolute() and ".." not in steps and folder.parts[-len(steps) :] == steps:
+        return [Path(*folder.parts[: -len(steps)]) / data]
+    return [folder / data, folder.parent / data]
 
 
 def _has_dictionary(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -21,10 +23,24 @@ from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, load_tokenizer
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationTask
+from lsg_fairseq.tokenizers.fairseq_bpe import (
+    DICTIONARY_STATE,
+    DocumentTokenizer,
+    build_dictionary,
+    dictionary_fingerprint,
+    load_tokenizer,
+)
+from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
 from lsg_fairseq.weights.position_tables import resize_both
 from lsg_fairseq.weights.state_dicts import describe_misfit
+from lsg_fairseq.weights.values import check_kind
+
+logger = logging.getLogger(__name__)
+
+# Where a checkpoint keeps the fingerprint of its dictionary: in the state of its task.
+OWN_TASK = "lsg_summarization"
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,15 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
     state = load_checkpoint_file(str(path), mmap=zipfile.is_zipfile(path))
     if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
         raise LSGError(f"{path} is no fairseq checkpoint, as it has no 'model': give a model.pt or checkpoint_*.pt")
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
+        raise LSGError(f"{path} is no fairseq checkpoint: 'model' must hold named tensors and nothing else")
+    cfg = state.get("cfg") or {}
+    groups = {"cfg": cfg, "args": state.get("args") or {}, "task_state": state.get("task_state") or {}}
+    groups |= {f"cfg.{name}": cfg.get(name) or {} for name in ("model", "task")} if isinstance(cfg, Mapping) else {}
+    for name, group in groups.items():
+        names = vars(group) if isinstance(group, Namespace) else group
+        if not isinstance(names, Mapping) or not all(isinstance(key, str) for key in names):
+            raise LSGError(f"{path} is no fairseq checkpoint: its {name} is {group!r:.80}, not named arguments")
     return state
 
 
@@ -80,6 +105,14 @@ def task_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
     return vars(stored) if isinstance(stored, Namespace) else dict(stored)
 
 
+def training_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
+    """task_arguments and where the training kept its checkpoints, `save_dir`."""
+    stored = (state.get("cfg") or {}).get("checkpoint") or state.get("args") or {}
+    stored = vars(stored) if isinstance(stored, Namespace) else stored
+    save_dir = stored.get("save_dir") if isinstance(stored, Mapping) else None
+    return {**task_arguments(state), "save_dir": save_dir}
+
+
 def load_task_and_model(
     files: CheckpointFiles, overrides: Overrides
 ) -> tuple[FairseqTask, nn.Module, DocumentTokenizer]:
@@ -92,7 +125,11 @@ def load_task_and_model(
     tokenizer = load_tokenizer(files.tokenizer)
     args = _overridden(model_arguments(state), overrides)
     check_architecture(args, files.model)
+    check_sizes(vars(args))
     task = build_task(args, files.vocabulary, tokenizer, task_arguments(state))
+    check_dictionary(task.source_dictionary, state, tokenizer, files)
+    if isinstance(task, LSGSummarizationTask):
+        check_dictionary(task.target_dictionary, state, tokenizer, files)
     weights = _with_longer_tables(
         dict(state["model"]), args, overrides.max_source_positions, len(task.source_dictionary)
     )
@@ -100,6 +137,39 @@ def load_task_and_model(
     set_max_positions(task, overrides.max_source_positions)
     model = _build_filled_model(task, args, weights, copy=not files.is_replaced_as_a_whole)
     return task, model.eval(), tokenizer
+
+
+def check_dictionary(
+    dictionary: Dictionary, state: Mapping[str, Any], tokenizer: DocumentTokenizer, files: CheckpointFiles
+) -> None:
+    """See that a dictionary is the one that the checkpoint was trained with, as far as the checkpoint knows.
+
+    Raises:
+        LSGError: it is another, or has the tokenizer's tokens in another order.
+    """
+    known = (state.get("task_state") or {}).get(DICTIONARY_STATE)
+    if known is not None:
+        if known != dictionary_fingerprint(dictionary):
+            raise LSGError(
+                f"the dictionary in {files.vocabulary} is not the one that {files.model} was trained with: give the "
+                "tokenizer folder that belongs to the checkpoint"
+            )
+        return
+    if task_arguments(state).get("_name") == OWN_TASK and not _is_in_order(dictionary, tokenizer):
+        raise LSGError(
+            f"the dictionary in {files.vocabulary} has the tokens of {files.tokenizer} in another order: give the "
+            "dict.txt and the tokenizer of one data folder"
+        )
+    logger.info(
+        f"{files.model} does not say which dictionary it was trained with: taken to be that of {files.vocabulary}, "
+        f"whose {len(dictionary):,} symbols are as many as it has embeddings"
+    )
+
+
+def _is_in_order(dictionary: Dictionary, tokenizer: DocumentTokenizer) -> bool:
+    own = build_dictionary(tokenizer).symbols
+    known = set(own)
+    return [s for s in dictionary.symbols if s in known] == [s for s in own if s in dictionary.indices]
 
 
 def _overridden(args: Namespace, overrides: Overrides) -> Namespace:
@@ -165,6 +235,8 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], copy: bool = T
     replaced: dict[int, Tensor] = {}
     for name, old in expected.items():
         if id(old) not in replaced:
+            if old.is_floating_point():
+                check_kind(name, weights[name])
             new = weights[name].float() if weights[name].is_floating_point() else weights[name]
             new = new.clone() if copy and new is weights[name] else new
             replaced[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new

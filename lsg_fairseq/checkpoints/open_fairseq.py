@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,15 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 
 from lsg_fairseq.checkpoints.folder_files import find_tokenizer, read_generation_settings
-from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, task_arguments
+from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, training_arguments
 from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, Source, Upgrade
+from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     DocumentTokenizer,
     build_dictionary,
     load_tokenizer,
+    read_dictionary,
     remove_mask,
 )
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
@@ -54,7 +55,7 @@ def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Sour
     """
     state = open_checkpoint(path)
     args = _complete_arguments(model_arguments(state), path)
-    found = find_tokenizer(path, tokenizer_folder, task_arguments(state))
+    found = find_tokenizer(path, tokenizer_folder, training_arguments(state))
     folder, vocabulary = found or (tokenizer_folder, path.parent)
     tokenizer = load_tokenizer(folder) if folder else None
     spec = spec_from_fairseq_args(args, 0)
@@ -110,7 +111,7 @@ def _dictionary_of(folder: Path, tokenizer: DocumentTokenizer | None, num_rows: 
     found = [folder / name for name in DICTIONARY_FILES if (folder / name).is_file()]
     if not found and tokenizer is None:
         raise LSGError(f"{folder} has no dict.txt, which a fairseq checkpoint needs: copy it there, or use --tokenizer")
-    dictionary = build_dictionary(tokenizer) if tokenizer else Dictionary.load(str(found[0]))
+    dictionary = build_dictionary(tokenizer) if tokenizer else read_dictionary(found[0])
     if len(dictionary) == num_rows - 1 and MASK not in dictionary:
         dictionary.add_symbol(MASK)  # as fairseq's denoising task, which pretrains BART, does
     if len(dictionary) == num_rows + 1 and dictionary.symbols[-1] == MASK:
@@ -133,4 +134,8 @@ def _format_beside(folder: Path, tokenizer: DocumentTokenizer | None) -> Sequenc
 def read_original(folder: Path) -> dict[str, Any]:
     """The Hugging Face configuration that a converted folder remembers; {} if it has none."""
     path = folder / ORIGINAL_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    original = read_json(path) if path.is_file() else {}
+    for name in ("config", "generation_config"):
+        if not isinstance(original.get(name, {}), dict):
+            raise LSGError(f"{path} must state {name} as an object, not {original[name]!r:.80}: convert again")
+    return original

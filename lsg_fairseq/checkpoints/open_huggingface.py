@@ -40,7 +40,7 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
     checkpoint = read_hf_folder(folder)
     spec, args = read_config(checkpoint.config)
     check_head(checkpoint.config, checkpoint.tensors)
-    tokenizer = load_tokenizer(tokenizer_folder or folder)
+    tokenizer = load_tokenizer(tokenizer_folder or folder, checkpoint.config)
     dictionary, hf_rows = fit_tokenizer(tokenizer, spec)
     in_order = torch.equal(hf_rows, torch.arange(len(dictionary)))
     rows = None if in_order else hf_rows

@@ -24,8 +24,12 @@ from lsg_fairseq.checkpoints.folder_files import (
     missing_tokenizer,
     read_generation_settings,
 )
-from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, task_arguments
+from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, training_arguments
+from lsg_fairseq.huggingface.config import read_config
+from lsg_fairseq.huggingface.download import download_config
+from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.base import ALL_FILES
 from lsg_fairseq.weights.families import STOCK_ARCHITECTURES, Family, family_of_arch
 
 # Part of the key of a conversion's result; count up when the same input is converted to something else.
@@ -52,11 +56,23 @@ def find_checkpoint(
         LSGError: there is nothing of that name, it is not complete, or it is another family's.
     """
     found = find(checkpoint, options.revision, entries)
+    options = _with_needed_length(found, options)
     if found.revision is not None:
         return _converted(found, found.revision.hub_id, found.revision.commit, options)
     if found.format is FAIRSEQ:
         return _files_of_model(found, options)
-    return _converted(found, found.path.resolve().name, _fingerprint(found.path, found.path.iterdir()), options)
+    return _converted(found, found.path.resolve().name, _fingerprint(found.path.iterdir()), options)
+
+
+def _with_needed_length(found: Found, options: SourceOptions) -> SourceOptions:
+    """A length that an LSG checkpoint has is no other conversion: its documents are cut when it is loaded."""
+    asked = options.max_source_positions
+    if asked is None or found.format is FAIRSEQ:
+        return options
+    folder = found.path if found.revision is None else download_config(found.revision)
+    spec = read_config(read_json(folder / "config.json"))[0]
+    is_there = spec.is_lsg and asked <= spec.max_source_positions
+    return replace(options, max_source_positions=None) if is_there else options
 
 
 def cache_folder() -> Path:
@@ -68,7 +84,7 @@ def _files_of_model(found: Found, options: SourceOptions) -> CheckpointFiles:
     """A fairseq checkpoint: used as it is if its model is an LSG one, else converted."""
     path = found.path
     state = open_checkpoint(path)
-    args, task = model_arguments(state), task_arguments(state)
+    args, task = model_arguments(state), training_arguments(state)
     if is_lsg_architecture(args) or args.arch in STOCK_ARCHITECTURES:
         check_family(family_of_arch(args.arch), path, options.family)
     folders = find_tokenizer(path, options.tokenizer, task)
@@ -76,7 +92,7 @@ def _files_of_model(found: Found, options: SourceOptions) -> CheckpointFiles:
         raise LSGError(missing_tokenizer(path, options.tokenizer, task))
     tokenizer, vocabulary = folders
     if args.arch in STOCK_ARCHITECTURES:
-        fingerprint = _fingerprint(path, [path, *path.parent.glob("dict*.txt")])
+        fingerprint = _fingerprint([path, *path.parent.glob("dict*.txt")])
         return _converted(found, path.resolve().name, fingerprint, replace(options, tokenizer=tokenizer))
     return CheckpointFiles(
         model=path,
@@ -96,9 +112,18 @@ def _converted(found: Found, name: str, fingerprint: str, options: SourceOptions
     """
     folder = cache_folder() / _key(name, fingerprint, options)
     with _locked(folder):
-        if not (folder / CONVERTED_FILE).is_file():
+        if not _is_whole(folder / CONVERTED_FILE):
             _convert(found.local(), folder, options)
     return _files_of_model(find_at(folder), SourceOptions(family=options.family))
+
+
+def _is_whole(model: Path) -> bool:
+    """Whether a converted file is there and can be read; one that was cut is made again."""
+    try:
+        open_checkpoint(model)
+    except (LSGError, FileNotFoundError):
+        return False
+    return True
 
 
 @contextmanager
@@ -124,9 +149,16 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _key(name: str, fingerprint: str, options: SourceOptions) -> str:
-    parts = [CONVERSION_VERSION, name, fingerprint, str(options.tokenizer or ""), options.max_source_positions]
+    tokenizer = _tokenizer_fingerprint(options.tokenizer) if options.tokenizer else ""
+    parts = [CONVERSION_VERSION, name, fingerprint, tokenizer, options.max_source_positions]
     readable = re.sub(r"[^\w.-]+", "--", name)[-80:]
     return f"{readable}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}"
+
+
+def _tokenizer_fingerprint(folder: str | Path) -> str:
+    """A tokenizer is what its files hold: two projects may give theirs one name, and files are edited in place."""
+    files = [Path(folder).expanduser() / name for name in ALL_FILES]
+    return hashlib.sha256(json.dumps([[f.name, _hash(f)] for f in files if f.is_file()]).encode()).hexdigest()
 
 
 def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
@@ -141,20 +173,21 @@ def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
     write_conversion(plan, folder)
 
 
-def _fingerprint(source: Path, paths: Iterable[Path]) -> str:
+def _fingerprint(paths: Iterable[Path]) -> str:
     """What a checkpoint is, as far as its conversion depends on it: the content of small files; where large ones are.
 
     A small checkpoint is installed and copied often (one is in this package): no copy is converted anew, and none is
     taken for another, even where times are set, as package managers do. To read a large one would take too long, so its
-    path and the names, sizes and times of its files stand for it.
+    path, size and times stand for it: the time of the last change, too, which nobody sets.
     """
     files = [path for path in sorted(paths) if path.is_file() and path.suffix != ".md"]
-    stats = [path.stat() for path in files]
-    if sum(stat.st_size for stat in stats) <= SMALL:
-        described = [[path.name, _hash(path)] for path in files]
-    else:
-        described = [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in zip(files, stats, strict=True)]
-        described.append([str(source.resolve())])
+    described: list[list[object]] = []
+    for path in files:
+        stat = path.stat()
+        if stat.st_size <= SMALL:
+            described.append([path.name, _hash(path)])
+        else:
+            described.append([path.name, str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,10 @@ from lsg_fairseq.checkpoints.loading import (
 )
 from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, Source
 from lsg_fairseq.data.generation_settings import check_generation_settings
+from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
+from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, dictionary_fingerprint
 from lsg_fairseq.weights.families import family_of_arch
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
@@ -35,7 +36,10 @@ FLAGS = ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size", "forc
 
 def write_folder(source: Source, args: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
     """Write all files of a converted checkpoint; `args` are the model's arguments."""
-    torch.save(checkpoint_content(args, state), folder / CONVERTED_FILE)
+    content = checkpoint_content(args, state)
+    content["task_state"] = {DICTIONARY_STATE: dictionary_fingerprint(source.dictionary)}
+    with written_whole(folder / CONVERTED_FILE):
+        torch.save(content, folder / CONVERTED_FILE)
     write_companions(source, folder)
 
 
@@ -74,9 +78,7 @@ def write_companions(source: Source, folder: Path) -> None:
         (folder / GENERATION_FILE).write_text(json.dumps(dict(source.generation), indent=2) + "\n")
     if source.tokenizer is not None:
         (folder / "tokenizer").mkdir()
-        for path in source.tokenizer.files:
-            shutil.copyfile(path, folder / "tokenizer" / path.name)
-        source.tokenizer.save_rows(folder / "tokenizer")
+        source.tokenizer.save(folder / "tokenizer")
     if source.original:
         (folder / ORIGINAL_FILE).write_text(json.dumps(dict(source.original), indent=2) + "\n")
 

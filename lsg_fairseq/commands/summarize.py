@@ -19,8 +19,8 @@ from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.hub import read_overrides
-from lsg_fairseq.hub.batches import BatchedGenerator
-from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS, ENTRY_LOCATIONS
+from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
+from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from lsg_fairseq.hub.load import from_files
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
@@ -41,8 +41,18 @@ UNNAMED = (
 )
 GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
 # What the lines do not depend on, and what is known by its content.
-WITHOUT_EFFECT = ("output", "overwrite", "quiet", "device", "batch_size", "tokenizer", "revision", "merge")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WITHOUT_EFFECT = (
+    "output",
+    "overwrite",
+    "quiet",
+    "device",
+    "batch_size",
+    "max_tokens",
+    "tokenizer",
+    "revision",
+    "merge",
+)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +97,8 @@ def summarize(args: argparse.Namespace) -> None:
     # Loaded first: a checkpoint that cannot be loaded leaves no output behind.
     hub = load(args, files)
     settings = hub.generation_settings.replaced(**{name: getattr(args, name) for name in GENERATION})
-    generator = BatchedGenerator(hub, settings, args.batch_size, prefix=hub.prefix)
+    options = BatchOptions(args.batch_size, args.max_tokens, as_int8=args.dtype == "int8", prefix=hub.prefix)
+    generator = BatchedGenerator(hub, settings, options)
     total = inputs.count()
     total = None if total is None else len(range(args.shard_id, total, args.num_shards))
     with _open_output(args, files, paths) as output:
@@ -126,7 +137,8 @@ def find_files(args: argparse.Namespace) -> CheckpointFiles:
     if entry and not FAMILIES[entry.family].has_decoder:
         raise _encoder_alone(args.checkpoint)  # before it is downloaded
     _overrides(args)
-    return find_checkpoint(args.checkpoint, options, ENTRY_LOCATIONS)
+    # The default is the entry, whatever lies in the working directory; check_name settles other names.
+    return find_checkpoint(entry.location if entry else args.checkpoint, options)
 
 
 def load(args: argparse.Namespace, files: CheckpointFiles) -> LSGHubInterface:
@@ -197,7 +209,13 @@ def _add_work_flags(parser: argparse.ArgumentParser) -> None:
     for name, kind in GENERATION.items():
         flag = "--" + name.replace("_", "-")
         group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help="as in fairseq-generate")
-    group.add_argument("--batch-size", type=int, metavar="N", help="documents at once (default: up to 8)")
+    group.add_argument("--batch-size", type=int, metavar="N", help="documents at once (default: up to 32)")
+    group.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="tokens at once, padding included: what memory allows (default: 32768 unless --batch-size is given)",
+    )
     group.add_argument(
         "--num-shards",
         type=int,
@@ -215,7 +233,12 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub id")
     group.add_argument("--max-source-positions", type=int, metavar="N", help="longest document in tokens")
     group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
-    group.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
+    group.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="int8: weights of 8 bits, on CPUs, with keys and values of documents in bfloat16 (default: %(default)s)",
+    )
     add_lsg_flags(group)
 
 

@@ -73,9 +73,9 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
                 f"{name} is refused: it is a pickle that may run code (it asks for {asked_for[1]})"
             ) from error
         raise DamagedCheckpointError(f"{name} is no checkpoint, or a damaged one; copy or download it again") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except (FileNotFoundError, PermissionError, MemoryError):
+        raise
+    except Exception as error:  # what is no checkpoint fails in many ways, IndexError among them
         raise DamagedCheckpointError(f"{name} is damaged or cut short ({error}); copy or download it again") from error
 
 

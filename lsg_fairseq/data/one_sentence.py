@@ -6,8 +6,10 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -56,6 +58,20 @@ def in_one_sentence() -> Iterator[None]:
         if wants_traceback():
             raise
         raise LSGError(sentence_of(error)) from None
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[None]:
+    """Say that a file could not be written, whatever the library that writes it makes of a full disk.
+
+    Raises:
+        LSGError: it could not.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = shortened(" ".join(str(error).split()))
+        raise LSGError(f"{path} could not be written ({reason}): is there room for it on the disk?") from error
 
 
 def shortened(text: str) -> str:

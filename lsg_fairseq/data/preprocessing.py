@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -19,7 +18,13 @@ from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, has_tokenizer, load_tokenizer, train_tokenizer
+from lsg_fairseq.tokenizers.fairseq_bpe import (
+    build_dictionary,
+    has_tokenizer,
+    load_tokenizer,
+    read_dictionary,
+    train_tokenizer,
+)
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 
 REPORT_FILE = "preprocess.json"
@@ -125,9 +130,7 @@ def prepare_tokenizer(job: Job, folder: Path) -> str:
     source = job.tokenizer or job.out / "tokenizer"
     tokenizer = load_tokenizer(source)
     folder.mkdir()
-    for path in tokenizer.files:
-        shutil.copyfile(path, folder / path.name)
-    tokenizer.save_rows(folder)
+    tokenizer.save(folder)
     return str(source)
 
 
@@ -140,7 +143,7 @@ def check_vocabulary(out: Path, dictionary: Dictionary) -> None:
     path = out / "dict.source.txt"
     if not path.is_file():
         return
-    old = Dictionary.load(str(path))
+    old = read_dictionary(path)
     if old.symbols != dictionary.symbols:
         raise LSGError(
             f"{out} has another vocabulary ({len(old)} symbols in {path.name}) than this tokenizer "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from fairseq.data.data_utils import collate_tokens
@@ -10,6 +10,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
+from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.models.classification import register_head
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, symbol_from_token, token_from_symbol
@@ -40,6 +41,7 @@ class HubInterface(nn.Module):
         """The longest source that is read, `<s>` and `</s>` included."""
         raise NotImplementedError
 
+    @in_one_sentence()
     def encode(self, sentence: str, *addl_sentences: str, no_separator: bool | None = None) -> torch.LongTensor:
         """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol.
 
@@ -52,6 +54,7 @@ class HubInterface(nn.Module):
         is_doubled = FAMILIES[self.model.family].doubled_separator if no_separator is None else not no_separator
         ids = [dictionary.bos()] if bos else []
         for number, text in enumerate((sentence, *addl_sentences)):
+            check_text(text)
             ids += [dictionary.eos()] if number and is_doubled else []
             ids += [*(self._rows[token] for token in self.tokenizer.encode(text)), dictionary.eos()]
         return torch.tensor(ids)
@@ -65,6 +68,7 @@ class HubInterface(nn.Module):
         """Set `labels`."""
         self._labels = tuple(names)
 
+    @in_one_sentence()
     def decode(self, tokens: Tensor) -> str:
         """The text of 1-d ids, without `<s>`, `</s>` and `<pad>`.
 
@@ -78,20 +82,25 @@ class HubInterface(nn.Module):
         return self.tokenizer.decode_plain(self._tokens_of(tokens))
 
     def _tokens_of(self, tokens: Tensor) -> list[str]:
+        check_tokens(tokens)
         if tokens.dim() != 1:
             raise LSGError(f"decode takes one sequence of ids, not a tensor of shape {list(tokens.shape)}: give a row")
         dictionary = self.task.target_dictionary
         silent = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
         return [token_from_symbol(dictionary[i]) for i in tokens.tolist() if i not in silent]
 
+    @in_one_sentence()
     def collate(self, tokens: Sequence[Tensor], length: int | None = None) -> torch.LongTensor:
         """(B,T) ids of several 1-d ones, padded on the right to the longest of them or to `length`."""
+        for each in check_list(tokens):
+            check_tokens(each)
         return collate_tokens(list(tokens), self.task.source_dictionary.pad(), pad_to_length=length)
 
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
         """Features (B,T,C) of (T,) or (B,T) ids, or all hidden states."""
         raise NotImplementedError
 
+    @in_one_sentence()
     def register_classification_head(self, name: str, num_classes: int, inner_dim: int | None = None) -> None:
         """Add an untrained head for `predict`.
 
@@ -100,6 +109,7 @@ class HubInterface(nn.Module):
         """
         register_head(self.model, name, num_classes, inner_dim)
 
+    @in_one_sentence()
     def predict(self, head: str, tokens: Tensor, return_logits: bool = False) -> Tensor:
         """Log-probabilities (B,K) of the head's classes for (T,) or (B,T) ids, or their logits.
 
@@ -107,6 +117,7 @@ class HubInterface(nn.Module):
             LSGError: there is no such head, or the tokens are not as extract_features or the head needs them.
         """
         heads = getattr(self.model, "classification_heads", {})
+        check_text(head)
         if head not in heads:
             known = ", ".join(map(repr, heads)) or "none"
             raise LSGError(f"there is no classification head {head!r} (present: {known}): register one first")
@@ -118,7 +129,17 @@ class HubInterface(nn.Module):
         raise NotImplementedError
 
     def batch(self, tokens: Tensor) -> Tensor:
-        """(T,) or (B,T) ids as (B,T), where the weights are."""
+        """(T,) or (B,T) ids as (B,T), where the weights are.
+
+        Raises:
+            LSGError: they are no ids of this model's dictionary.
+        """
+        check_tokens(tokens)
+        size = len(self.task.source_dictionary)
+        if not 1 <= tokens.dim() <= 2 or not tokens.numel() or not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
+            raise LSGError(
+                f"tokens must be one or two-dimensional ids from 0 to {size - 1}, not {tokens!r:.80}: encode a text"
+            )
         return (tokens[None] if tokens.dim() == 1 else tokens).to(self.device)
 
 
@@ -128,6 +149,8 @@ def as_texts(text: str | Sequence[str]) -> list[str]:
     Raises:
         LSGError: one is no str.
     """
+    if not isinstance(text, Iterable):
+        raise LSGError(f"a text must be a str, or several a list of them, not {text!r:.80}")
     texts = [text] if isinstance(text, str) else list(text)
     for each in texts:
         check_text(each)
@@ -142,3 +165,24 @@ def check_text(text: object) -> None:
     """
     if not isinstance(text, str):
         raise LSGError(f"a text must be a str, not {type(text).__name__}: {text!r:.80}")
+
+
+def check_tokens(tokens: object) -> None:
+    """Refuse what is no tensor of ids.
+
+    Raises:
+        LSGError: it is something else.
+    """
+    if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.is_complex():
+        raise LSGError(f"tokens must be a tensor of integers, such as encode gives, not {tokens!r:.80}")
+
+
+def check_list(values: object) -> Sequence[Tensor]:
+    """Refuse what is no list of sequences.
+
+    Raises:
+        LSGError: it is something else, or empty.
+    """
+    if not isinstance(values, list | tuple) or not values:
+        raise LSGError(f"collate takes a list of sequences of ids, not {values!r:.80}")
+    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from argparse import Namespace
@@ -20,9 +21,16 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 # Documents that are sorted by length among themselves; what is in memory at once, and what waits for its turn.
 WINDOW = 128
-# Without a batch size: so many documents, but not so many tokens, at once.
-MAX_BATCH = 8
+# Without a batch size: so many documents, but not so many tokens, at once. A step of a generation takes the time of
+# reading all weights where documents are few and short; more of them share it.
+MAX_BATCH = 32
 MAX_BATCH_TOKENS = 32768
+# More documents than this have a progress bar, unless something is said about it.
+FEW = 8
+MAX_BEAM = 1000
+# Of a text with more than so many characters for each token that is read, the beginning alone is tokenised. Where it
+# ends, the last tokens may be others than in the whole text.
+CHARACTERS_A_TOKEN, TORN_TOKENS = 32, 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,10 @@ class GenerationSettings:
             wanted, is_allowed = SETTINGS[name]
             if value is not None and not is_allowed(value):
                 raise LSGError(f"{name} must be {wanted}, not {value!r}")
+        if self.beam is not None and self.beam > MAX_BEAM:
+            raise LSGError(f"beam must be at most {MAX_BEAM:,}, not {self.beam}: each takes memory of its own")
+        if self.lenpen is not None and not math.isfinite(self.lenpen):
+            raise LSGError(f"lenpen must be a finite number, not {self.lenpen!r}")
         if self.min_len is not None and self.max_len_b is not None and self.min_len > self.max_len_b:
             raise LSGError(f"min_len ({self.min_len}) must not be above max_len_b ({self.max_len_b})")
 
@@ -81,39 +93,76 @@ class GenerationSettings:
         return Namespace(**given)
 
 
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a generator works through texts, whatever they are.
+
+    Args:
+        batch_size: documents in a batch; None: up to MAX_BATCH of them.
+        max_tokens: tokens in a batch, padding included; None: MAX_BATCH_TOKENS without a batch size, else any number.
+        as_int8: see LSGSequenceGenerator.
+        match_source_len: see LSGHubInterface.fill_mask.
+        prefix: what is put in front of every text.
+
+    Raises:
+        LSGError: batch_size or max_tokens is below 1.
+    """
+
+    batch_size: int | None = None
+    max_tokens: int | None = None
+    as_int8: bool = False
+    match_source_len: bool = False
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise LSGError(f"{name} must be an integer of at least 1, not {value!r}")
+
+    def size_of_batch(self, longest: int) -> int:
+        """How many documents of up to `longest` tokens go into a batch: one at least."""
+        most = self.batch_size or MAX_BATCH
+        if self.batch_size is not None and self.max_tokens is None:
+            return most
+        return max(1, min(most, (self.max_tokens or MAX_BATCH_TOKENS) // longest))
+
+
+def batches_by_length(lengths: Sequence[int], options: BatchOptions) -> Iterator[list[int]]:
+    """Places of the documents that have a token, batch by batch, the longest first: little is padded."""
+    order = sorted((place for place, length in enumerate(lengths) if length), key=lambda place: -lengths[place])
+    while order:
+        size = options.size_of_batch(lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
+
+
 class BatchedGenerator:
     """Summarises texts with the task's own generator, which fairseq-generate uses too.
 
     Args:
         hub: the interface whose model, task and tokenizer are used.
-        batch_size: documents in a batch; None: up to MAX_BATCH of them and MAX_BATCH_TOKENS tokens with padding.
-        match_source_len: see LSGHubInterface.fill_mask.
-        prefix: what is put in front of every text.
-
-    Raises:
-        LSGError: batch_size is below 1.
+        options: sizes of batches, and how they are computed.
     """
 
     def __init__(
         self,
         hub: HubInterface,
         settings: GenerationSettings,
-        batch_size: int | None = None,
-        match_source_len: bool = False,
-        prefix: str = "",
+        options: BatchOptions | None = None,
     ) -> None:
-        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-            raise LSGError(f"batch_size must be an integer of at least 1, not {batch_size!r}")
-        self.hub, self.batch_size, self.prefix = hub, batch_size, prefix
+        self.hub, self.options = hub, options or BatchOptions()
         arguments = settings.as_arguments()
-        arguments.match_source_len = match_source_len
-        self.generator = hub.task.build_generator([hub.model], arguments)
+        arguments.match_source_len = self.options.match_source_len
+        more = {"as_int8": True} if self.options.as_int8 else None
+        self.generator = hub.task.build_generator([hub.model], arguments, extra_gen_cls_kwargs=more)
         self.num_cut = self.tokens_lost = self.longest = 0
+        self.is_estimated = False
 
     def stream(self, texts: Iterable[str], total: int | None = None, progress: bool | None = None) -> Iterator[str]:
         """The summaries in order, a window of texts at a time; says once, at the end, what was cut."""
         texts = iter(texts)
-        shown = progress if progress is not None else total is None or total > (self.batch_size or MAX_BATCH)
+        shown = progress if progress is not None else total is None or total > (self.options.batch_size or FEW)
         with tqdm(total=total, desc="summaries", unit="", disable=not shown, file=sys.stderr) as bar:
             while window := list(islice(texts, WINDOW)):
                 summaries: list[str] = [""] * len(window)
@@ -135,7 +184,8 @@ class BatchedGenerator:
             LSGError: a text is no str.
         """
         tokens = [self._encode(text) for text in texts]
-        for places in self._batches([len(ids) for ids in tokens]):
+        # Empty texts have no token, and keep an empty summary.
+        for places in batches_by_length([len(ids) for ids in tokens], self.options):
             if is_done is None or not all(is_done[place] for place in places):
                 yield places, self._summaries([tokens[place] for place in places])
 
@@ -147,36 +197,44 @@ class BatchedGenerator:
     def report_cut(self) -> None:
         """One warning about all documents that were too long, if any."""
         if self.num_cut:
+            about = "about " if self.is_estimated else ""
+            longest, lost = f"{about}{self.longest}", f"{about}{self.tokens_lost}"
             warnings.warn(
                 f"{self.num_cut} documents were cut to the {self.hub.max_source_tokens} tokens that are read (the "
-                f"longest has {self.longest}; {self.tokens_lost} tokens were not read): load the model with a larger "
-                "max_source_positions to read them whole",
+                f"longest has {longest}; {lost} tokens were not read): load the model with "
+                "a larger max_source_positions to read them whole",
                 stacklevel=3,
             )
         self.num_cut = self.tokens_lost = self.longest = 0
+        self.is_estimated = False
 
     def _encode(self, text: str) -> Tensor:
+        """The ids of what can be read of a text; of a very long one, the rest is not even tokenised."""
         check_text(text)
-        return self._cut(self.hub.encode(self.prefix + text)) if text.strip() else torch.empty(0, dtype=torch.long)
+        if not text.strip():
+            return torch.empty(0, dtype=torch.long)
+        text = self.options.prefix + text
+        room = self.hub.max_source_tokens
+        length = room * CHARACTERS_A_TOKEN
+        while length < len(text):
+            beginning = _whole_words(text, length)
+            tokens = self.hub.encode(beginning)
+            if len(tokens) > room + TORN_TOKENS:
+                self.is_estimated = True
+                return self._cut(tokens, len(tokens) * len(text) // len(beginning))
+            length *= 2  # mostly spaces, say
+        return self._cut(self.hub.encode(text))
 
-    def _cut(self, tokens: Tensor) -> Tensor:
-        """Leave out what does not fit in front of `</s>`."""
+    def _cut(self, tokens: Tensor, number: int | None = None) -> Tensor:
+        """Leave out what does not fit in front of `</s>`; `number` of tokens are in the whole text."""
         room = self.hub.max_source_tokens
         if len(tokens) <= room:
             return tokens
+        number = len(tokens) if number is None else number
         self.num_cut += 1
-        self.tokens_lost += len(tokens) - room
-        self.longest = max(self.longest, len(tokens))
+        self.tokens_lost += number - room
+        self.longest = max(self.longest, number)
         return torch.cat([tokens[: room - 1], tokens[-1:]])
-
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Places of the documents that have a token, batch by batch; empty ones keep an empty summary."""
-        order = sorted((place for place, length in enumerate(lengths) if length), key=lambda place: -lengths[place])
-        while order:
-            fitting = max(1, MAX_BATCH_TOKENS // lengths[order[0]])
-            size = self.batch_size or min(MAX_BATCH, fitting)
-            yield order[:size]
-            order = order[size:]
 
     def _summaries(self, tokens: Sequence[Tensor]) -> list[str]:
         return [self.hub.decode_summary(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens)]
@@ -185,4 +243,16 @@ class BatchedGenerator:
         hub = self.hub
         lengths = torch.tensor([len(ids) for ids in tokens])
         inputs = {"src_tokens": hub.collate(tokens).to(hub.device), "src_lengths": lengths.to(hub.device)}
-        return hub.task.inference_step(self.generator, [hub.model], {"net_input": inputs})
+        try:
+            return hub.task.inference_step(self.generator, [hub.model], {"net_input": inputs})
+        except AssertionError as error:  # fairseq's, at the end of a search in which nothing was finished
+            raise LSGError(
+                "the model's scores are no numbers (NaN), so nothing can be generated: use float32, or a checkpoint "
+                "whose weights are in range"
+            ) from error
+
+
+def _whole_words(text: str, length: int) -> str:
+    """The first `length` characters, or fewer so that no word is torn, if there is a space in the second half."""
+    space = text.rfind(" ", length // 2, length)
+    return text[: length if space < 0 else space]

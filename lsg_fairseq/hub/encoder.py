@@ -9,6 +9,7 @@ import torch
 from fairseq.utils import model_eval
 from torch import Tensor
 
+from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.hub.base import HubInterface, as_texts
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.upgrade_roberta import has_initial_lm_head
@@ -32,6 +33,7 @@ class LSGEncoderHubInterface(HubInterface):
         """The longest source that is read, `<s>` and `</s>` included; longer ones are refused."""
         return self.task.max_positions()
 
+    @in_one_sentence()
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
         """The encoder's features (B,T,C) of (T,) or (B,T) ids: a row for each of them, none for the global tokens.
 
@@ -52,6 +54,7 @@ class LSGEncoderHubInterface(HubInterface):
         return self.extract_features(tokens)
 
     @torch.no_grad()
+    @in_one_sentence()
     def fill_mask(
         self, text: str | Sequence[str], topk: int = 5
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:

@@ -11,11 +11,13 @@ from typing import Any
 
 from lsg_fairseq.checkpoints.loading import Overrides
 from lsg_fairseq.checkpoints.ready import SourceOptions
+from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.hub.base import HubInterface
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
 from lsg_fairseq.hub.help import documentation
 from lsg_fairseq.hub.load import from_checkpoint
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
+from lsg_fairseq.weights.limits import MAX_POSITIONS
 
 FIELD_NAMES = tuple(f.name for f in fields(LSGConfig))
 DROPOUT_ALIAS = "attention_probs_dropout_prob"
@@ -44,7 +46,8 @@ def _entry(name: str) -> Callable[..., HubInterface]:
     """Make the entry for one row of ENTRY_CHECKPOINTS: the row's weights and documentation behind one signature."""
 
     def entry(*args: Any, **settings: Any) -> HubInterface:
-        return _load(name, _bind(name, args, settings))
+        with in_one_sentence():
+            return _load(name, _bind(name, args, settings))
 
     entry.__name__ = entry.__qualname__ = name
     entry.__signature__ = SIGNATURE
@@ -70,6 +73,12 @@ def _bind(name: str, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[st
 
 
 def _load(name: str, given: dict[str, Any]) -> HubInterface:
+    for setting, types in (("checkpoint", str | Path), ("tokenizer", str | Path), ("revision", str)):
+        value = given.get(setting)
+        if value is not None and not (isinstance(value, types) and str(value)):
+            raise LSGError(
+                f"{setting} must be a {'name' if setting == 'revision' else 'path or a name'}, not {value!r:.80}"
+            )
     overrides = read_overrides(given)
     own = ENTRY_CHECKPOINTS[name]
     checkpoint = given.get("checkpoint")
@@ -110,8 +119,10 @@ def _check_dropout(value: Any) -> float | None:
 
 
 def _check_length(value: Any) -> int | None:
-    if value is not None and (type(value) is not int or value < 8):
-        raise LSGError(f"max_source_positions must be an integer of at least 8, not {value!r}")
+    if value is not None and (type(value) is not int or not 8 <= value <= MAX_POSITIONS):
+        raise LSGError(
+            f"max_source_positions must be an integer of at least 8 and at most {MAX_POSITIONS:,}, not {value!r}"
+        )
     return value
 
 

@@ -10,8 +10,9 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
+from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.hub.base import HubInterface, as_texts
-from lsg_fairseq.hub.batches import BatchedGenerator, GenerationSettings
+from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions, GenerationSettings
 from lsg_fairseq.models.classification import final_token_states
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer
@@ -42,6 +43,7 @@ class LSGHubInterface(HubInterface):
         """The longest source that is read, `<s>` and `</s>` included; summarize cuts what is longer."""
         return self.task.max_positions()[0]
 
+    @in_one_sentence()
     def summarize(
         self,
         text: str | Sequence[str],
@@ -52,21 +54,24 @@ class LSGHubInterface(HubInterface):
         no_repeat_ngram_size: int | None = None,
         batch_size: int | None = None,
         progress: bool | None = None,
+        max_tokens: int | None = None,
     ) -> str | list[str]:
         """Summarise a text, or several: a list comes back in its order.
 
         Args:
             beam, lenpen, min_len, max_len_b, no_repeat_ngram_size: as for fairseq-generate; unset ones are the
                 checkpoint's, else fairseq's. min_len and max_len_b count tokens before `</s>`.
-            batch_size: documents at once (default: up to 8, fewer long ones).
+            batch_size: documents at once (default: up to 32, and 32,768 tokens with padding).
+            max_tokens: tokens at once, padding included: fewer long documents, and less memory.
             progress: a progress bar on standard error (default: for more than one batch).
 
         Raises:
             LSGError: a setting is not allowed, or text is neither a str nor strs.
         """
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        generator = BatchedGenerator(self, settings, batch_size, prefix=self.prefix)
-        texts = [text] if isinstance(text, str) else list(text)
+        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
+        generator = BatchedGenerator(self, settings, options)
+        texts = as_texts(text)
         summaries = list(generator.stream(texts, total=len(texts), progress=progress))
         return summaries[0] if isinstance(text, str) else summaries
 
@@ -80,11 +85,14 @@ class LSGHubInterface(HubInterface):
         no_repeat_ngram_size: int | None = None,
         batch_size: int | None = None,
         progress: bool | None = None,
+        max_tokens: int | None = None,
     ) -> Iterator[str]:
         """The same for any number of texts: takes in a window of them at a time, yields their summaries in order."""
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        return BatchedGenerator(self, settings, batch_size, prefix=self.prefix).stream(texts, progress=progress)
+        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
+        return BatchedGenerator(self, settings, options).stream(texts, progress=progress)
 
+    @in_one_sentence()
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
         """The decoder's features (B,T,C) of (T,) or (B,T) ids, when it reads the ids themselves, shifted by one.
 
@@ -114,6 +122,7 @@ class LSGHubInterface(HubInterface):
         """
         return final_token_states(self.extract_features(tokens), tokens, self.task.source_dictionary.eos())
 
+    @in_one_sentence()
     def fill_mask(
         self, text: str | Sequence[str], topk: int = 5, match_source_len: bool = True
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
@@ -131,7 +140,7 @@ class LSGHubInterface(HubInterface):
             raise LSGError(f"fill_mask needs the mask token {mask!r} in each text: put it where something is missing")
         first = "<s>" if self.task.sequence_format.target_bos else None
         settings = GenerationSettings(beam=topk, max_len_b=self.max_source_tokens, forced_first_token=first)
-        generator = BatchedGenerator(self, settings, match_source_len=match_source_len)
+        generator = BatchedGenerator(self, settings, BatchOptions(match_source_len=match_source_len))
         filled = [generator.best(self.encode(part), topk) for part in texts]
         return filled[0] if isinstance(text, str) else filled
 

@@ -17,6 +17,7 @@ from lsg_fairseq.huggingface.folder_kinds import describe_foreign
 from lsg_fairseq.huggingface.read_folder import WEIGHT_FILES
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import ALL_FILES as TOKENIZER_FILES
+from lsg_fairseq.weights.limits import first_names
 
 CONFIG_FILE = "config.json"
 SECONDS_TO_ANSWER = 10
@@ -52,6 +53,11 @@ def find_revision(hub_id: str, asked: str | None = None) -> Revision:
             cached = huggingface_hub.hf_hub_download(hub_id, CONFIG_FILE, revision=asked, local_files_only=True)
             return Revision(hub_id, asked, Path(cached).parent.name, None)
     return Revision(hub_id, asked, info.sha, [sibling.rfilename for sibling in info.siblings])
+
+
+def download_config(revision: Revision) -> Path:
+    """Fetch config.json alone and return its folder; raises as download_checkpoint."""
+    return _fetch(revision, CONFIG_FILE).parent
 
 
 def download_checkpoint(revision: Revision) -> Path:
@@ -92,7 +98,13 @@ def _weight_files(revision: Revision) -> list[str]:
         raise LSGError(f"{name} of {revision.hub_id} is no index of weights ({error}): ask its publisher") from error
     lost = sorted(str(shard) for shard in shards if shard not in revision.files)
     if lost:
-        raise LSGError(f"{name} of {revision.hub_id} names files that the repository lacks: {', '.join(lost)}")
+        raise LSGError(f"{name} of {revision.hub_id} names files that the repository lacks: {first_names(lost)}")
+    outside = sorted(str(shard) for shard in shards if "/" in str(shard))
+    if outside:
+        raise LSGError(
+            f"{name} of {revision.hub_id} names files in a folder ({first_names(outside)}), and only those beside it "
+            "are read: download the repository, put them there, and give its path"
+        )
     return [name, *sorted(shards)]
 
 
@@ -113,7 +125,8 @@ def _fetch(revision: Revision, name: str) -> Path:
                 # A broken connection: what arrived is kept. Newer versions try again by themselves.
                 if not attempts_left:
                     raise
-    if Path(path).parent.name != revision.commit:
+    # The folder of the commit holds a file of a subfolder, such as a shard, further down.
+    if Path(path).parents[name.count("/")].name != revision.commit:
         raise LSGError(f"{revision.hub_id} changed on the hub during the download: run it again")
     _check_hash(Path(path), name, revision.hub_id)
     return Path(path)

@@ -94,7 +94,7 @@ def source_prefix(config: Mapping[str, Any]) -> str:
 
 def _merge_levels(config: Mapping[str, Any], generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """Lay the three levels over each other; None means not stated, except for an end that is not forced."""
-    task_specific = (config.get("task_specific_params") or {}).get(TASK) or {}
+    task_specific = _object(_object(config, "task_specific_params"), TASK)
     merged: dict[str, Any] = {}
     for level in (task_specific, config, generation_config):
         stated = {k: v for k, v in level.items() if v is not None or k == "forced_eos_token_id"}
@@ -104,6 +104,15 @@ def _merge_levels(config: Mapping[str, Any], generation_config: Mapping[str, Any
                     merged.pop(name, None)
         merged |= stated
     return merged
+
+
+def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = config.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise LSGError(f"config.json must state {name} as an object, not {value!r:.80}: correct the file")
+    return value
 
 
 def _length_limits(stated: Mapping[str, Any]) -> dict[str, object]:

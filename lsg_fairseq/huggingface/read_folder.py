@@ -7,7 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from lsg_fairseq.huggingface.config import model_type_of
 from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
 from lsg_fairseq.huggingface.wrapped_names import unwrapped_names
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import first_names
+from lsg_fairseq.weights.values import check_kind
 
 # In the order of preference, which is transformers': one file, or an index that names its shards.
 WEIGHT_FILES = (
@@ -26,6 +28,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# Buffers of older versions of transformers.
+INTEGERS = ("position_ids", "token_type_ids")
 Loader = Callable[[], Tensor]
 
 
@@ -36,7 +40,10 @@ class LazyTensors(Mapping[str, Tensor]):
         self._loaders = loaders
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._loaders[name]()
+        tensor = self._loaders[name]()
+        if not name.endswith(INTEGERS):
+            check_kind(name, tensor)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._loaders)
@@ -68,13 +75,13 @@ def read_hf_folder(folder: str | Path) -> HFCheckpoint:
     if not (folder / "config.json").is_file():
         foreign = describe_foreign(folder, names_in(folder))
         raise LSGError(foreign or f"{folder} is not a Hugging Face checkpoint: it has no config.json")
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     model_type_of(config)
     generation = folder / "generation_config.json"
     return HFCheckpoint(
         folder=folder,
         config=config,
-        generation_config=_read_json(generation) if generation.is_file() else {},
+        generation_config=read_json(generation) if generation.is_file() else {},
         tensors=LazyTensors(_unwrapped(_find_weights(folder))),
     )
 
@@ -84,7 +91,12 @@ def _unwrapped(loaders: dict[str, Loader]) -> dict[str, Loader]:
     return {names[name]: loader for name, loader in loaders.items()}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        LSGError: it holds none.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -109,20 +121,22 @@ def _open_shards(index_path: Path) -> dict[str, Loader]:
     Raises:
         LSGError: the index is none, names a file outside its folder, or a shard or tensor is missing.
     """
-    weight_map = _read_json(index_path).get("weight_map")
+    weight_map = read_json(index_path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise LSGError(f"{index_path} has no weight_map of tensor and file names: download it again")
     shards: dict[str, dict[str, Loader]] = {}
     for name in sorted(set(weight_map.values())):
-        # Hugging Face's cache links to files elsewhere, so links are followed; paths are not.
-        if Path(name).name != name or "\\" in name or name == "..":
-            raise LSGError(f"{index_path} names the shard {name!r}, and only files beside it are read: fix the index")
+        # Hugging Face's cache links to files elsewhere, so links are followed; paths that lead out of it are not.
+        if PurePosixPath(name).is_absolute() or ".." in name.split("/") or "\\" in name or ":" in name:
+            raise LSGError(
+                f"{index_path} names the shard {name!r}, and only files beside it or below are read: fix the index"
+            )
         if not (index_path.parent / name).is_file():
             raise LSGError(f"{index_path} names the shard {name!r}, which is missing: download the checkpoint again")
         shards[name] = _open_weights(index_path.parent / name)
     lost = sorted(key for key, name in weight_map.items() if key not in shards[name])
     if lost:
-        raise LSGError(f"{index_path} lists tensors that its shards lack ({', '.join(lost)}): download it again")
+        raise LSGError(f"{index_path} lists tensors that its shards lack ({first_names(lost)}): download it again")
     return {key: loader for shard in shards.values() for key, loader in shard.items()}
 
 

@@ -10,6 +10,7 @@ from fairseq.models.roberta import RobertaModel
 from torch import Tensor, nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import MAX_WIDTH
 
 HEAD_WEIGHT = re.compile(r"classification_heads\.(.+)\.out_proj\.weight")
 
@@ -20,8 +21,9 @@ def register_head(model: nn.Module, name: str, num_classes: int, inner_dim: int 
     Raises:
         LSGError: num_classes or the name is not possible, or the name is taken.
     """
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-        raise LSGError(f"num_classes must be an integer of at least 1, not {num_classes!r}")
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or not 1 <= num_classes <= MAX_WIDTH:
+        allowed = f"an integer of at least 1 and at most {MAX_WIDTH:,}"
+        raise LSGError(f"num_classes must be {allowed}, not {num_classes!r:.80}")
     if not name or "." in name:
         raise LSGError(f"the name of a classification head must have a character and no dot, unlike {name!r}")
     if not hasattr(model, "classification_heads"):

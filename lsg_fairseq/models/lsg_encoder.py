@@ -75,6 +75,7 @@ class LSGEncoder(TransformerEncoderBase):
         Returns:
             fairseq's dictionary of lists: encoder_out (G+T0,B,C) and encoder_padding_mask (B,G+T0) with the padding
             right, or T0 rows when the global rows are not passed on; encoder_states likewise if return_all_hiddens.
+            encoder_embedding (B,T0,C) is left out where gradients are off, unless return_all_hiddens.
 
         Raises:
             LSGError: a source is longer than the position table, or needs padding that adaptive=False forbids.
@@ -89,11 +90,13 @@ class LSGEncoder(TransformerEncoderBase):
         src_tokens, token_embeddings = self.right_pad(src_tokens, token_embeddings)
         self._check_length(src_tokens)
         src_tokens, token_embeddings = self.pad_to_block_multiple(src_tokens, token_embeddings)
-        x, embed = self.forward_embedding(src_tokens, token_embeddings)
+        x, *embed = self.forward_embedding(src_tokens, token_embeddings)
+        # Only what is asked for is kept: layers' outputs and embeddings are two fifths of the memory of a long forward.
+        if not (return_all_hiddens or torch.is_grad_enabled()):
+            embed = []
         padding_mask = self.padding_mask(src_tokens)
         keys_masked = self.masked_keys(padding_mask)
         x = x.masked_fill(padding_mask[..., None], 0.0).transpose(0, 1)
-        # Only what is asked for is kept: at 16,384 tokens the layers' outputs are a third of the memory of a forward.
         states = [x] if return_all_hiddens else []
         for layer in self.layers:
             x = layer(x, encoder_padding_mask=keys_masked)
@@ -105,7 +108,7 @@ class LSGEncoder(TransformerEncoderBase):
         return {
             "encoder_out": [self.output_rows(x, src_len)],
             "encoder_padding_mask": [self.output_mask(padding_mask, src_len)],
-            "encoder_embedding": [embed[:, :src_len]],
+            "encoder_embedding": [tokens[:, :src_len] for tokens in embed],
             "encoder_states": [self.output_rows(state, src_len) for state in states],
             "fc_results": [],
             "src_tokens": [],
@@ -166,8 +169,10 @@ class LSGEncoder(TransformerEncoderBase):
             masked = padding_mask.clone()
             masked[:, self.lsg_config.num_global_tokens] = True
             return masked
-        # The one look at the data in a forward; a compiled graph cannot have it and keeps the mask.
-        if torch.compiler.is_compiling() or padding_mask.any():
+        # The one look at the data in a forward. A compiled graph cannot have it and keeps the mask, and a batch of
+        # several on a GPU is padded nearly always: not worth waiting for the GPU.
+        is_costly = padding_mask.is_cuda and padding_mask.size(0) > 1
+        if torch.compiler.is_compiling() or is_costly or padding_mask.any():
             return padding_mask
         return None
 
@@ -180,10 +185,16 @@ class LSGEncoder(TransformerEncoderBase):
         return torch.cat([x[:1], rows[1:]]) if self.lsg_config.pool_with_global else rows
 
     def output_mask(self, padding_mask: Tensor, src_len: int) -> Tensor:
-        """(B,G+T) -> the mask of `output_rows`, (B,G+T0) or (B,T0)."""
+        """(B,G+T) -> the mask of `output_rows`, (B,G+T0) or (B,T0), in which no row is masked altogether.
+
+        A source of nothing but padding keeps its first row: a decoder that may look nowhere computes NaN.
+        """
         num_globals = self.lsg_config.num_global_tokens
-        first = 0 if self.lsg_config.pass_global_tokens_to_decoder else num_globals
-        return padding_mask[:, first : num_globals + src_len]
+        if self.lsg_config.pass_global_tokens_to_decoder:
+            return padding_mask[:, : num_globals + src_len]
+        mask = padding_mask[:, num_globals : num_globals + src_len]
+        is_empty = mask.all(1, keepdim=True)
+        return torch.cat([mask[:, :1] & ~is_empty, mask[:, 1:]], dim=1)
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
         """Reorder the batch, unless beams share their source's output: then there is nothing to move."""

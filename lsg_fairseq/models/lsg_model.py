@@ -11,6 +11,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from fairseq.data import Dictionary
 from fairseq.models.transformer import TransformerConfig
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +22,7 @@ from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.weights.families import FAMILIES
+from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
 from lsg_fairseq.weights.position_tables import resize_both
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
@@ -112,6 +114,7 @@ class LSGModelMixin:
         """
         count_kept_layers(args)  # in the original too: a checkpoint stores the sizes that it has
         plain = OmegaConf.to_container(args, resolve=True) if OmegaConf.is_config(args) else vars(args)
+        check_sizes(plain)
         # A copy: the LSGConfig object must not end up in the arguments that a checkpoint stores.
         args = Namespace(**plain)
         forget_kept_layers(args)
@@ -186,6 +189,12 @@ class LSGEncoderDecoderMixin(LSGModelMixin):
                 if attention is not None:
                     attention.set_beam_size(beam)
         self.encoder.beams_share_output = beam > 1
+
+    def set_source_dtype(self, dtype: torch.dtype | None) -> None:
+        """Let generations keep the keys and values of their sources in `dtype`; None: in the model's own."""
+        for layer in self.decoder.layers:
+            if layer.encoder_attn is not None:
+                layer.encoder_attn.source_dtype = dtype
 
     def _upgraded(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.args.share_all_embeddings or self.decoder.output_projection is None:

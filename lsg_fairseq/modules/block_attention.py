@@ -1,22 +1,31 @@
 """How the blocks of regular queries attend to globals, sparse and local keys in one softmax.
 
-`block_attention` is the one entrance; the backends behind it compute the same numbers. `reference` gathers the keys of
-each block and leaves the rest to torch's scaled_dot_product_attention: it runs on every device, in every dtype, with
-dropout and gradients, and it is what other backends are checked against. `fused_cpu` needs no copies on CPUs; `flex` is
-FlexAttention, for CUDA. The environment variable LSG_ATTENTION_BACKEND forces one of them, or `auto`.
+`block_attention` is the one entrance; the backends behind it compute the same numbers, and those that have dropout drop
+the same probabilities. The first that fits is taken: `fused_cpu` needs no copies on CPUs; `flex` is FlexAttention, for
+CUDA, without dropout; `triton` has kernels with dropout for GPUs of compute capability 8.0 and later; `chunked` runs on
+every device, in every dtype, with dropout. `reference` gathers the keys of each block and leaves the rest to torch's
+scaled_dot_product_attention: it is what others are checked against, and what compilers and exporters are given. The
+environment variable LSG_ATTENTION_BACKEND forces one of them, or `auto`.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lsg_fairseq.modules import flex_block_attention, fused_cpu_attention
+from lsg_fairseq.modules import (
+    backend_probe,
+    chunked_block_attention,
+    flex_block_attention,
+    fused_cpu_attention,
+    triton_block_attention,
+)
+from lsg_fairseq.modules.backend_probe import Kind
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.modules.sparse_tokens import SparseTokens
 
@@ -42,74 +51,96 @@ def full_attention(query: Tensor, tokens: Tokens, dropout_p: float) -> Tensor:
     return F.scaled_dot_product_attention(query, tokens.key, tokens.value, present, dropout_p)
 
 
+class Backend(NamedTuple):
+    """One way to attend. `fits` looks at the query (B,H,T,D) and the configuration alone."""
+
+    attend: Callable[..., Tensor]
+    fits: Callable[[Tensor, LSGConfig], bool]
+    has_dropout: bool
+    is_probed: bool
+
+    def serve(
+        self, query: Tensor, keys: dict, values: dict, masks: dict, config: LSGConfig, dropout_p: float
+    ) -> Tensor:
+        """Attend from the queries of some Sequences; returns (B,H,T,D)."""
+        return self.attend(query, keys, values, masks, config, *([dropout_p] if self.has_dropout else []))
+
+
 def block_attention(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig, dropout_p: float) -> Tensor:
     """Attend from the regular tokens, T a multiple of b, to what their blocks see; returns (B,H,T,D).
 
     Raises:
         LSGError: LSG_ATTENTION_BACKEND is no backend, or the one it names cannot do this.
     """
-    backend = choose_backend(tokens, dropout_p)
-    if backend == "reference":
+    sequences = _sequences(tokens, sparse, config)
+    name = choose_backend(sequences, config, dropout_p)
+    if name == "reference":
         return reference_block_attention(tokens, sparse, config, dropout_p)
+    # In a backward an exception may be checkpointing's own, which ends what it has computed enough of.
+    if _forced_backend() != "auto" or not BACKENDS[name].is_probed or backend_probe.within_backward():
+        return BACKENDS[name].serve(*sequences, config, dropout_p)
+    # What takes over has to draw the same seed: a checkpointed layer may be computed the second time without a failure.
+    random_state = torch.get_rng_state() if dropout_p > 0 else None
     try:
-        return FUSED_BACKENDS[backend](*_sequences(tokens, sparse, config), config)
+        return BACKENDS[name].serve(*sequences, config, dropout_p)
+    except torch.OutOfMemoryError:  # fairseq's trainer knows what to do
+        raise
     except Exception as error:  # torch's compiler raises many kinds where a device, a size or an installation is amiss
-        if backend != "flex" or _forced_backend() == "flex" or isinstance(error, torch.OutOfMemoryError):
-            raise
-        FAILED_BACKENDS.add(backend)
-        warnings.warn(f"FlexAttention failed ({error}); the slower reference attention takes over", stacklevel=2)
-        return reference_block_attention(tokens, sparse, config, dropout_p)
+        backend_probe.note_failure(_kind(name, sequences, config, dropout_p), error)
+    if random_state is not None:
+        torch.set_rng_state(random_state)
+    return BACKENDS["chunked"].serve(*sequences, config, dropout_p)
 
 
-def choose_backend(tokens: Tokens, dropout_p: float) -> str:
-    """The backend for these tokens: the forced one, or the fastest that applies."""
-    forced = _forced_backend()
+def choose_backend(sequences: Sequences, config: LSGConfig, dropout_p: float) -> str:
+    """The backend for these sequences: the forced one, or the first that fits, has what is asked for and works.
+
+    Raises:
+        LSGError: LSG_ATTENTION_BACKEND is no backend, or one that cannot serve this dtype or device.
+    """
+    forced, query = _forced_backend(), sequences.query
     if forced == "reference" or torch.compiler.is_compiling():
         return "reference"
-    if forced == "flex":
-        fitting = "flex"
-    else:
-        fitting = _fitting_backend(tokens)
-        if forced == "fused_cpu" and fitting != "fused_cpu":
-            kind = f"{tokens.query.dtype} on {tokens.query.device}"
-            raise LSGError(f"LSG_ATTENTION_BACKEND=fused_cpu cannot serve {kind}; use auto")
-    if fitting != "reference" and dropout_p > 0:
-        _warn_of_dropout()
-        return "reference"
-    return fitting
+    if forced != "auto":
+        if not BACKENDS[forced].fits(query, config) and forced != "flex":
+            raise LSGError(f"LSG_ATTENTION_BACKEND={forced} cannot serve {query.dtype} on {query.device}; use auto")
+        # Forced or not, training has its dropout.
+        return forced if BACKENDS[forced].has_dropout or not dropout_p else "chunked"
+    if sequences.values["local"].size(-1) != query.size(-1):
+        return "chunked"
+    for name, backend in BACKENDS.items():
+        if not (backend.has_dropout or not dropout_p) or not backend.fits(query, config):
+            continue
+        if not backend.is_probed or backend_probe.passes(_kind(name, sequences, config, dropout_p), backend.serve):
+            return name
+    return "chunked"
+
+
+def _kind(name: str, sequences: Sequences, config: LSGConfig, dropout_p: float) -> Kind:
+    query, masked = sequences.query, bool(sequences.masks)
+    return Kind(name, query.device, query.dtype, query.size(3), config, query.size(0) == 1, masked, dropout_p > 0)
 
 
 def _forced_backend() -> str:
-    forced = os.environ.get("LSG_ATTENTION_BACKEND", "auto")
-    if forced not in ("auto", "reference", *FUSED_BACKENDS):
-        raise LSGError(f"LSG_ATTENTION_BACKEND must be auto, reference, {' or '.join(FUSED_BACKENDS)}, not {forced!r}")
+    forced, names = os.environ.get("LSG_ATTENTION_BACKEND", "auto"), ["auto", "reference", *BACKENDS]
+    if forced not in names:
+        raise LSGError(f"LSG_ATTENTION_BACKEND must be {', '.join(names[:-1])} or {names[-1]}, not {forced!r}")
     return forced
 
 
-def _fitting_backend(tokens: Tokens) -> str:
-    query = tokens.query
-    if tokens.value.size(-1) != query.size(-1):
-        return "reference"
-    if query.device.type == "cuda":
-        # FlexAttention's kernels want 16 and more, a power of two.
-        width = query.size(-1)
-        fits = width >= 16 and width & (width - 1) == 0 and query.dtype != torch.float64
-        return "flex" if fits and "flex" not in FAILED_BACKENDS else "reference"
-    fits = query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64, torch.bfloat16)
-    return "fused_cpu" if fits and fused_cpu_attention.is_available() else "reference"
+class Sequences(NamedTuple):
+    """The regular queries (B,H,T,D); keys and values (B,H,n,D) of the sequences "global", "local" and "sparse" by name.
+
+    masks: (B or 1,H or 1,n) bool, True = absent, of those sequences in which anything may be.
+    """
+
+    query: Tensor
+    keys: dict[str, Tensor]
+    values: dict[str, Tensor]
+    masks: dict[str, Tensor]
 
 
-def _warn_of_dropout() -> None:
-    # Python shows a warning once for each place it comes from.
-    warnings.warn(
-        "attention dropout is above 0: the fused attentions have none, so training takes the reference attention, "
-        "which is slower and needs more memory; --attention-dropout 0 avoids that",
-        stacklevel=2,
-    )
-
-
-def _sequences(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig) -> tuple[Tensor, dict, dict, dict]:
-    """The regular queries; keys, values and, where anything is absent, masks of each sequence by name."""
+def _sequences(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig) -> Sequences:
     parts = {"global": tokens.rows(0, config.num_global_tokens), "local": tokens.rows(config.num_global_tokens)}
     masks = {name: part.padding_mask[:, None] for name, part in parts.items() if part.padding_mask is not None}
     keys, values = ({name: part[i] for name, part in parts.items()} for i in (1, 2))
@@ -117,16 +148,27 @@ def _sequences(tokens: Tokens, sparse: SparseTokens | None, config: LSGConfig) -
         keys["sparse"], values["sparse"] = sparse.key, sparse.value
         if sparse.padding_mask is not None:
             masks["sparse"] = sparse.padding_mask
-    return parts["local"].query, keys, values, masks
+    return Sequences(parts["local"].query, keys, values, masks)
 
 
-# Each takes the regular queries, keys, values and masks by sequence, and the configuration.
-FUSED_BACKENDS = {
-    "fused_cpu": fused_cpu_attention.fused_cpu_block_attention,
-    "flex": flex_block_attention.flex_block_attention,
+# In the order in which they are tried.
+BACKENDS = {
+    "fused_cpu": Backend(
+        fused_cpu_attention.fused_cpu_block_attention, fused_cpu_attention.fits, has_dropout=False, is_probed=False
+    ),
+    "flex": Backend(
+        flex_block_attention.flex_block_attention, flex_block_attention.fits, has_dropout=False, is_probed=True
+    ),
+    "triton": Backend(
+        triton_block_attention.triton_block_attention, triton_block_attention.fits, has_dropout=True, is_probed=True
+    ),
+    "chunked": Backend(
+        chunked_block_attention.chunked_block_attention,
+        lambda query, config: True,
+        has_dropout=True,
+        is_probed=False,
+    ),
 }
-# Not tried again in this process: a failed compilation takes its seconds each time.
-FAILED_BACKENDS: set[str] = set()
 
 
 def reference_block_attention(

@@ -1,17 +1,21 @@
-"""Block attention through torch's FlexAttention: one fused kernel over globals, tokens and sparse tokens in a row.
+"""Block attention through torch's FlexAttention: one fused kernel over tokens, sparse tokens and globals in a row.
 
 The block mask holds the structure alone and is cached, so nothing is rebuilt for a batch or a layer; what is masked
 goes in as a bias on the scores. Meant for CUDA, where forward and backward are fused; a CPU has the forward alone,
 which is how it is tested. It has no dropout.
+
+Globals come last, and queries, globals and the row of keys as a whole are filled up to whole tiles: globals in front
+would shift every window off the tiles, and the kernels for sizes that are no multiple of a tile are others.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
@@ -19,8 +23,42 @@ from lsg_fairseq.modules.lsg_config import LSGConfig
 
 # Finite, so that a query that sees nothing keeps a defined softmax, and far below any score in half precision.
 MASKED_SCORE = -3e4
-# Rows and columns of the mask's tiles that a kernel skips or computes: FlexAttention's own default.
+# Rows and columns of the mask's tiles that a kernel skips or computes: FlexAttention's own default. Tiles of 64 keys
+# would be fewer (676 columns a row instead of 856, of 613 needed), but kernels tuned for H100 want 128.
 TILE = 128
+# Dynamo's limit for one function. A kind of input takes a graph (backend_probe.Kind, with gradients or without), and
+# every length after the first is a symbol; 8, its default, is less than one training with validation asks for.
+MOST_GRAPHS = 64
+
+
+class Lengths(NamedTuple):
+    """How many regular, sparse and global keys there are, and where the sparse and global ones begin in the row."""
+
+    tokens: int
+    sparse: int
+    globals: int
+
+    @property
+    def first_sparse(self) -> int:
+        """Regular tokens come first, filled up to whole tiles."""
+        return _whole_tiles(self.tokens)
+
+    @property
+    def first_global(self) -> int:
+        """Globals begin a tile."""
+        return self.first_sparse + _whole_tiles(self.sparse)
+
+    @property
+    def keys(self) -> int:
+        """The length of the row, a multiple of the tile."""
+        return self.first_global + _whole_tiles(self.globals)
+
+
+def fits(query: Tensor, config: LSGConfig) -> bool:
+    """Whether queries (B,H,T,D) like this one are served; keys and values have to be like it."""
+    width = query.size(-1)
+    # The kernels want 16 and more, a power of two.
+    return query.device.type == "cuda" and width >= 16 and width & (width - 1) == 0 and query.dtype != torch.float64
 
 
 def flex_block_attention(
@@ -31,40 +69,52 @@ def flex_block_attention(
     keys, values: (B,H,n,D) of the sequences "global", "local" (n = T) and, if there are any, "sparse".
     masks: (B or 1,H or 1,n) bool, True = absent, of those sequences in which anything is.
     """
-    order = [name for name in ("global", "local", "sparse") if name in keys]
-    key, value = (torch.cat([parts[name] for name in order], dim=2) for parts in (keys, values))
+    num_tokens = query.size(2)
+    order = [name for name in ("local", "sparse", "global") if name in keys]
+    key, value = (torch.cat([_filled(parts[name]) for name in order], dim=2) for parts in (keys, values))
     num_sparse = keys["sparse"].size(2) if "sparse" in keys else 0
-    block_mask = structure(query.size(2), num_sparse, config, str(query.device))
-    score_mod = _masking([masks.get(name) for name in order], [keys[name].size(2) for name in order], query)
-    return _kernel(query.device.type)(query, key, value, score_mod=score_mod, block_mask=block_mask)
+    block_mask = structure(num_tokens, num_sparse, config, str(query.device))
+    score_mod = _masking([(masks.get(name), keys[name].size(2)) for name in order], query) if masks else None
+    return _kernel(query.device.type)(_filled(query), key, value, score_mod, block_mask)[:, :, :num_tokens]
 
 
-@functools.lru_cache(maxsize=64)
+def _whole_tiles(length: int) -> int:
+    return -(-length // TILE) * TILE
+
+
+def _filled(x: Tensor) -> Tensor:
+    """(B,H,n,D) with zeros behind, up to whole tiles."""
+    missing = _whole_tiles(x.size(2)) - x.size(2)
+    return F.pad(x, (0, 0, 0, missing)) if missing else x
+
+
+@functools.lru_cache(maxsize=256)
 def structure(num_tokens: int, num_sparse: int, config: LSGConfig, device: str) -> BlockMask:
-    """Which keys [globals, tokens, sparse tokens] each regular query sees, padding aside."""
-    mask_mod = visible(num_tokens, config)
-    num_keys = config.num_global_tokens + num_tokens + num_sparse
-    some, every = tiles(mask_mod, num_tokens, num_keys, torch.device(device))
-    blocks = (part for tile in (some & ~every, every) for part in _as_block_lists(tile))
-    return BlockMask.from_kv_blocks(*blocks, BLOCK_SIZE=TILE, mask_mod=mask_mod, seq_lengths=(num_tokens, num_keys))
+    """Which keys of the row each regular query sees, padding aside. Computed on the CPU, in a handful of operations."""
+    lengths = Lengths(num_tokens, num_sparse, config.num_global_tokens)
+    # A mask that was made in inference mode could not be used in training afterwards.
+    with torch.inference_mode(False):
+        some, every = tiles(lengths, config)
+        blocks = (part for tile in (some & ~every, every) for part in _as_block_lists(tile))
+        sizes = (_whole_tiles(num_tokens), lengths.keys)
+        mask = BlockMask.from_kv_blocks(*blocks, BLOCK_SIZE=TILE, mask_mod=visible(lengths, config), seq_lengths=sizes)
+        return mask.to(device)
 
 
-def tiles(
-    mask_mod: Callable[..., Tensor], num_tokens: int, num_keys: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def tiles(lengths: Lengths, config: LSGConfig) -> tuple[Tensor, Tensor]:
     """Of each tile of the mask, whether it is seen in part and whether it is seen as a whole: (rows,columns) bool.
 
-    One row of tiles at a time: torch's create_block_mask holds the whole mask at once, in gigabytes for long sources.
+    All queries of a block see the same, so a row for each block is enough.
     """
-    rows = []
-    zero, keys = torch.zeros((), dtype=torch.long, device=device), torch.arange(num_keys, device=device)
-    for start in range(0, num_tokens, TILE):
-        queries = torch.arange(start, min(start + TILE, num_tokens), device=device)[:, None]
-        seen = mask_mod(zero, zero, queries, keys)
-        seen = torch.nn.functional.pad(seen, (0, -num_keys % TILE, 0, TILE - len(queries))).unflatten(1, (-1, TILE))
-        rows.append((seen.any(2).any(0), seen.all(2).all(0)))
-    some, every = zip(*rows, strict=True)
-    return torch.stack(some), torch.stack(every)
+    num_rows, size = _whole_tiles(lengths.tokens) // TILE, config.block_size
+    last = num_rows * TILE - 1
+    queries = torch.arange(0, last + 1, size)[:, None]
+    zero = torch.zeros((), dtype=torch.long)
+    seen = visible(lengths, config)(zero, zero, queries, torch.arange(lengths.keys)).unflatten(1, (-1, TILE))
+    # The blocks that a row of tiles has queries of; a block that is named twice changes nothing.
+    first = torch.arange(num_rows) * TILE
+    blocks = (first[:, None] // size + torch.arange(-(-TILE // size) + 1)).minimum((first[:, None] + TILE - 1) // size)
+    return seen.any(2)[blocks].any(1), seen.all(2)[blocks].all(1)
 
 
 def _as_block_lists(tile: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,33 +124,38 @@ def _as_block_lists(tile: Tensor) -> tuple[Tensor, Tensor]:
     return count[None, None], columns[None, None]
 
 
-def visible(num_tokens: int, config: LSGConfig) -> Callable[..., Tensor]:
+def visible(lengths: Lengths, config: LSGConfig) -> Callable[..., Tensor]:
     """The mask_mod of `structure`: section 3's windows, of positions in the row of keys."""
-    size, num_globals = config.block_size, config.num_global_tokens
+    size, sparse_size = config.block_size, config.sparse_block_size
     step = config.sparse_step if config.has_sparse_tokens else 1
-    sparse_size = config.sparse_block_size
+    num_tokens, num_sparse, num_globals = lengths
+    first_sparse, first_global = lengths.first_sparse, lengths.first_global
 
     def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         block = query // size
-        token, sparse = key - num_globals, key - num_globals - num_tokens
-        local = (token >= (block - 1) * size) & (token < (block + 2) * size) & (token >= 0) & (sparse < 0)
+        sparse, last = key - first_sparse, key - first_global
+        local = (key >= (block - 1) * size) & (key < (block + 2) * size) & (key < num_tokens)
         left = (sparse >= (block - 1) * step - sparse_size) & (sparse < (block - 1) * step)
         right = (sparse >= (block + 2) * step) & (sparse < (block + 2) * step + sparse_size)
-        return (token < 0) | local | ((sparse >= 0) & (left | right))
+        is_global = (last >= 0) & (last < num_globals)
+        return local | is_global | ((sparse >= 0) & (sparse < num_sparse) & (left | right))
 
     return mask_mod
 
 
-def _masking(masks: list[Tensor | None], lengths: list[int], query: Tensor) -> Callable[..., Tensor] | None:
-    """A score_mod that pushes absent keys out of the softmax, or None if every key is present."""
-    if all(mask is None for mask in masks):
-        return None
+def _masking(parts: list[tuple[Tensor | None, int]], query: Tensor) -> Callable[..., Tensor]:
+    """A score_mod that pushes absent keys out of the softmax, from masks and lengths in the order of the row."""
     batch, heads = query.shape[:2]
-    parts = [
-        query.new_zeros(1, 1, n, dtype=torch.bool) if mask is None else mask
-        for mask, n in zip(masks, lengths, strict=True)
+    absent = [
+        F.pad(
+            query.new_zeros(1, 1, n, dtype=torch.bool).expand(batch, heads, -1)
+            if mask is None
+            else mask.expand(batch, heads, -1),
+            (0, _whole_tiles(n) - n),
+        )
+        for mask, n in parts
     ]
-    absent = torch.cat([part.expand(batch, heads, -1) for part in parts], dim=-1)
+    absent = torch.cat(absent, dim=-1)
     bias = torch.zeros(absent.shape, dtype=torch.float32, device=query.device).masked_fill(absent, MASKED_SCORE)
 
     def score_mod(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -109,11 +164,25 @@ def _masking(masks: list[Tensor | None], lengths: list[int], query: Tensor) -> C
     return score_mod
 
 
-@functools.lru_cache(maxsize=2)
-def _kernel(device: str) -> Any:
-    """Compiled where it is fused; eager FlexAttention materialises all scores, which only tests on a CPU can afford.
+Kernel = Callable[[Tensor, Tensor, Tensor, Callable | None, BlockMask], Tensor]
 
-    Sizes are compiled as symbols from the second one on: documents differ in length, and a compilation for each would
-    soon pass dynamo's limit. `fullgraph` makes what is beyond that limit an error rather than eager.
+
+@functools.lru_cache(maxsize=1)
+def _kernel(device: str) -> Kernel:
+    """Compiled where it is fused; eager FlexAttention materialises all scores, which only tests on a CPU can afford."""
+    return compiled_kernel() if device == "cuda" else flex_attention
+
+
+def compiled_kernel(backend: str = "inductor") -> Kernel:
+    """FlexAttention, compiled once for each kind of input and not for its sizes.
+
+    `fullgraph` makes what is beyond dynamo's limit an error rather than eager. The limit is set inside the call: its
+    settings are a thread's own, and layers that are checkpointed are computed again in autograd's.
     """
-    return torch.compile(flex_attention, fullgraph=True) if device == "cuda" else flex_attention
+    compiled = torch.compile(flex_attention, fullgraph=True, dynamic=True, backend=backend)
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, score_mod: Any, block_mask: BlockMask) -> Tensor:
+        with torch._dynamo.config.patch(recompile_limit=MOST_GRAPHS):
+            return compiled(query, key, value, score_mod=score_mod, block_mask=block_mask)
+
+    return kernel

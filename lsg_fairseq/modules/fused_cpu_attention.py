@@ -16,18 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lsg_fairseq.modules.key_windows import Piece, add_windows, windows
 from lsg_fairseq.modules.lsg_config import LSGConfig
-
-
-class Piece(NamedTuple):
-    """Blocks [first, first + count) see, each `step` tokens further, `size` keys of a sequence from `start` on."""
-
-    sequence: str
-    first: int
-    count: int
-    start: int
-    size: int
-    step: int
 
 
 class Layout(NamedTuple):
@@ -63,6 +53,12 @@ def sparse_pieces(num_blocks: int, num_sparse: int, step: int, size: int) -> Ite
                 yield Piece("sparse", block, 1, max(start, 0), min(stop, num_sparse) - max(start, 0), 0)
         if whole:
             yield Piece("sparse", whole[0], len(whole), whole[0] * step + offset, size, step)
+
+
+def fits(query: Tensor, config: LSGConfig) -> bool:
+    """Whether queries (B,H,T,D) like this one are served; keys and values have to be like it."""
+    dtypes = (torch.float32, torch.float64, torch.bfloat16)
+    return query.device.type == "cpu" and query.dtype in dtypes and is_available()
 
 
 def fused_cpu_block_attention(
@@ -136,27 +132,6 @@ class _BlockAttention(torch.autograd.Function):
             add_windows(grads[i], shares[1], piece)
             add_windows(grads[i + 1], shares[2], piece)
         return None, None, None, grad_query.flatten(1, 2), *grads
-
-
-def windows(x: Tensor, piece: Piece) -> Tensor:
-    """The keys of each block of a piece as overlapping views: (B*H,n,D) -> (B*H,count,size,D)."""
-    if piece.step == 0:
-        return x[:, None, piece.start : piece.start + piece.size].expand(-1, piece.count, -1, -1)
-    stop = piece.start + (piece.count - 1) * piece.step + piece.size
-    return x[:, piece.start : stop].unfold(1, piece.size, piece.step).transpose(-1, -2)
-
-
-def add_windows(target: Tensor, shares: Tensor, piece: Piece) -> None:
-    """Add gradients of windows (B*H,count,size,D) onto the sequence (B*H,n,D) that they are views of."""
-    if piece.step == 0:
-        target[:, piece.start : piece.start + piece.size] += shares.sum(1)
-        return
-    for offset in range(0, piece.size, piece.step):
-        length = min(piece.step, piece.size - offset)
-        # Chunks of at most a step do not overlap each other, so one addition serves all windows.
-        windows(target, piece._replace(start=piece.start + offset, size=length)).add_(
-            shares[:, :, offset : offset + length]
-        )
 
 
 def merge(output: Tensor, log_sums: Tensor, part: Tensor, part_log_sums: Tensor) -> None:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 HALF_PRECISIONS = (torch.bfloat16, torch.float16)
+# Queries of a head that are few: the beams of a document.
+FEW_QUERIES = 16
 
 
 def in_kernel_dtype(
@@ -26,3 +28,12 @@ def in_kernel_dtype(
     if training and is_slow and not dropout_p:
         return tuple(x.float() for x in heads)
     return heads
+
+
+def is_faster_unfused(query: Tensor) -> bool:
+    """Whether plain matrix products attend faster from (B,H,n,D) to a long source than torch's fused kernel.
+
+    On CPUs the fused kernel widens keys and values of bfloat16 for each block of queries; products read them as they
+    are, which takes two thirds of the time where queries are few.
+    """
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.size(2) <= FEW_QUERIES

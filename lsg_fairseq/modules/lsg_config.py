@@ -11,6 +11,15 @@ from lsg_fairseq.modules import registry
 # Rows of the learned table that global tokens are taken from (Hugging Face LSG checkpoints store this many).
 MAX_GLOBAL_TOKENS = 512
 
+# Beyond these, work or memory has no end; torch takes seeds of 63 bits, and each layer adds its number.
+MOST = {
+    "block_size": 2**18,
+    "sparse_block_size": 2**18,
+    "sparsity_factor": 2**18,
+    "lsh_num_pre_rounds": 100,
+    "lsh_seed": 2**62,
+}
+
 # The model cards spell this field differently from the configuration files.
 FIELD_ALIASES = {"lsg_num_pre_rounds": "lsh_num_pre_rounds"}
 
@@ -103,6 +112,9 @@ class LSGConfig:
         for name in ("sparse_block_size", "sparsity_factor", "lsh_num_pre_rounds", "lsh_seed"):
             if getattr(self, name) < 0:
                 raise LSGError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise LSGError(f"{name} must be at most {most}, not {getattr(self, name)}")
         if not 1 <= self.num_global_tokens <= MAX_GLOBAL_TOKENS:
             raise LSGError(f"num_global_tokens must be 1 to {MAX_GLOBAL_TOKENS}, not {self.num_global_tokens}")
         if self.mask_first_token and not self.pool_with_global:

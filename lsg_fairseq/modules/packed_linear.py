@@ -10,12 +10,15 @@ quarter of what is read, at the price of their rounding. The packed copy lives b
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lsg_fairseq.modules.lsg_config import LSGError
 
 # What multiplies (..., in) by packed weights: (..., out).
 Product = Callable[[Tensor], Tensor]
@@ -40,10 +43,18 @@ class PackableLinear(nn.Linear):
         return self._product(x)
 
     def pack(self, as_int8: bool = False) -> None:
-        """Pack the weights as they are now, where this torch and processor gain by it."""
+        """Pack the weights as they are now, where this torch and processor gain by it.
+
+        Raises:
+            LSGError: this torch or processor has no products of int8 weights.
+        """
         weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
         if as_int8:
-            self._product = _int8_product(weight, bias)
+            try:
+                self._product = _int8_product(weight, bias)
+            except (AttributeError, NotImplementedError, RuntimeError) as error:
+                reason = str(error).partition("\n")[0]
+                raise LSGError(f"int8 weights do not work here ({reason}): choose another dtype") from error
         elif weight.device.type == "cpu" and _is_available(weight.dtype):
             self._product = _packed_product(weight, bias)
 
@@ -79,7 +90,10 @@ def _packed_product(weight: Tensor, bias: Tensor | None) -> Product:
 
 def _int8_product(weight: Tensor, bias: Tensor | None) -> Product:
     scales = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(weight.dtype).tiny)
-    rounded = torch.quantize_per_channel(weight, scales, torch.zeros_like(scales, dtype=torch.long), 0, torch.qint8)
+    with warnings.catch_warnings():
+        # torch says that it will drop these tensors some day; `pack` says so when it has.
+        warnings.filterwarnings("ignore", message=".*quantize_per_channel", category=UserWarning)
+        rounded = torch.quantize_per_channel(weight, scales, torch.zeros_like(scales, dtype=torch.long), 0, torch.qint8)
     packed = torch.ops.quantized.linear_prepack(rounded, bias)
     # Without the instructions that add 8-bit products in 32 bits, they need a bit of headroom.
     narrow = not torch.cpu._is_vnni_supported()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lsg_fairseq.modules.attention_heads import check_heads, split_heads
-from lsg_fairseq.modules.kernel_precision import in_kernel_dtype
+from lsg_fairseq.modules.kernel_precision import in_kernel_dtype, is_faster_unfused
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.modules.packed_linear import PackableLinear
 
@@ -39,6 +39,8 @@ class SourceAttention(nn.Module):
         self.k_proj, self.v_proj = (PackableLinear(source_dim, embed_dim) for _ in range(2))
         self.beam_size = 1
         self.gives_weights_in_generation = False
+        # The type in which a generation keeps its sources' keys and values; None: that of the projections.
+        self.source_dtype: torch.dtype | None = None
         self._state_name = f"{uuid.uuid4()}.source_attention"
         self._init_weights()
 
@@ -83,16 +85,24 @@ class SourceAttention(nn.Module):
         heads = heads.permute(1, 3, 2, 0, 4).flatten(2, 3)
         mask = source["key_padding_mask"]
         present = None if mask is None else ~mask[:, None, None]
-        dropout_p = self.dropout if self.training else 0.0
+        query = heads.to(source["key"].dtype)
         if need_head_weights and (incremental_state is None or self.gives_weights_in_generation):
-            attended, weights = _explicit_attention(heads, source["key"], source["value"], present, dropout_p)
+            dropout_p = self.dropout if self.training else 0.0
+            attended, weights = _explicit_attention(query, source["key"], source["value"], present, dropout_p)
             weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
         else:
             weights = None
-            wide = in_kernel_dtype((heads, source["key"], source["value"]), self.training, dropout_p)
-            attended = F.scaled_dot_product_attention(*wide, present, dropout_p).to(heads.dtype)
-        attended = attended.unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
+            attended = self._attend(query, source, present, incremental_state is not None)
+        attended = attended.to(heads.dtype).unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         return self.out_proj(attended), weights
+
+    def _attend(self, query: Tensor, source: dict[str, Tensor | None], present: Tensor | None, is_step: bool) -> Tensor:
+        """Attention (B,H,n,D) of queries (B,H,n,D) by whatever is fastest for them."""
+        dropout_p = self.dropout if self.training else 0.0
+        if is_step and is_faster_unfused(query):
+            return _explicit_attention(query, source["key"], source["value"], present, 0.0)[0]
+        wide = in_kernel_dtype((query, source["key"], source["value"]), self.training, dropout_p)
+        return F.scaled_dot_product_attention(*wide, present, dropout_p)
 
     def _source(
         self,
@@ -109,7 +119,7 @@ class SourceAttention(nn.Module):
             keys, values = heads
             return {"key": keys, "value": values, "key_padding_mask": key_padding_mask}
         # Read at every step: in rows that follow each other, and without a mask that masks nothing.
-        keys, values = (x.contiguous() for x in heads)
+        keys, values = (x.to(self.source_dtype or x.dtype).contiguous() for x in heads)
         if key_padding_mask is not None and not key_padding_mask.any():
             key_padding_mask = None
         source = {"key": keys, "value": values, "key_padding_mask": key_padding_mask}
@@ -151,4 +161,4 @@ def _explicit_attention(
     if present is not None:
         scores = scores.masked_fill(~present, -math.inf)
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
-    return F.dropout(weights, dropout_p) @ value, weights
+    return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value, weights

@@ -24,6 +24,9 @@ from torch import Tensor
 from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.modules.registry import SPARSE_SELECTIONS, look_up, register_sparse_selection
 
+# Keys above LARGE may have squares beyond fp32's range; no key has one when it is SMALLER.
+LARGE, SMALLER = 2.0**60, 2.0**-70
+
 
 class SparseTokens(NamedTuple):
     """Sparse keys and values (B,H,S,D), S = T/f, and padding_mask (B,H,S), True = absent, or None: all present."""
@@ -166,10 +169,16 @@ def pool_by_hash(
     # Sums of up to c keys leave half precision's range and exactness, so buckets are summed in fp32 at least.
     dtype = _at_least_fp32(key)
     weight = weight.to(dtype).unflatten(-1, (-1, chunk))
-    pooled_key, pooled_value = (x.to(dtype).unflatten(2, (-1, chunk)) * weight[..., None] for x in (key, value))
-    for num_buckets in [chunk] * config.lsh_num_pre_rounds + [chunk // config.sparsity_factor]:
-        pooled_key, pooled_value, weight = _hash_round(pooled_key, pooled_value, weight, num_buckets, generator)
-    divisor = weight[..., None] + 1e-8
+    # A power of two, so that scaled sums are the same but for their exponent, and stay in range where a mean does.
+    scale = 2.0 ** -math.ceil(math.log2(chunk))
+    pooled_key, pooled_value = (
+        x.to(dtype).unflatten(2, (-1, chunk)) * (weight[..., None] * scale) for x in (key, value)
+    )
+    # Autocast would take the products that sum in half precision all the same.
+    with torch.autocast(key.device.type, enabled=False):
+        for num_buckets in [chunk] * config.lsh_num_pre_rounds + [chunk // config.sparsity_factor]:
+            pooled_key, pooled_value, weight = _hash_round(pooled_key, pooled_value, weight, num_buckets, generator)
+    divisor = (weight[..., None] + 1e-8) * scale
     pooled_key, pooled_value = ((x / divisor).flatten(2, 3).to(key.dtype) for x in (pooled_key, pooled_value))
     return SparseTokens(pooled_key, pooled_value, (weight == 0).flatten(2, 3))
 
@@ -197,8 +206,12 @@ def _hash_buckets(key: Tensor, weight: Tensor, num_buckets: int, generator: torc
     if half == 0:
         return torch.zeros_like(weight, dtype=torch.long)
     projections = draw_projections(key.size(1), key.size(-1), half, generator)
-    projections = projections.to(key).reshape(1, key.size(1), 1, key.size(-1), half)
+    # Not waiting is safe: the driver has taken the numbers when it returns.
+    projections = projections.to(key, non_blocking=True).reshape(1, key.size(1), 1, key.size(-1), half)
     direction = torch.nn.functional.normalize(key, dim=-1)
+    # Squares of large keys leave fp32's range, and a key divided by an infinite norm has no direction.
+    is_large = key.abs().amax(-1, keepdim=True) > LARGE
+    direction = torch.where(is_large, torch.nn.functional.normalize(key * SMALLER, dim=-1), direction)
     scores = (direction @ projections).masked_fill(weight[..., None] == 0, 0.0)
     return torch.cat([scores, -scores], dim=-1).argmax(-1)
 

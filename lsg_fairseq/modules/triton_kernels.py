@@ -12,6 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lsg_fairseq.modules.counter_dropout import Dropout
 from lsg_fairseq.modules.triton_tiles import (
     LOCAL,
     SPARSE,
@@ -29,21 +30,23 @@ from lsg_fairseq.modules.triton_tiles import (
 
 
 @triton.jit
-def local_window(block: tl.tensor, sequence: Sequence, layout: Layout):
+def local_window(block: tl.tensor, sequence: Sequence, layout: Layout) -> tl.tuple:
     """A block sees the tokens of its own block and of one on each side."""
     start = tl.maximum(block - 1, 0) * layout.block
     return start, tl.minimum((block + 2) * layout.block, sequence.length)
 
 
 @triton.jit
-def sparse_window(block: tl.tensor, offset: tl.constexpr, sequence: Sequence, layout: Layout):
+def sparse_window(block: tl.tensor, offset: tl.constexpr, sequence: Sequence, layout: Layout) -> tl.tuple:
     """What there is of the sparse window at an offset; empty where stop <= start."""
     start = block * layout.step + offset
     return tl.maximum(start, 0), tl.minimum(start + layout.size, sequence.length)
 
 
 @triton.jit
-def attend_window(carry, tile, sequence: Sequence, window, draws, layout: Layout):
+def attend_window(
+    carry: tl.tuple, tile: tl.tuple, sequence: Sequence, window: tl.tuple, draws: tl.tuple, layout: Layout
+) -> tl.tuple:
     """Carry the softmax (output, highest score, sum) of a tile of queries on over the keys [start, stop)."""
     output, highest, total = carry
     query, queries = tile
@@ -66,7 +69,9 @@ def attend_window(carry, tile, sequence: Sequence, window, draws, layout: Layout
 
 
 @triton.jit(do_not_specialize=["seed"])
-def attend_kernel(query: Heads, sequences: Sequences, results, seed, dropout, layout: Layout):
+def attend_kernel(
+    query: Heads, sequences: Sequences, results: tl.tuple, seed: int, dropout: Dropout, layout: Layout
+) -> None:
     """Write the output (B,H,T,D) and, by query, the log of the sum that its softmax divides by."""
     output, log_sums = results
     draws = seed, dropout
@@ -94,7 +99,9 @@ def attend_kernel(query: Heads, sequences: Sequences, results, seed, dropout, la
 
 
 @triton.jit
-def query_gradient_window(total, tile, sequence: Sequence, window, draws, layout: Layout):
+def query_gradient_window(
+    total, tile: tl.tuple, sequence: Sequence, window: tl.tuple, draws: tl.tuple, layout: Layout
+) -> tl.tensor:
     """Add the share of the keys [start, stop) to the gradient of a tile of queries, the scale left out."""
     query, grad, log_sum, delta, queries = tile
     start, stop = window
@@ -110,7 +117,9 @@ def query_gradient_window(total, tile, sequence: Sequence, window, draws, layout
 
 
 @triton.jit(do_not_specialize=["seed"])
-def query_gradient_kernel(queries: Queries, sequences: Sequences, results, seed, dropout, layout: Layout):
+def query_gradient_kernel(
+    queries: Queries, sequences: Sequences, results: tl.tuple, seed: int, dropout: Dropout, layout: Layout
+) -> None:
     """Write the gradient of the queries and, for key_gradient_kernel, the deltas: sums of output times its gradient."""
     output, grad_query = results
     draws = seed, dropout
@@ -137,7 +146,9 @@ def query_gradient_kernel(queries: Queries, sequences: Sequences, results, seed,
 
 
 @triton.jit
-def queries_at(first: tl.tensor, offset: tl.constexpr, sequence: Sequence, num_queries: tl.tensor, layout: Layout):
+def queries_at(
+    first: tl.tensor, offset: tl.constexpr, sequence: Sequence, num_queries: tl.tensor, layout: Layout
+) -> tl.tuple:
     """The queries [start, stop) of the blocks whose sparse window at an offset meets a tile of keys."""
     # i*step + offset <= last key and i*step + offset + size > first key; signs apart, since // rounds towards zero.
     last, before = first + sequence.tile - 1 - offset, first - offset - layout.size
@@ -147,7 +158,9 @@ def queries_at(first: tl.tensor, offset: tl.constexpr, sequence: Sequence, num_q
 
 
 @triton.jit
-def queries_of(sequence: Sequence, first: tl.tensor, part: tl.tensor, num_queries: tl.tensor, layout: Layout):
+def queries_of(
+    sequence: Sequence, first: tl.tensor, part: tl.tensor, num_queries: tl.tensor, layout: Layout
+) -> tl.tuple:
     """Two ranges (start, count, start, count) of the queries that see a tile of keys; globals: those of a part."""
     if sequence.kind == SPARSE:
         start, stop = queries_at(first, layout.right, sequence, num_queries, layout)
@@ -164,7 +177,9 @@ def queries_of(sequence: Sequence, first: tl.tensor, part: tl.tensor, num_querie
 
 
 @triton.jit
-def only_windows(weights: tl.tensor, keys: tl.tensor, first_query: tl.tensor, sequence: Sequence, layout: Layout):
+def only_windows(
+    weights: tl.tensor, keys: tl.tensor, first_query: tl.tensor, sequence: Sequence, layout: Layout
+) -> tl.tensor:
     """0 in place of a weight (keys,queries) whose key lies in none of the sparse windows of the queries' block."""
     if sequence.kind == SPARSE and sequence.ragged:
         place = keys - first_query // layout.block * layout.step
@@ -175,7 +190,9 @@ def only_windows(weights: tl.tensor, keys: tl.tensor, first_query: tl.tensor, se
 
 
 @triton.jit
-def key_gradients(tile, sequence: Sequence, ranges, queries: Queries, draws, layout: Layout):
+def key_gradients(
+    tile: tl.tuple, sequence: Sequence, ranges: tl.tuple, queries: Queries, draws: tl.tuple, layout: Layout
+) -> tl.tuple:
     """Sums (keys,D) over the queries that see a tile of keys: of the keys' gradient, unscaled, and of the values'."""
     key, value, within, keys = tile
     start, count, second_start, second_count = ranges
@@ -202,7 +219,9 @@ def key_gradients(tile, sequence: Sequence, ranges, queries: Queries, draws, lay
 
 
 @triton.jit(do_not_specialize=["seed"])
-def key_gradient_kernel(queries: Queries, sequence: Sequence, results, seed, dropout, layout: Layout):
+def key_gradient_kernel(
+    queries: Queries, sequence: Sequence, results: tl.tuple, seed: int, dropout: Dropout, layout: Layout
+) -> None:
     """Write the gradients of a tile of keys and values; globals: of one part of the queries after another."""
     grad_key, grad_value = results
     num_tiles = tl.cdiv(sequence.length, sequence.tile)

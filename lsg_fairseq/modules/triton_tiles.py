@@ -86,7 +86,7 @@ class Layout(NamedTuple):
 
 
 @triton.jit
-def mix(x: tl.tensor):
+def mix(x: tl.tensor) -> tl.tensor:
     """counter_dropout.mix of uint32."""
     x ^= x >> OUTER_SHIFT
     x *= FIRST_FACTOR
@@ -96,7 +96,7 @@ def mix(x: tl.tensor):
 
 
 @triton.jit
-def dropped(x: tl.tensor, draws, queries: tl.tensor, keys: tl.tensor):
+def dropped(x: tl.tensor, draws: tl.tuple, queries: tl.tensor, keys: tl.tensor) -> tl.tensor:
     """Dropout of a tile of this program's (batch, head), at `queries` and `keys`, which broadcast to its shape.
 
     draws: the seed, and counter_dropout's Dropout or None.
@@ -111,27 +111,27 @@ def dropped(x: tl.tensor, draws, queries: tl.tensor, keys: tl.tensor):
 
 
 @triton.jit
-def head_of(x: Heads):
+def head_of(x: Heads) -> tl.tensor:
     """Where the rows of this program's (batch, head) begin."""
     return x.pointer + tl.program_id(2).to(tl.int64) * x.batch_stride + tl.program_id(1).to(tl.int64) * x.head_stride
 
 
 @triton.jit
-def rows_at(x: Heads, first: tl.tensor, rows: tl.constexpr, width: tl.constexpr):
+def rows_at(x: Heads, first: tl.tensor, rows: tl.constexpr, width: tl.constexpr) -> tl.tensor:
     """Pointers (rows,width) to rows from `first` on; 64 bits up to the tile, 32 within it."""
     start = head_of(x) + tl.cast(first, tl.int64) * x.row_stride
     return start + (tl.arange(0, rows)[:, None] * x.row_stride + tl.arange(0, width)[None, :])
 
 
 @triton.jit
-def by_query(x: tl.tensor, first: tl.tensor, length: tl.tensor, tile: tl.constexpr):
+def by_query(x: tl.tensor, first: tl.tensor, length: tl.tensor, tile: tl.constexpr) -> tl.tensor:
     """Pointers (tile) into a contiguous (B,H,T) tensor."""
     row = tl.program_id(2).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
     return x + row * length + first + tl.arange(0, tile)
 
 
 @triton.jit
-def load_keys(sequence: Sequence, first: tl.tensor, stop: tl.tensor, head_dim: tl.constexpr):
+def load_keys(sequence: Sequence, first: tl.tensor, stop: tl.tensor, head_dim: tl.constexpr) -> tl.tuple:
     """A tile of keys and values, (tile,D) each, and which of its rows are there, (tile) bool."""
     within = first + tl.arange(0, sequence.tile) < stop
     keys = rows_at(sequence.key, first, sequence.tile, head_dim)
@@ -147,7 +147,7 @@ def load_keys(sequence: Sequence, first: tl.tensor, stop: tl.tensor, head_dim: t
 
 
 @triton.jit
-def only_there(x: tl.tensor, within: tl.tensor, sequence: Sequence, other: tl.constexpr):
+def only_there(x: tl.tensor, within: tl.tensor, sequence: Sequence, other: tl.constexpr) -> tl.tensor:
     """`other` in place of x where a key is not there; nothing to do where every key is."""
     if sequence.ragged or sequence.absent is not None:
         return tl.where(within, x, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -106,8 +107,8 @@ def open_output(path: Path, run: Run, overwrite: bool, lines: LineFormat) -> Ite
     """
     if path.is_dir():
         raise LSGError(f"the output {path} is a folder: name a file")
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as stream:
+    if (path.exists() and not path.is_file()) or os.path.abspath(path).startswith(("/dev/", "/proc/")):
+        with path.open("a", encoding="utf-8") as stream:
             yield StreamOutput(stream, lines)
         return
     path.parent.mkdir(parents=True, exist_ok=True)

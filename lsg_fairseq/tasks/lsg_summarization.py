@@ -37,7 +37,7 @@ from lsg_fairseq.tasks.requirements import (
 )
 from lsg_fairseq.tasks.rouge_validation import RougeValidation
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
-from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE, LineBPE
+from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, LSGBPE, LineBPE, dictionary_fingerprint
 from lsg_fairseq.tokenizers.load import has_tokenizer
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
@@ -68,6 +68,24 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         """Load the dictionaries; raises LSGError where a folder or a dictionary is missing."""
         name_sides(cfg, check_data_folders(cfg.data))
         return super().setup_task(cfg, **kwargs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the task: the dictionary that it was trained with, as a fingerprint."""
+        return {**super().state_dict(), DICTIONARY_STATE: dictionary_fingerprint(self.src_dict)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the dictionary with that of a checkpoint.
+
+        Raises:
+            LSGError: it is another.
+        """
+        known = state_dict.get(DICTIONARY_STATE)
+        if known is not None and known != dictionary_fingerprint(self.src_dict):
+            raise LSGError(
+                f"the dictionary in {self.data_folder} is not the one that the checkpoint was trained with: use data "
+                "that was preprocessed with the checkpoint's own tokenizer"
+            )
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != DICTIONARY_STATE})
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
         """Build the model and remember its position tables: sources and targets are cut to them.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.filler_rows import FILLER, filler, save_rows
@@ -26,22 +27,14 @@ ROLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "unk": ("<unk>", ("unk_token",), "[UNK]"),
     "mask": ("<mask>", ("mask_token",), "[MASK]"),
 }
-# Settings that are read here; transformers writes null, too, where nothing is stated.
-TOKEN_NAMES = {name for _, names, _ in ROLES.values() for name in names}
-SETTING_TYPES: dict[str, type] = {
-    "tokenizer_class": str,
-    "added_tokens_decoder": dict,
-    "offset": int,
-    **dict.fromkeys(("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars"), bool),
-}
 
 
 class DocumentTokenizer:
     """Text <-> token strings.
 
-    `tokens[i]` is the string of Hugging Face id i, a filler for an embedding row without a token;
-    `files` are what has to be copied along with the tokenizer;
-    `special` those that transformers leaves out of texts;
+    `tokens[i]` is the string of Hugging Face id i, a filler for an embedding row without a token; `special` are those
+    that transformers leaves out of texts. `files` are those that it was read from, and `rewritten` the names and
+    contents of those that `save` writes anew, as what they said was wrong or said elsewhere.
     `pad`, `bos`, `eos`, `unk` and `mask` are token strings, None where the vocabulary has none.
     """
 
@@ -50,6 +43,7 @@ class DocumentTokenizer:
     def __init__(self, folder: Path, tokens: list[str], settings: dict[str, Any]) -> None:
         self.tokens = tokens
         self.files = [folder / name for name in ALL_FILES if (folder / name).is_file()]
+        self.rewritten: dict[str, str] = {}
         special = special_tokens(tokens, settings)
         self.pad, self.bos, self.eos, self.unk, self.mask = (special[role] for role in ROLES)
         fillers = filter(FILLER.fullmatch, tokens)
@@ -65,11 +59,6 @@ class DocumentTokenizer:
         self.special |= set(fillers)
         self._has_fillers |= bool(fillers)
 
-    def save_rows(self, folder: Path) -> None:
-        """Write down beside copies of `files` how many rows there are, where these do not say so."""
-        if self._has_fillers:
-            save_rows(len(self.tokens), folder)
-
     def encode(self, text: str) -> list[str]:
         """The token strings of the text, nothing added at its ends; lone surrogates count as U+FFFD."""
         return self._split(replace_surrogates(text))
@@ -81,6 +70,20 @@ class DocumentTokenizer:
     def decode_plain(self, tokens: Iterable[str]) -> str:
         """The text without any special token, as transformers' skip_special_tokens gives it: what a summary is."""
         return self.decode(token for token in tokens if token not in self.special)
+
+    def save(self, folder: Path, with_rows: bool = True) -> None:
+        """Write the files of the tokenizer into a folder, from which load_tokenizer reads the same again.
+
+        Args:
+            with_rows: write down how many embedding rows there are, if some have no token; a model's own config.json
+                says so, too.
+        """
+        for path in self.files:
+            shutil.copyfile(path, folder / path.name)
+        for name, content in self.rewritten.items():
+            (folder / name).write_text(content, encoding="utf-8")
+        if with_rows and self._has_fillers:
+            save_rows(len(self.tokens), folder)
 
     def starts_word(self, token: str) -> bool:
         """Whether a word starts with this token."""
@@ -118,70 +121,23 @@ def replace_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def added_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Token string -> flags of the tokens that the settings add, in the order of their ids."""
-    path = folder / "added_tokens.json"
-    names = _read_json(path) if path.is_file() else {}
-    _check(path, names, all(type(index) is int for index in names.values()), "token strings with their ids")
-    added: dict[int, dict[str, Any]] = {index: {"content": name} for name, index in names.items()}
-    added |= {int(index): entry for index, entry in settings.get("added_tokens_decoder", {}).items()}
-    entries = [added[index] for index in sorted(added)]
-    return {e["content"]: {key: value for key, value in e.items() if key != "content"} for e in entries}
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json over special_tokens_map.json; special tokens as plain strings, null as not stated.
+def add_tokens(
+    backend: Tokenizer, special: Mapping[str, Mapping[str, Any]], added: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Add the special tokens of a kind and those of the settings, whose flags win; known ones keep their ids.
 
     Raises:
-        LSGError: a file is damaged, or a value is of another type than transformers writes.
+        LSGError: a token's stated id is not the next one that the vocabulary leaves free.
     """
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            content = _read_json(folder / name)
-            # To BERT's normalizer, no strip_accents is an answer of its own.
-            stated = {key: value for key, value in content.items() if value is not None or key == "strip_accents"}
-            _check_settings(folder / name, stated)
-            settings |= stated
-    return {k: v["content"] if k in TOKEN_NAMES and isinstance(v, dict) else v for k, v in settings.items()}
-
-
-def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    for name in TOKEN_NAMES & settings.keys():
-        value = settings[name]
-        text = value.get("content") if isinstance(value, dict) else value
-        _check(path, value, isinstance(text, str), f"{name} as a string")
-    for name, kind in SETTING_TYPES.items():
-        value = settings.get(name)
-        _check(path, value, value is None or type(value) is kind, f"{name} as a {kind.__name__}")
-    entries = settings.get("added_tokens_decoder", {})
-    is_right = all(
-        index.isdecimal() and isinstance(entry, dict) and isinstance(entry.get("content"), str)
-        for index, entry in entries.items()
-    )
-    _check(path, entries, is_right, "added_tokens_decoder as ids with objects that have a content")
-
-
-def _check(path: Path, value: Any, is_right: bool, wanted: str) -> None:
-    if not is_right:
-        raise LSGError(f"{path} must state {wanted}, not {value!r:.80}: correct it, or download it again")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    with clear_error(path, "a JSON object"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
-        return content
-
-
-@contextmanager
-def clear_error(path: Path, wanted: str) -> Iterator[None]:
-    """Turn whatever a reader raises (tokenizers raises bare Exception) into one sentence."""
-    try:
-        yield
-    except LSGError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise LSGError(f"{path} cannot be read as {wanted}: {reason}") from error
+    for name in {**special, **added}:
+        flags = {**special.get(name, {}), **added.get(name, {})}
+        is_special = bool(flags.get("special"))
+        spaces = {key: bool(flags.get(key)) for key in ("lstrip", "rstrip", "single_word")}
+        token = AddedToken(name, normalized=bool(flags.get("normalized", not is_special)), **spaces)
+        (backend.add_special_tokens if is_special else backend.add_tokens)([token])
+        index = backend.token_to_id(name)
+        if index != flags.get("id", index):
+            raise LSGError(
+                f"the added token {name!r} is to have id {flags['id']}, and the vocabulary gives it {index}: correct "
+                "added_tokens.json or tokenizer_config.json, or give a tokenizer.json"
+            )

@@ -1,5 +1,6 @@
 """Tokenizers in fairseq: the Dictionary of a tokenizer, the registered bpe "lsg", and training a tokenizer."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -30,17 +31,21 @@ from lsg_fairseq.tokenizers.load import (
 )
 from lsg_fairseq.tokenizers.one_line import on_one_line
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
+from lsg_fairseq.tokenizers.settings import clear_error
 
 __all__ = [
+    "DICTIONARY_STATE",
     "LSGBPE",
     "DocumentTokenizer",
     "LineBPE",
     "SequenceFormat",
     "build_dictionary",
+    "dictionary_fingerprint",
     "embedding_rows",
     "has_tokenizer",
     "hf_to_fairseq_ids",
     "load_tokenizer",
+    "read_dictionary",
     "remove_mask",
     "symbol_from_token",
     "token_from_symbol",
@@ -52,6 +57,9 @@ __all__ = [
 # so that ordinary symbols stay what they are.
 UNSAFE = re.compile(r"\s|\\(?=u[0-9a-f]{4})")
 ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+
+# The name under which a checkpoint keeps dictionary_fingerprint.
+DICTIONARY_STATE = "dictionary"
 
 # BART's specials, the 256 byte symbols and <mask>.
 MIN_VOCAB_SIZE = len(BART_SPECIALS) + 256 + 1
@@ -80,6 +88,22 @@ def build_dictionary(tokenizer: DocumentTokenizer) -> Dictionary:
         if symbol not in dictionary:
             dictionary.add_symbol(symbol)
     return dictionary
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """The dictionary in a dict.txt.
+
+    Raises:
+        LSGError: it is damaged.
+    """
+    with clear_error(path, "a dictionary, a symbol and a count in each line"):
+        return Dictionary.load(str(path))
+
+
+def dictionary_fingerprint(dictionary: Dictionary) -> str:
+    """A hash of the symbols in their order, but for a final `<mask>`, which tasks add and take away."""
+    symbols = dictionary.symbols[: -1 if dictionary.symbols[-1] == BART_MASK else None]
+    return hashlib.sha256("\n".join(symbols).encode()).hexdigest()
 
 
 def hf_to_fairseq_ids(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> LongTensor:

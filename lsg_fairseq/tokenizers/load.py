@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import (
@@ -17,19 +19,36 @@ from lsg_fairseq.tokenizers.base import (
     VOCAB_FILE,
     WORDPIECE_FILE,
     DocumentTokenizer,
-    added_tokens,
-    clear_error,
-    read_settings,
+    add_tokens,
     special_tokens,
 )
 from lsg_fairseq.tokenizers.filler_rows import filler, stated_rows
+from lsg_fairseq.tokenizers.pegasus import (
+    PEGASUS_CLASS,
+    PEGASUS_MASK,
+    is_pegasus,
+    masks_are_swapped,
+    swap_decoder,
+    swap_masks,
+)
 from lsg_fairseq.tokenizers.sentencepiece import BPE_MODEL, SentencePieceTokenizer
 from lsg_fairseq.tokenizers.sequence_format import format_of_tokenizer
+from lsg_fairseq.tokenizers.settings import (
+    CONFIG_FILE,
+    SETTINGS_FILE,
+    added_tokens,
+    clear_error,
+    named_kind,
+    read_json,
+    read_settings,
+)
 from lsg_fairseq.tokenizers.wordpiece import CONTINUATION, apply_settings, wordpiece_backend
 
 # Names and order that BART's vocabulary starts with; <mask> is its last entry.
 BART_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 BART_MASK = "<mask>"
+# Characters that are encoded at once: the library takes 200 bytes for each.
+PART = 1 << 17
 
 
 class JsonTokenizer(DocumentTokenizer):
@@ -50,9 +69,9 @@ class JsonTokenizer(DocumentTokenizer):
         by_id = {index: token for token, index in backend.get_vocab(with_added_tokens=True).items()}
         # An id without a token keeps its place, so that the rows after it stay where they are.
         tokens = [by_id.get(i, filler(i)) for i in range(max(by_id) + 1)]
-        is_pegasus = settings.get("tokenizer_class", "").startswith("Pegasus")
+        has_own_names = settings.get("tokenizer_class", "").startswith("Pegasus")
         # Pegasus' names are those of its sentencepiece model, whichever file is read.
-        renamed = {} if is_pegasus else fairseq_names(tokens, settings)
+        renamed = {} if has_own_names else fairseq_names(tokens, settings)
         named = {key: renamed.get(t, t) if key.endswith("_token") else t for key, t in settings.items()}
         super().__init__(folder, [renamed.get(t, t) for t in tokens], named)
         self.backend = backend
@@ -69,11 +88,32 @@ class JsonTokenizer(DocumentTokenizer):
 
     def _split(self, text: str) -> list[str]:
         # By ids: the library's own token strings include the space that <mask> takes along.
-        return [self.tokens[i] for i in self.backend.encode(text, add_special_tokens=False).ids]
+        parts = split_at_spaces(text, PART) if self._splits_at_spaces() else [text]
+        encoded = (self.backend.encode(part, add_special_tokens=False).ids for part in parts)
+        return [self.tokens[i] for ids in encoded for i in ids]
+
+    def _splits_at_spaces(self) -> bool:
+        """Whether a space between two words always starts a token, so that texts can be encoded in parts."""
+        is_byte_level = isinstance(self.backend.pre_tokenizer, pre_tokenizers.ByteLevel)
+        return is_byte_level or isinstance(self.backend.model, models.WordPiece)
 
     def _join(self, tokens: list[str]) -> str:
         own = [self._own_names.get(token, token) for token in tokens]
         return self.backend.decoder.decode(own) if self.backend.decoder else " ".join(own)
+
+
+def split_at_spaces(text: str, size: int) -> Iterator[str]:
+    """Parts of at least `size` characters, each but the first starting with a single space between two words."""
+    start = 0
+    while len(text) - start > 2 * size:
+        space = text.find(" ", start + size)
+        while 0 < space < len(text) - 1 and (text[space - 1].isspace() or text[space + 1].isspace()):
+            space = text.find(" ", space + 1)
+        if not 0 < space < len(text) - 1:
+            break
+        yield text[start:space]
+        start = space
+    yield text[start:]
 
 
 def fairseq_names(tokens: list[str], settings: dict[str, Any]) -> dict[str, str]:
@@ -92,11 +132,15 @@ def has_tokenizer(folder: str | Path) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in sufficient)
 
 
-def load_tokenizer(folder: str | Path) -> DocumentTokenizer:
-    """Read a tokenizer folder.
+def load_tokenizer(folder: str | Path, config: Mapping[str, Any] | None = None) -> DocumentTokenizer:
+    """Read a tokenizer folder: raw Hugging Face files, or what a tokenizer's `save` wrote.
 
     A sentencepiece model wins over a tokenizer.json that was made from it (Unigram), but XLM-R's and CamemBERT's, whose
-    folders often do not say which of the two they are.
+    folders often do not say which of the two they are. transformers itself is not used: what it makes of a
+    sentencepiece model depends on its version and differs from sentencepiece (benchmarks/tokenizer_parity.py).
+
+    Args:
+        config: config.json of the checkpoint, for a folder that has none and does not name the tokenizer's class.
 
     Raises:
         LSGError: the folder or the files are missing or cannot be read.
@@ -108,24 +152,55 @@ def load_tokenizer(folder: str | Path) -> DocumentTokenizer:
         wanted = f"{WORDPIECE_FILE}, {JSON_FILE}, {VOCAB_FILE} with {MERGES_FILE}, or {SENTENCEPIECE_FILES[0]}"
         raise LSGError(f"{folder} has no tokenizer: none of {wanted} is there")
     with clear_error(folder, "a tokenizer"):
-        tokenizer = _load(folder)
+        tokenizer = _load(folder, config)
         tokenizer.fill_rows(stated_rows(folder, len(tokenizer.tokens)))
         return tokenizer
 
 
-def _load(folder: Path) -> DocumentTokenizer:
+def _load(folder: Path, config: Mapping[str, Any] | None) -> DocumentTokenizer:
     settings = read_settings(folder)
-    piece_files = [folder / name for name in SENTENCEPIECE_FILES if (folder / name).is_file()]
-    if not (folder / JSON_FILE).is_file():
-        if piece_files:
-            return SentencePieceTokenizer(folder, piece_files[0], settings)
-        build = byte_level_backend if (folder / VOCAB_FILE).is_file() else wordpiece_backend
-        return JsonTokenizer(folder, build(folder, settings), settings)
+    kind, fields = named_kind(folder, settings, config)
+    read = _read_json_folder if (folder / JSON_FILE).is_file() else _read_vocabulary
+    tokenizer = read(folder, settings, kind)
+    if fields:
+        tokenizer.rewritten[CONFIG_FILE] = json.dumps(fields, indent=2) + "\n"
+    return tokenizer
+
+
+def _pieces_of(folder: Path) -> Path | None:
+    return next((folder / name for name in SENTENCEPIECE_FILES if (folder / name).is_file()), None)
+
+
+def _read_vocabulary(folder: Path, settings: dict[str, Any], kind: str) -> DocumentTokenizer:
+    """A folder without tokenizer.json."""
+    settings, pieces = settings | {"tokenizer_class": kind}, _pieces_of(folder)
+    if pieces is not None:
+        return SentencePieceTokenizer(folder, pieces, settings)
+    build = byte_level_backend if (folder / VOCAB_FILE).is_file() else wordpiece_backend
+    return JsonTokenizer(folder, build(folder, settings), settings)
+
+
+def _read_json_folder(folder: Path, settings: dict[str, Any], kind: str) -> DocumentTokenizer:
+    """A folder with tokenizer.json, which says by its vocabulary alone whether it is Pegasus'."""
     with clear_error(folder / JSON_FILE, "a tokenizer of the tokenizers library"):
         backend = Tokenizer.from_file(str(folder / JSON_FILE))
-    if piece_files and isinstance(backend.model, models.Unigram) and piece_files[0].name != BPE_MODEL:
-        return SentencePieceTokenizer(folder, piece_files[0], settings)
-    return JsonTokenizer(folder, backend, settings)
+    rewritten = {}
+    if is_pegasus(backend):
+        kind = PEGASUS_CLASS
+        if masks_are_swapped(backend):
+            backend = swap_masks(backend)
+            rewritten[JSON_FILE] = backend.to_str(pretty=True)
+            if "added_tokens_decoder" in settings:
+                stated = swap_decoder(read_json(folder / SETTINGS_FILE))
+                rewritten[SETTINGS_FILE] = json.dumps(stated, indent=2, ensure_ascii=False) + "\n"
+        settings = {"mask_token": PEGASUS_MASK, **settings}
+    settings, pieces = settings | {"tokenizer_class": kind or settings.get("tokenizer_class", "")}, _pieces_of(folder)
+    if pieces is not None and isinstance(backend.model, models.Unigram) and pieces.name != BPE_MODEL:
+        tokenizer: DocumentTokenizer = SentencePieceTokenizer(folder, pieces, settings)
+    else:
+        tokenizer = JsonTokenizer(folder, backend, settings)
+    tokenizer.rewritten |= rewritten
+    return tokenizer
 
 
 def byte_level_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
@@ -138,10 +213,5 @@ def byte_level_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     # BART's <mask> takes the space in front of it along.
     names = [name for name in (*BART_SPECIALS, BART_MASK) if backend.token_to_id(name) is not None]
     described = {name: {"lstrip": name == BART_MASK, "special": True} for name in names}
-    for name, flags in added_tokens(folder, settings).items():
-        if flags or name not in described:
-            described[name] = flags
-    for name, flags in described.items():
-        token = AddedToken(name, **{key: bool(flags.get(key)) for key in ("lstrip", "rstrip", "single_word")})
-        (backend.add_special_tokens if flags.get("special") else backend.add_tokens)([token])
+    add_tokens(backend, described, added_tokens(folder, settings))
     return backend

@@ -1,6 +1,7 @@
 """A sentencepiece model as a DocumentTokenizer: as it is, or in the order that Pegasus, XLM-R and CamemBERT give it.
 
-transformers is kept out on purpose: its version 5 swaps Pegasus' ids 2 and 3 when it has nothing but spiece.model.
+transformers is kept out on purpose: its version 5 swaps Pegasus' ids 2 and 3 when it has nothing but spiece.model, and
+ends a text that ends with a space with a piece of its own (benchmarks/tokenizer_parity.py).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any, NamedTuple
 import sentencepiece
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.base import DocumentTokenizer, added_tokens, clear_error
+from lsg_fairseq.tokenizers.base import DocumentTokenizer
 from lsg_fairseq.tokenizers.sequence_format import format_of_tokenizer
+from lsg_fairseq.tokenizers.settings import added_tokens, clear_error
 
 # Pegasus puts 103 entries of its own in front of the pieces: Hugging Face id = piece + 103.
 PEGASUS_OFFSET = 103

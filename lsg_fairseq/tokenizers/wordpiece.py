@@ -8,12 +8,13 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.base import WORDPIECE_FILE, clear_error, special_tokens
+from lsg_fairseq.tokenizers.base import WORDPIECE_FILE, add_tokens, special_tokens
+from lsg_fairseq.tokenizers.settings import added_tokens, clear_error
 
 # What a piece inside a word starts with.
 CONTINUATION = "##"
 # Classes whose vocab.txt is BERT's; others (BertJapanese, Bertweet, ...) split words in ways of their own.
-BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "PreTrainedTokenizerFast")
+BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 # tokenizer_config.json's name, the normalizer's name, and transformers' default.
 NORMALIZER_SETTINGS: tuple[tuple[str, str, bool | None], ...] = (
     ("do_lower_case", "lowercase", True),
@@ -30,7 +31,7 @@ def wordpiece_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     """
     path = folder / WORDPIECE_FILE
     named = str(settings.get("tokenizer_class") or BERT_CLASSES[0])
-    if named.removesuffix("Fast") not in BERT_CLASSES and named not in BERT_CLASSES:
+    if named.removesuffix("Fast") not in BERT_CLASSES:
         raise LSGError(f"{path} belongs to a {named}, and without a tokenizer.json only BERT's own kind can be read")
     with clear_error(path, "a WordPiece vocabulary"), path.open(encoding="utf-8") as lines:
         vocabulary = {line.rstrip("\n"): number for number, line in enumerate(lines)}
@@ -42,7 +43,8 @@ def wordpiece_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     backend.normalizer = normalizers.BertNormalizer(clean_text=True, **values)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix=CONTINUATION)
-    backend.add_special_tokens([token for token in special.values() if token is not None])
+    own = {token: {"special": True} for token in special.values() if token is not None}
+    add_tokens(backend, own, added_tokens(folder, settings))
     return backend
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsg_fairseq.weights.families import FAMILIES, MODEL_TYPES, Family, ModelType, family_of_arch
+from lsg_fairseq.weights.limits import MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH, check_size
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,16 @@ class ModelSpec:
     is_lsg: bool = False
     model_type: str = ""
     token_types: int = 0
+
+    def __post_init__(self) -> None:
+        has_decoder = self.has_decoder
+        for name, most in (("embed_dim", MAX_WIDTH), ("encoder_ffn_dim", MAX_WIDTH), ("encoder_layers", MAX_LAYERS)):
+            check_size(name, getattr(self, name), 1, most)
+        check_size("vocab_size", self.vocab_size, 0, MAX_VOCABULARY)
+        check_size("max_source_positions", self.max_source_positions, 1, MAX_POSITIONS)
+        check_size("max_target_positions", self.max_target_positions, int(has_decoder), MAX_POSITIONS)
+        check_size("decoder_layers", self.decoder_layers, 0, MAX_LAYERS)
+        check_size("decoder_ffn_dim", self.decoder_ffn_dim, 0, MAX_WIDTH)
 
     @property
     def row(self) -> Family:

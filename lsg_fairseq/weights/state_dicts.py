@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import first_names
 
 # fairseq's Dictionary starts with <s> <pad> </s> <unk>.
 BOS_ROW = 0
@@ -68,7 +69,7 @@ def describe_misfit(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int 
         "unexpected": sorted(state.keys() - shapes.keys()),
         "misshapen": [f"{key} is {list(state[key].shape)} and not {list(shapes[key])}" for key in misshapen],
     }
-    return "; ".join(f"{name}: {', '.join(keys)}" for name, keys in lists.items() if keys)
+    return "; ".join(f"{name}: {first_names(keys)}" for name, keys in lists.items() if keys)
 
 
 def check_copies(
@@ -84,7 +85,7 @@ def check_copies(
     """
     untied = [key for key in copies if key in state and not _equal(state[key], state[reference])]
     if untied:
-        raise LSGError(f"{', '.join(untied)} must be equal to {reference}: {advice}")
+        raise LSGError(f"{first_names(untied)} must be equal to {reference}: {advice}")
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import first_names
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.position_tables import as_computed, make_global_table, resize_both
 from lsg_fairseq.weights.state_dicts import (
@@ -63,7 +64,7 @@ def _token_table(state: Mapping[str, Tensor], spec: ModelSpec) -> Tensor:
     """
     missing = [key for key in (TOKEN_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS) if key not in state]
     if missing:
-        raise LSGError(f"this checkpoint has no {', '.join(missing)}: give a fairseq BART model.pt")
+        raise LSGError(f"this checkpoint has no {first_names(missing)}: give a fairseq BART model.pt")
     check_copies(TOKEN_TABLE, state, TIED_TABLES)
     if state[TOKEN_TABLE].size(1) != spec.embed_dim:
         raise LSGError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import first_names
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.position_tables import as_computed, make_global_table, resize_both
 from lsg_fairseq.weights.state_dicts import BOS_ROW, GLOBAL_TABLE, SOURCE_POSITIONS, TOKEN_TABLE
@@ -101,7 +102,7 @@ def _check_sizes(state: Mapping[str, Tensor], spec: ModelSpec) -> None:
     keys = [spec.encoder_key(key) for key in (TOKEN_TABLE, SOURCE_POSITIONS)]
     missing = [key for key in keys if key not in state]
     if missing:
-        raise LSGError(f"this checkpoint has no {', '.join(missing)}: give a fairseq or LSG RoBERTa model.pt")
+        raise LSGError(f"this checkpoint has no {first_names(missing)}: give a fairseq or LSG RoBERTa model.pt")
     first_ffn = state.get(spec.encoder_key("encoder.layers.0.fc1.weight"))
     found = (
         num_layers(state),

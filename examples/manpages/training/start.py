@@ -67,13 +67,13 @@ def make_start(data: Path, plan: StartPlan, trained: Sequence[Path] = ()) -> Fac
     if not (is_made_from(folder, facts) and (folder / "lsg" / "model.pt").is_file()):
         minilm = fetch_minilm(data / "minilm")
         pieces = choose_pieces(count_corpora(data, minilm, plan.longest), read_pieces(minilm), plan.vocabulary)
+        make_room(folder)  # nothing of another start stays in the new one
         with written_aside(folder) as aside:
             short = aside / "short"
             short.mkdir()
             write_start(minilm, pieces, plan.decoder_layers, read_words(data, minilm), short)
             convert_checkpoint(short, aside / "lsg", plan.positions)
             write_facts(aside, facts)
-            make_room(folder)  # the new one then takes its place in one step, and nothing of another stays in it
     return facts
 
 

@@ -22,6 +22,7 @@ from lsg_fairseq.checkpoints.open_huggingface import read_hf_source
 from lsg_fairseq.huggingface.encoder_weights import ENCODER
 from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.position_tables import fold_token_types
 from lsg_fairseq.weights.state_dicts import (
@@ -58,7 +59,8 @@ def write_start(
     unknown = [piece for piece in pieces if piece not in place]
     if unknown:
         raise LSGError(f"{encoder_folder} has no piece {unknown[0]!r}: keep pieces of its own vocabulary only")
-    rows = torch.tensor([place[piece] for piece in pieces])
+    # The weights are in the order of fairseq's dictionary.
+    rows = embedding_rows(source.tokenizer, source.dictionary)[[place[piece] for piece in pieces]]
     state, spec = encoder_decoder(encoder, source.spec, rows, copied_layers, values)
     # Copies: safetensors refuses tensors that share memory, as a decoder layer does with the layer it begins as.
     tensors = {key: tensor.clone() for key, tensor in convert_to_hf(state, spec).items()}
