@@ -13,6 +13,7 @@ from lsg_fairseq.huggingface.seq2seq_weights import KEY_TABLE, convert_from_hf, 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
 from lsg_fairseq.weights.position_tables import lengthen
+from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")
 
@@ -207,11 +208,15 @@ def test_pegasus_without_stored_positions_gets_the_sinusoid():
     assert differing(convert_from_hf(state, spec, rows), convert_from_hf(checkpoint.tensors, spec, rows)) == []
 
 
-def test_half_precision_stays_half_precision():
+def test_what_is_computed_is_in_float32_and_all_else_stays_in_half_precision():
     checkpoint, spec, rows = open_model("pegasus_n1024_short")
     half = {key: value.half() for key, value in checkpoint.tensors.items() if "decoder.embed_positions" not in key}
-    state, spec = lengthen(convert_from_hf(half, spec, rows), spec, 2048, 2048, mask_row(spec))
-    assert {key for key, value in state.items() if value.dtype != torch.half} == {"encoder.version", "decoder.version"}
+    wide = {key: value.float() for key, value in half.items()}
+    converted = [convert_from_hf(tensors, spec, rows) for tensors in (half, wide)]
+    state, expected = (lengthen(c, spec, 2048, 2048, mask_row(spec))[0] for c in converted)
+    computed = {GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, "encoder.version", "decoder.version"}
+    assert {key for key, value in state.items() if value.dtype != torch.half} == computed
+    assert differing({key: value.float() for key, value in state.items()}, expected) == []
 
 
 def test_inputs_are_left_as_they_are():

@@ -225,7 +225,7 @@ BAD_FOLDERS = [
     ("truncated", {}, [], "is damaged or truncated"),
     ("code", {}, [], "was refused: it is damaged or holds something other than tensors, which could run code"),
     ("shard", {}, [], "model-00002-of-00002.safetensors', which is missing"),
-    ("size", {"vocab_size": 400}, [], "the checkpoint has 400 embedding rows and its tokenizer 340 tokens"),
+    ("size", {"vocab_size": 4000}, [], "the checkpoint has 4000 embedding rows and its tokenizer 340 tokens"),
     ("tokenizer", {}, [], "the tokenizer"),
     ("width", {"d_model": 64}, [], "misshapen"),
     ("cut", {}, ["--max-target-positions", "100"], "target position table cannot be cut from the 512"),

@@ -37,6 +37,7 @@ from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf, convert_to_
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer
 from lsg_fairseq.weights.state_dicts import HEAD_NAME
+from lsg_fairseq.weights.upgrade_roberta import has_initial_lm_head
 
 MODELS = [
     ("bert", "BertModel"),
@@ -53,6 +54,7 @@ MODELS = [
     ("electra", "ElectraForMaskedLM"),
     ("electra", "ElectraForSequenceClassification"),
 ]
+DTYPES = [(torch.float32, False, "float32"), (torch.float32, True, "float16"), (torch.bfloat16, False, "bfloat16")]
 all_models = pytest.mark.parametrize(("model_type", "architecture"), MODELS, ids=[name for _, name in MODELS])
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 POSITION_ROWS = "embeddings.position_embeddings.weight"
@@ -115,6 +117,39 @@ def test_there_and_back(model_type: str, architecture: str, tmp_path: Path) -> N
     outputs = [model(input_ids=ids, attention_mask=mask.long()) for model in (theirs, again)]
     for key, value in outputs[0].items():
         torch.testing.assert_close(outputs[1][key], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("architecture", ["BertModel", "RobertaForMaskedLM", "RobertaModel"])
+def test_half_precision_is_converted_as_float32(architecture: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Global rows and the token type in the positions are sums, which half precision would round."""
+    theirs = build_hf_model("bert" if architecture.startswith("Bert") else "roberta", architecture).to(dtype)
+    half = write_hf_folder(theirs, tmp_path / "half")
+    full = write_hf_folder(theirs.float(), tmp_path / "full")
+    states = []
+    for source in (half, full):
+        model = convert_and_load(source, tmp_path / f"{source.name}_out", 100)[0]
+        states.append(model.state_dict())
+    assert differing(*states) == []
+    # An untrained masked-LM head is still known as one.
+    assert {has_initial_lm_head(state) for state in states} == {architecture.endswith("Model")}
+
+
+@pytest.mark.parametrize(("dtype", "half", "written"), DTYPES)
+def test_exported_config_states_the_dtype_of_the_tensors(
+    dtype: torch.dtype, half: bool, written: str, tmp_path: Path
+) -> None:
+    """transformers 5 loads in the dtype that config.json states, whatever the tensors are."""
+    theirs = build_hf_model("roberta", "RobertaForMaskedLM")
+    theirs.base_model.embeddings.token_type_embeddings.weight.data.zero_()
+    source = write_hf_folder(theirs.to(dtype), tmp_path / "hf")
+    path = source / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"torch_dtype": "float64", "dtype": "float64"}))
+    convert_checkpoint(source, tmp_path / "out", 100)
+    export_checkpoint(tmp_path / "out", tmp_path / "back", short=True, half=half)
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert (config["torch_dtype"], "dtype" in config) == (written, False)
+    assert str(transformers.AutoModel.from_pretrained(tmp_path / "back").dtype) == f"torch.{written}"
 
 
 @pytest.mark.parametrize("architecture", ["BertModel", "RobertaForMaskedLM"])
@@ -268,7 +303,7 @@ def head_tensors(dim: int) -> list[tuple[str, str, Tensor]]:
 
 def test_head_of_another_task_is_refused(tmp_path: Path) -> None:
     source = write_hf_folder(build_hf_model("bert", "BertForQuestionAnswering"), tmp_path / "hf")
-    with pytest.raises(LSGError, match=r"unexpected: qa_outputs\.bias, qa_outputs\.weight"):
+    with pytest.raises(LSGError, match=r"BertForQuestionAnswering, whose head \(qa_outputs\) has no counterpart"):
         convert_checkpoint(source, tmp_path / "out")
 
 

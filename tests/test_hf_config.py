@@ -127,7 +127,7 @@ def test_the_cards_name_of_attention_dropout():
         (BART | {"activation_function": "silu"}, "'silu'"),
         (BART | {"activation_function": "quick_gelu"}, "'quick_gelu'"),
         ({"model_type": "mbart"}, "'mbart'"),
-        ({}, "None"),
+        ({}, "no model_type"),
     ],
 )
 def test_what_cannot_be_built_is_named(config, name):

@@ -314,7 +314,8 @@ def test_bpe_gives_the_ids_of_the_tokenizer(bart_folder: Path) -> None:
     bpe, dictionary = LSGBPE.from_folder(bart_folder), build_dictionary(load_tokenizer(bart_folder))
     line = dictionary.encode_line(bpe.encode("Hello world"), add_if_not_exist=False)
     assert bpe.decode(dictionary.string(line)) == "Hello world"
-    assert bpe.decode("<<unk>> ĠHello") == "<unk> Hello"
+    # As transformers decodes references and summaries.
+    assert bpe.decode("Hello <<unk>> Ġworld") == "Hello world"
     assert bpe.is_beginning_of_word("Ġworld")
     assert not bpe.is_beginning_of_word("ing")
 

@@ -58,11 +58,10 @@ def export_checkpoint(
     # Pegasus' dictionary has its own <pad>, which Hugging Face's vocabulary is without.
     spec = replace(spec, vocab_size=len(rows))
     tensors = convert_to_hf(state, spec, None if torch.equal(rows, torch.arange(len(opened.dictionary))) else rows)
+    tensors = halve(tensors) if half else tensors
     config = config_of(opened, spec, tensors, rows)
-    if half:
-        tensors, config = halve(tensors), config | {"torch_dtype": "float16"}
     with written_aside(out, must_be_new=True) as aside:
-        opened.tokenizer.save(aside)
+        opened.tokenizer.save(aside, with_rows=False)
         contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
         with written_whole(aside / WEIGHTS_FILE):
             save_file(contiguous, aside / WEIGHTS_FILE, {"format": "pt"})

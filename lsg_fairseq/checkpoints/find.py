@@ -13,6 +13,7 @@ from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
 from lsg_fairseq.checkpoints.open_huggingface import read_hf_source
 from lsg_fairseq.checkpoints.opened import Source
 from lsg_fairseq.huggingface.download import Revision, download_checkpoint, find_revision
+from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
 from lsg_fairseq.modules.lsg_config import LSGError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -102,6 +103,7 @@ def find_at(path: Path) -> Found:
         if located is not None:
             return Found(checkpoint_format, located)
     raise LSGError(
-        f"{path} holds no checkpoint: it has no config.json (Hugging Face), no {CONVERTED_FILE} (converted), and no "
+        describe_foreign(path, names_in(path))
+        or f"{path} holds no checkpoint: it has no config.json (Hugging Face), no {CONVERTED_FILE} (converted), and no "
         f"{' or '.join(TRAINED_FILES)} (trained)"
     )

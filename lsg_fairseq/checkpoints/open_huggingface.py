@@ -10,10 +10,11 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.opened import MASK, Source, find_mask
+from lsg_fairseq.huggingface.architectures import check_head
 from lsg_fairseq.huggingface.config import check_lm_activation, read_config
 from lsg_fairseq.huggingface.encoder_heads import encoder_notes, parts_of_hf
 from lsg_fairseq.huggingface.encoder_keys import key_layout_of
-from lsg_fairseq.huggingface.generation_config import generation_settings
+from lsg_fairseq.huggingface.generation_config import generation_settings, source_prefix
 from lsg_fairseq.huggingface.read_folder import HFCheckpoint, read_hf_folder
 from lsg_fairseq.huggingface.seq2seq_weights import name_in_fairseq
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -24,6 +25,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
     load_tokenizer,
     remove_mask,
 )
+from lsg_fairseq.tokenizers.filler_rows import FILLER, are_fillers
 from lsg_fairseq.tokenizers.sequence_format import format_of
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
@@ -37,6 +39,7 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
     """
     checkpoint = read_hf_folder(folder)
     spec, args = read_config(checkpoint.config)
+    check_head(checkpoint.config, checkpoint.tensors)
     tokenizer = load_tokenizer(tokenizer_folder or folder, checkpoint.config)
     dictionary, hf_rows = fit_tokenizer(tokenizer, spec)
     in_order = torch.equal(hf_rows, torch.arange(len(dictionary)))
@@ -53,7 +56,13 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
         weights=lambda: name_in_fairseq(checkpoint.tensors, spec, rows),
         upgrade=upgrade_fairseq_bart if spec.has_decoder and is_without_mask else None,
     )
-    return _with_generation(source, checkpoint, hf_rows) if spec.has_decoder else _with_heads(source, checkpoint)
+    source = _with_generation(source, checkpoint, hf_rows) if spec.has_decoder else _with_heads(source, checkpoint)
+    return replace(source, notes=(*source.notes, *_filler_notes(tokenizer)))
+
+
+def _filler_notes(tokenizer: DocumentTokenizer) -> list[str]:
+    rows, count = len(tokenizer.tokens), sum(1 for token in tokenizer.tokens if FILLER.fullmatch(token))
+    return [f"{count} of {rows:,} embedding rows have no token and take filler symbols"] if count else []
 
 
 def _with_generation(source: Source, checkpoint: HFCheckpoint, hf_rows: Tensor) -> Source:
@@ -69,9 +78,14 @@ def _with_generation(source: Source, checkpoint: HFCheckpoint, hf_rows: Tensor) 
         sequence_format=replace(source.sequence_format, decoder_start=start),
         # transformers' minimum is 0 where nothing is stated, and fairseq's 1.
         generation={"min_len": 0, **settings},
-        notes=tuple(notes),
+        notes=(*notes, *_prefix_notes(source_prefix(checkpoint.config))),
         original={"config": checkpoint.config, "generation_config": checkpoint.generation_config},
     )
+
+
+def _prefix_notes(prefix: str) -> list[str]:
+    told = f"config.json's prefix {prefix!r} is put in front of a document by lsg-summarize and summarize, as by"
+    return [f"{told} transformers' pipeline; data for fairseq-generate must have it already"] if prefix else []
 
 
 def _with_heads(source: Source, checkpoint: HFCheckpoint) -> Source:
@@ -86,11 +100,11 @@ def _with_heads(source: Source, checkpoint: HFCheckpoint) -> Source:
 def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictionary, Tensor]:
     """The dictionary of a Hugging Face checkpoint, and the row (V,) of each of its embedding rows.
 
-    BARTs that were fine-tuned with fairseq (bart-large-cnn, -xsum) have no row for `<mask>`, their tokenizer's last
-    token; their dictionary is without it too.
+    Embedding rows without a token take fillers. BARTs that were fine-tuned with fairseq (bart-large-cnn, -xsum) have no
+    row for `<mask>`, their tokenizer's last token; their dictionary is without it too.
 
     Raises:
-        LSGError: the tokenizer is another family's, or has more or fewer tokens than the checkpoint has rows.
+        LSGError: the tokenizer is another family's, or has more or far fewer tokens than the checkpoint has rows.
     """
     if tokenizer.sequence_format != format_of(spec.row):
         raise LSGError(
@@ -98,6 +112,9 @@ def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictio
             f"({type(tokenizer).__name__}): give the tokenizer files that belong to the checkpoint"
         )
     count = len(tokenizer.tokens)
+    if count < spec.vocab_size and are_fillers(spec.vocab_size, count):
+        tokenizer.fill_rows(spec.vocab_size)
+        count = spec.vocab_size
     dictionary = build_dictionary(tokenizer)
     if count == spec.vocab_size + 1 and tokenizer.tokens[-1] == MASK:
         remove_mask(dictionary)

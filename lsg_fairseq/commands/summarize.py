@@ -97,7 +97,7 @@ def summarize(args: argparse.Namespace) -> None:
     # Loaded first: a checkpoint that cannot be loaded leaves no output behind.
     hub = load(args, files)
     settings = hub.generation_settings.replaced(**{name: getattr(args, name) for name in GENERATION})
-    options = BatchOptions(args.batch_size, args.max_tokens, as_int8=args.dtype == "int8")
+    options = BatchOptions(args.batch_size, args.max_tokens, as_int8=args.dtype == "int8", prefix=hub.prefix)
     generator = BatchedGenerator(hub, settings, options)
     total = inputs.count()
     total = None if total is None else len(range(args.shard_id, total, args.num_shards))

@@ -14,6 +14,7 @@ from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.models.classification import register_head
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, symbol_from_token, token_from_symbol
+from lsg_fairseq.weights.families import FAMILIES
 
 
 class HubInterface(nn.Module):
@@ -26,6 +27,7 @@ class HubInterface(nn.Module):
         super().__init__()
         self.task, self.model, self.tokenizer = task, model, tokenizer
         dictionary = task.source_dictionary
+        self._labels: tuple[str, ...] = ()
         self._rows = {token: dictionary.index(symbol_from_token(token)) for token in tokenizer.tokens}
         self.eval()
 
@@ -40,12 +42,31 @@ class HubInterface(nn.Module):
         raise NotImplementedError
 
     @in_one_sentence()
-    def encode(self, text: str) -> torch.LongTensor:
-        """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol."""
-        check_text(text)
+    def encode(self, sentence: str, *addl_sentences: str, no_separator: bool | None = None) -> torch.LongTensor:
+        """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol.
+
+        Args:
+            addl_sentences: more texts, for instance the hypothesis behind a premise; `</s>` ends each of them.
+            no_separator: False puts one more `</s>` in front of each of them (default: as fairseq's interface of the
+                family has it: `<s> a </s> b </s>` for BART, `<s> a </s> </s> b </s>` for RoBERTa; BERT's is BART's).
+        """
         dictionary, bos = self.task.source_dictionary, self.task.sequence_format.source_bos
-        ids = [self._rows[token] for token in self.tokenizer.encode(text)]
-        return torch.tensor([*([dictionary.bos()] if bos else []), *ids, dictionary.eos()])
+        is_doubled = FAMILIES[self.model.family].doubled_separator if no_separator is None else not no_separator
+        ids = [dictionary.bos()] if bos else []
+        for number, text in enumerate((sentence, *addl_sentences)):
+            check_text(text)
+            ids += [dictionary.eos()] if number and is_doubled else []
+            ids += [*(self._rows[token] for token in self.tokenizer.encode(text)), dictionary.eos()]
+        return torch.tensor(ids)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes of a converted checkpoint's head, in the order of predict's columns; [] without any."""
+        return list(self._labels)
+
+    def name_labels(self, names: Sequence[str]) -> None:
+        """Set `labels`."""
+        self._labels = tuple(names)
 
     @in_one_sentence()
     def decode(self, tokens: Tensor) -> str:
@@ -54,12 +75,19 @@ class HubInterface(nn.Module):
         Raises:
             LSGError: tokens has another number of dimensions.
         """
+        return self.tokenizer.decode(self._tokens_of(tokens))
+
+    def decode_summary(self, tokens: Tensor) -> str:
+        """The same without any special token, as transformers' pipelines leave them out of what they return."""
+        return self.tokenizer.decode_plain(self._tokens_of(tokens))
+
+    def _tokens_of(self, tokens: Tensor) -> list[str]:
         check_tokens(tokens)
         if tokens.dim() != 1:
             raise LSGError(f"decode takes one sequence of ids, not a tensor of shape {list(tokens.shape)}: give a row")
         dictionary = self.task.target_dictionary
         silent = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
-        return self.tokenizer.decode(token_from_symbol(dictionary[i]) for i in tokens.tolist() if i not in silent)
+        return [token_from_symbol(dictionary[i]) for i in tokens.tolist() if i not in silent]
 
     @in_one_sentence()
     def collate(self, tokens: Sequence[Tensor], length: int | None = None) -> torch.LongTensor:

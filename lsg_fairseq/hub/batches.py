@@ -102,6 +102,7 @@ class BatchOptions:
         max_tokens: tokens in a batch, padding included; None: MAX_BATCH_TOKENS without a batch size, else any number.
         as_int8: see LSGSequenceGenerator.
         match_source_len: see LSGHubInterface.fill_mask.
+        prefix: what is put in front of every text.
 
     Raises:
         LSGError: batch_size or max_tokens is below 1.
@@ -111,6 +112,7 @@ class BatchOptions:
     max_tokens: int | None = None
     as_int8: bool = False
     match_source_len: bool = False
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_tokens"):
@@ -211,6 +213,7 @@ class BatchedGenerator:
         check_text(text)
         if not text.strip():
             return torch.empty(0, dtype=torch.long)
+        text = self.options.prefix + text
         room = self.hub.max_source_tokens
         length = room * CHARACTERS_A_TOKEN
         while length < len(text):
@@ -234,7 +237,7 @@ class BatchedGenerator:
         return torch.cat([tokens[: room - 1], tokens[-1:]])
 
     def _summaries(self, tokens: Sequence[Tensor]) -> list[str]:
-        return [self.hub.decode(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens)]
+        return [self.hub.decode_summary(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens)]
 
     def _generate(self, tokens: Sequence[Tensor]) -> list[list[dict[str, Any]]]:
         hub = self.hub

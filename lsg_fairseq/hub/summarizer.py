@@ -23,6 +23,7 @@ class LSGHubInterface(HubInterface):
 
     Args:
         generation: fairseq's names of the generation settings that belong to the checkpoint.
+        prefix: what summarize puts in front of every text, as the checkpoint asks for.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class LSGHubInterface(HubInterface):
         model: BaseFairseqModel,
         tokenizer: DocumentTokenizer,
         generation: Mapping[str, Any] | None = None,
+        prefix: str = "",
     ) -> None:
         super().__init__(task, model, tokenizer)
+        self.prefix = prefix
         self.generation_settings = GenerationSettings.from_checkpoint(generation or {})
 
     @property
@@ -66,7 +69,8 @@ class LSGHubInterface(HubInterface):
             LSGError: a setting is not allowed, or text is neither a str nor strs.
         """
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        generator = BatchedGenerator(self, settings, BatchOptions(batch_size, max_tokens))
+        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
+        generator = BatchedGenerator(self, settings, options)
         texts = as_texts(text)
         summaries = list(generator.stream(texts, total=len(texts), progress=progress))
         return summaries[0] if isinstance(text, str) else summaries
@@ -85,7 +89,7 @@ class LSGHubInterface(HubInterface):
     ) -> Iterator[str]:
         """The same for any number of texts: takes in a window of them at a time, yields their summaries in order."""
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        options = BatchOptions(batch_size, max_tokens)
+        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
         return BatchedGenerator(self, settings, options).stream(texts, progress=progress)
 
     @in_one_sentence()

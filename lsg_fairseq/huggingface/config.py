@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lsg_fairseq.huggingface.config_fields import (
@@ -21,11 +23,14 @@ from lsg_fairseq.huggingface.config_fields import (
 )
 from lsg_fairseq.huggingface.encoder_heads import parts_of_hf
 from lsg_fairseq.huggingface.encoder_keys import key_layout_of
+from lsg_fairseq.huggingface.folder_kinds import advise_model_type
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGError
 from lsg_fairseq.weights.families import MODEL_TYPES, Family, ModelType
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
 
 BERT_EPS = 1e-12
+# The names of the tensors' dtype: every version of transformers reads the first, version 5 writes the other.
+DTYPE_FIELDS = ("torch_dtype", "dtype")
 SEQ2SEQ_POSITIONS, ENCODER_POSITIONS = 1024, 512  # what transformers assumes
 CONFIG_KINDS = ("seq2seq", "bert", "distilbert")
 # Fields of an encoder's config.json of which one value alone can be built.
@@ -104,6 +109,8 @@ def model_type_of(config: Mapping[str, Any]) -> str:
         LSGError: model_type is missing or another one.
     """
     model_type = plain_model_type(config)
+    if config.get("model_type") is None:
+        raise LSGError(f"config.json states no model_type, the kind of the weights: {advise_model_type(config)}")
     if model_type not in MODEL_TYPES:
         *others, last = MODEL_TYPES
         raise LSGError(
@@ -231,7 +238,7 @@ def write_config(
 
     Args:
         spec: as exported_spec returns it; is_lsg chooses the public LSG layout or a plain one.
-        tensors: what is exported, which says which heads there are.
+        tensors: what is exported, which says which heads there are, and the dtype.
         token_ids: Hugging Face ids of the special tokens, by config.json's names (default: those that transformers
             assumes); the original's win.
         original: the config.json that the model came from, if any: it supplies labels and what else is not ours, and an
@@ -244,18 +251,29 @@ def write_config(
     token_ids = dict(spec.row.token_ids if token_ids is None else token_ids)
     parts = _parts(spec, tensors)
     _check_export(args, spec, parts, token_ids)
-    lsg_only = {*LSG_FIELDS, *FIELD_ALIASES, "auto_map", "base_model_prefix"}
-    lsg_only |= {"attention_probs_dropout_prob"} - set(names.values())
-    config: dict[str, object] = {name: value for name, value in (original or {}).items() if name not in lsg_only}
+    stale = {*LSG_FIELDS, *FIELD_ALIASES, *DTYPE_FIELDS, "auto_map", "base_model_prefix"}
+    stale |= {"attention_probs_dropout_prob"} - set(names.values())
+    config: dict[str, object] = {name: value for name, value in (original or {}).items() if name not in stale}
     stated = {} if spec.has_decoder or not original else read_config(original)[1]
     for fairseq, hf in names.items():
         if fairseq in args and (fairseq not in stated or args[fairseq] != stated[fairseq]):
             config[hf] = hf_activation(args[fairseq]) if fairseq == "activation_fn" else args[fairseq]
     config = {**token_ids, **config, "model_type": kind.name, "vocab_size": spec.vocab_size}
+    config |= _dtype_field(tensors, original or {})
     config["max_position_embeddings"] = max(spec.max_source_positions, spec.max_target_positions) + kind.position_offset
     config |= _encoder_decoder_fields(args) if spec.has_decoder else _encoder_fields(spec, tensors, parts, config)
     config["architectures"] = [f"{'LSG' if spec.is_lsg else ''}{kind.class_name}{_task(spec, parts)}"]
     return config | (_lsg_fields(args, spec) if spec.is_lsg else {})
+
+
+def _dtype_field(tensors: Mapping[str, Tensor], original: Mapping[str, Any]) -> dict[str, object]:
+    """The narrowest dtype that every tensor fits in, by torch's name: transformers 5 loads in the one stated.
+
+    Under one name, the original's if it has one: two could contradict each other later.
+    """
+    name = next((name for name in DTYPE_FIELDS if name in original), DTYPE_FIELDS[0])
+    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    return {name: str(functools.reduce(torch.promote_types, kinds or {torch.float32})).removeprefix("torch.")}
 
 
 def _parts(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> frozenset[str]:

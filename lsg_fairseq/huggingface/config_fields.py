@@ -112,3 +112,11 @@ def hf_activation(name: str) -> str:
             return hf
     known = ", ".join(dict.fromkeys(ACTIVATIONS.values()))
     raise LSGError(f"activation_fn {name!r} has no counterpart in transformers: models with {known} can be exported")
+
+
+def label_names(config: Mapping[str, Any], count: int) -> list[str]:
+    """The names of `count` classes by their numbers, out of id2label; [] where it names others, or none."""
+    stated = config.get("id2label")
+    names = {str(index): name for index, name in stated.items()} if isinstance(stated, Mapping) else {}
+    ordered = [names.get(str(index)) for index in range(count)]
+    return ordered if len(names) == count and all(isinstance(name, str) for name in ordered) else []

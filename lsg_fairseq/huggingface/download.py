@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lsg_fairseq.huggingface.folder_kinds import describe_foreign
 from lsg_fairseq.huggingface.read_folder import WEIGHT_FILES
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import ALL_FILES as TOKENIZER_FILES
@@ -65,6 +66,7 @@ def download_checkpoint(revision: Revision) -> Path:
     Raises:
         LSGError: a file is missing, cannot be fetched, or is not what the hub says it is.
     """
+    _check_kind(revision)
     config = _fetch(revision, CONFIG_FILE)
     if revision.files is None:
         return config.parent
@@ -72,6 +74,13 @@ def download_checkpoint(revision: Revision) -> Path:
         if name in revision.files:
             _fetch(revision, name)
     return config.parent
+
+
+def _check_kind(revision: Revision) -> None:
+    names = revision.files or ()
+    foreign = describe_foreign(revision.hub_id, names)
+    if foreign and (CONFIG_FILE not in names or not any(name in names for name in WEIGHT_FILES)):
+        raise LSGError(foreign)
 
 
 def _weight_files(revision: Revision) -> list[str]:

@@ -79,6 +79,19 @@ def generation_settings(
     return settings, _what_is_lost(stated, forced_eos, _end_of_sequence(config))
 
 
+def source_prefix(config: Mapping[str, Any]) -> str:
+    """What transformers' summarization pipeline puts in front of every document; "" where nothing is stated.
+
+    Raises:
+        LSGError: it is no string.
+    """
+    task_specific = (config.get("task_specific_params") or {}).get(TASK) or {}
+    stated = next((level["prefix"] for level in (task_specific, config) if level.get("prefix") is not None), "")
+    if not isinstance(stated, str):
+        raise LSGError(f"config.json must state prefix as a string, not {stated!r:.80}: correct the file")
+    return stated
+
+
 def _merge_levels(config: Mapping[str, Any], generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """Lay the three levels over each other; None means not stated, except for an end that is not forced."""
     task_specific = _object(_object(config, "task_specific_params"), TASK)

@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lsg_fairseq.huggingface.config import model_type_of
+from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
+from lsg_fairseq.huggingface.wrapped_names import unwrapped_names
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.limits import first_names
 from lsg_fairseq.weights.values import check_kind
@@ -71,7 +73,8 @@ def read_hf_folder(folder: str | Path) -> HFCheckpoint:
     if not folder.is_dir():
         raise LSGError(f"{folder} is not a folder: give one with config.json and model.safetensors in it")
     if not (folder / "config.json").is_file():
-        raise LSGError(f"{folder} is not a Hugging Face checkpoint: it has no config.json")
+        foreign = describe_foreign(folder, names_in(folder))
+        raise LSGError(foreign or f"{folder} is not a Hugging Face checkpoint: it has no config.json")
     config = read_json(folder / "config.json")
     model_type_of(config)
     generation = folder / "generation_config.json"
@@ -79,8 +82,13 @@ def read_hf_folder(folder: str | Path) -> HFCheckpoint:
         folder=folder,
         config=config,
         generation_config=read_json(generation) if generation.is_file() else {},
-        tensors=LazyTensors(_find_weights(folder)),
+        tensors=LazyTensors(_unwrapped(_find_weights(folder))),
     )
+
+
+def _unwrapped(loaders: dict[str, Loader]) -> dict[str, Loader]:
+    names = unwrapped_names(loaders)
+    return {names[name]: loader for name, loader in loaders.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -103,7 +111,8 @@ def _find_weights(folder: Path) -> dict[str, Loader]:
         path = folder / name
         if path.is_file():
             return _open_shards(path) if name.endswith(".json") else _open_weights(path)
-    raise LSGError(f"{folder} has no weights: one of {', '.join(WEIGHT_FILES)} must be in it")
+    foreign = describe_foreign(folder, names_in(folder))
+    raise LSGError(foreign or f"{folder} has no weights: one of {', '.join(WEIGHT_FILES)} must be in it")
 
 
 def _open_shards(index_path: Path) -> dict[str, Loader]:

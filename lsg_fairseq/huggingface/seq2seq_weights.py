@@ -198,12 +198,12 @@ def _with_defaults(
 ) -> dict[str, Tensor]:
     """Add what a checkpoint may leave out; `fairseq_names`: this side's key -> fairseq's key."""
     like = next(iter(state.values()), torch.empty(0))
-    made = {LOGITS_BIAS: lambda: torch.zeros(1, num_rows)}
+    made = {LOGITS_BIAS: lambda: torch.zeros(1, num_rows, dtype=like.dtype)}
     if not spec.row.learned_positions:
         made[SOURCE_POSITIONS] = lambda: pegasus_sinusoids(spec.max_source_positions, spec.embed_dim)
         made[TARGET_POSITIONS] = lambda: pegasus_sinusoids(spec.max_target_positions, spec.embed_dim)
     left_out = {key: name for key, name in fairseq_names.items() if name in made and key not in state}
-    return state | {key: made[name]().to(like) for key, name in left_out.items()}
+    return state | {key: made[name]().to(like.device) for key, name in left_out.items()}
 
 
 def _sizes(spec: ModelSpec, num_rows: int) -> dict[str, int]:

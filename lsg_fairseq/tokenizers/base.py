@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.filler_rows import FILLER, filler, save_rows
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 JSON_FILE, VOCAB_FILE, MERGES_FILE, WORDPIECE_FILE = "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"
@@ -31,8 +32,9 @@ ROLES: dict[str, tuple[str, tuple[str, ...], str]] = {
 class DocumentTokenizer:
     """Text <-> token strings.
 
-    `tokens[i]` is the string of Hugging Face id i; `files` are those that it was read from, and `rewritten` the names
-    and contents of those that `save` writes anew, as what they said was wrong or said elsewhere.
+    `tokens[i]` is the string of Hugging Face id i, a filler for an embedding row without a token; `special` are those
+    that transformers leaves out of texts. `files` are those that it was read from, and `rewritten` the names and
+    contents of those that `save` writes anew, as what they said was wrong or said elsewhere.
     `pad`, `bos`, `eos`, `unk` and `mask` are token strings, None where the vocabulary has none.
     """
 
@@ -44,7 +46,18 @@ class DocumentTokenizer:
         self.rewritten: dict[str, str] = {}
         special = special_tokens(tokens, settings)
         self.pad, self.bos, self.eos, self.unk, self.mask = (special[role] for role in ROLES)
-        self._silent = {"<s>", "</s>", "<pad>", self.pad, self.bos, self.eos}
+        fillers = filter(FILLER.fullmatch, tokens)
+        self._silent = {"<s>", "</s>", "<pad>", self.pad, self.bos, self.eos, *fillers}
+        self.special = {name for name in special.values() if name} | self._silent | listed_specials(settings)
+        self._has_fillers = False
+
+    def fill_rows(self, rows: int) -> None:
+        """Have as many tokens as a model has embedding rows: those without a token take fillers."""
+        fillers = [filler(index) for index in range(len(self.tokens), rows)]
+        self.tokens = [*self.tokens, *fillers]
+        self._silent |= set(fillers)
+        self.special |= set(fillers)
+        self._has_fillers |= bool(fillers)
 
     def encode(self, text: str) -> list[str]:
         """The token strings of the text, nothing added at its ends; lone surrogates count as U+FFFD."""
@@ -54,12 +67,23 @@ class DocumentTokenizer:
         """The text of token strings, without `<s>`, `</s>` and `<pad>`."""
         return self._join([token for token in tokens if token not in self._silent])
 
-    def save(self, folder: Path) -> None:
-        """Write the files of the tokenizer into a folder, from which load_tokenizer reads the same again."""
+    def decode_plain(self, tokens: Iterable[str]) -> str:
+        """The text without any special token, as transformers' skip_special_tokens gives it: what a summary is."""
+        return self.decode(token for token in tokens if token not in self.special)
+
+    def save(self, folder: Path, with_rows: bool = True) -> None:
+        """Write the files of the tokenizer into a folder, from which load_tokenizer reads the same again.
+
+        Args:
+            with_rows: write down how many embedding rows there are, if some have no token; a model's own config.json
+                says so, too.
+        """
         for path in self.files:
             shutil.copyfile(path, folder / path.name)
         for name, content in self.rewritten.items():
             (folder / name).write_text(content, encoding="utf-8")
+        if with_rows and self._has_fillers:
+            save_rows(len(self.tokens), folder)
 
     def starts_word(self, token: str) -> bool:
         """Whether a word starts with this token."""
@@ -79,6 +103,17 @@ def special_tokens(tokens: Iterable[str], settings: dict[str, Any]) -> dict[str,
         role: (*(settings.get(name) for name in names), fairseq, bert) for role, (fairseq, names, bert) in ROLES.items()
     }
     return {role: next((t for t in found if t in known), None) for role, found in candidates.items()}
+
+
+def listed_specials(settings: dict[str, Any]) -> set[str]:
+    """The special tokens without a role that the settings list; transformers 5 names some, as an object."""
+    listed: set[str] = set()
+    for field in ("additional_special_tokens", "extra_special_tokens"):
+        stated = settings.get(field) or []
+        for entry in stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else []:
+            name = entry.get("content") if isinstance(entry, dict) else entry
+            listed |= {name} if isinstance(name, str) else set()
+    return listed
 
 
 def replace_surrogates(text: str) -> str:

@@ -175,8 +175,8 @@ class LSGBPE:
         return " ".join(map(symbol_from_token, self.tokenizer.encode(text)))
 
     def decode(self, symbols: str) -> str:
-        """The text of symbols; fairseq writes an unknown one in a reference as `<<unk>>`."""
-        return self.tokenizer.decode(token_from_symbol(s) for s in symbols.replace("<<unk>>", "<unk>").split())
+        """The text of symbols, without special tokens; fairseq writes an unknown one in a reference as `<<unk>>`."""
+        return self.tokenizer.decode_plain(token_from_symbol(s) for s in symbols.replace("<<unk>>", "<unk>").split())
 
     def decode_to_line(self, symbols: str) -> str:
         """The text on one line, its line breaks written as `<n>`, which is how Pegasus writes them.

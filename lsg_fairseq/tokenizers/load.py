@@ -22,6 +22,7 @@ from lsg_fairseq.tokenizers.base import (
     add_tokens,
     special_tokens,
 )
+from lsg_fairseq.tokenizers.filler_rows import filler, stated_rows
 from lsg_fairseq.tokenizers.pegasus import (
     PEGASUS_CLASS,
     PEGASUS_MASK,
@@ -67,13 +68,15 @@ class JsonTokenizer(DocumentTokenizer):
         apply_settings(backend, settings)
         by_id = {index: token for token, index in backend.get_vocab(with_added_tokens=True).items()}
         # An id without a token keeps its place, so that the rows after it stay where they are.
-        tokens = [by_id.get(i, f"<no_token_{i}>") for i in range(max(by_id) + 1)]
+        tokens = [by_id.get(i, filler(i)) for i in range(max(by_id) + 1)]
         has_own_names = settings.get("tokenizer_class", "").startswith("Pegasus")
         # Pegasus' names are those of its sentencepiece model, whichever file is read.
         renamed = {} if has_own_names else fairseq_names(tokens, settings)
         named = {key: renamed.get(t, t) if key.endswith("_token") else t for key, t in settings.items()}
         super().__init__(folder, [renamed.get(t, t) for t in tokens], named)
         self.backend = backend
+        added = backend.get_added_tokens_decoder().values()
+        self.special |= {renamed.get(token.content, token.content) for token in added if token.special}
         self._own_names = {fairseq: own for own, fairseq in renamed.items()}
         self.sequence_format = format_of_tokenizer(settings.get("tokenizer_class", ""))
 
@@ -149,7 +152,9 @@ def load_tokenizer(folder: str | Path, config: Mapping[str, Any] | None = None) 
         wanted = f"{WORDPIECE_FILE}, {JSON_FILE}, {VOCAB_FILE} with {MERGES_FILE}, or {SENTENCEPIECE_FILES[0]}"
         raise LSGError(f"{folder} has no tokenizer: none of {wanted} is there")
     with clear_error(folder, "a tokenizer"):
-        return _load(folder, config)
+        tokenizer = _load(folder, config)
+        tokenizer.fill_rows(stated_rows(folder, len(tokenizer.tokens)))
+        return tokenizer
 
 
 def _load(folder: Path, config: Mapping[str, Any] | None) -> DocumentTokenizer:

@@ -66,9 +66,11 @@ class SentencePieceTokenizer(DocumentTokenizer):
             self.pieces[self.processor.unk_id()] = "<unk>"
         tokens = [*order.front, *self.pieces[order.first_piece :], *order.behind]
         known = set(tokens)
-        extra = [token for token in added_tokens(folder, settings) if token not in known]
+        added = added_tokens(folder, settings)
+        extra = [token for token in added if token not in known]
         super().__init__(folder, [*tokens, *extra], {"mask_token": "<mask_2>", **settings})
         specials = [*order.front, *order.behind, *extra] + ([self.bos, self.eos] if order.behind else [])
+        self.special |= {*order.front, *order.behind, *(name for name, flags in added.items() if flags.get("special"))}
         self._verbatim = {*specials, self.unk}
         # The longest first: <s>NOTUSED starts like <s>.
         names = sorted(dict.fromkeys(specials), key=len, reverse=True)

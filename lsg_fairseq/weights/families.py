@@ -79,7 +79,8 @@ class Family:
     one behind the embeddings. Learned positions have fairseq's two offset rows (they started at padding_idx + 1).
 
     `token_ids` are what transformers' configuration class assumes; an export of an encoder takes the tokenizer's.
-    `bos` says whether `<s>` starts a sequence, `decoder_start` what the decoder starts from. `tokenizer_class` is the
+    `bos` says whether `<s>` starts a sequence, `doubled_separator` whether two `</s>` stand between the two texts of a
+    pair instead of one, `decoder_start` what the decoder starts from. `tokenizer_class` is the
     beginning of a class of transformers whose tokenizers are this family's alone, "" for none.
     """
 
@@ -98,6 +99,7 @@ class Family:
     learned_positions: bool = True
     globals_have_token_type: bool = False
     bos: bool = True
+    doubled_separator: bool = False
     decoder_start: str = "</s>"
     tokenizer_class: str = ""
 
@@ -185,6 +187,7 @@ ROBERTA = Family(
     ),
     token_ids={"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2},
     has_decoder=False,
+    doubled_separator=True,
 )
 BERT = Family(
     name="bert",

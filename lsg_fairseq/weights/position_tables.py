@@ -62,7 +62,7 @@ def global_positions(num_rows: int) -> Tensor:
 def make_global_table(
     positions: Tensor, token_embeddings: Tensor, bos_row: int, mask_row: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Return the global table [512, C] of a model that has none, in the dtype of `positions`.
+    """Return the global table [512, C] of a model that has none, in float32 at least.
 
     Args:
         positions: [n, C] encoder positions without offset rows.
@@ -75,11 +75,16 @@ def make_global_table(
     for name, row in (("bos_row", bos_row), ("mask_row", mask_row)):
         if not 0 <= row < token_embeddings.size(0):
             raise LSGError(f"{name} must be a row of the {token_embeddings.size(0)} token embeddings, not {row}")
-    positions = _at_least_512_rows(positions, generator)
+    positions = _at_least_512_rows(as_computed(positions), generator)
     table = positions[global_positions(positions.size(0)).to(positions.device)]
     table[0] += token_embeddings[bos_row]
     table[1:] += token_embeddings[mask_row]
     return table
+
+
+def as_computed(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least: sums of a checkpoint in half precision are not rounded to it."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _at_least_512_rows(positions: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -88,18 +93,18 @@ def _at_least_512_rows(positions: Tensor, generator: torch.Generator | None) -> 
         return positions
     if generator is None:
         generator = torch.Generator().manual_seed(MISSING_ROWS_SEED)
-    known = positions.float()
+    known = positions
     noise = torch.randn(missing, positions.size(1), generator=generator).to(known.device)
     # A table of one row has no standard deviation (NaN): repeat the row then.
     deviation = known.std(dim=0, keepdim=True) if known.size(0) > 1 else torch.zeros_like(known)
-    return torch.cat([positions, (known.mean(dim=0, keepdim=True) + noise * deviation).to(positions.dtype)])
+    return torch.cat([positions, known.mean(dim=0, keepdim=True) + noise * deviation])
 
 
 def resize_positions(table: Tensor, family: str, length: int, name: str = "position table") -> Tensor:
     """Return a position table for `length` positions; the table itself where that is its length already.
 
     Learned tables: [2 + n, C] -> [2 + length, C], tiled. Pegasus: [n, C] -> [length, C], recomputed (cut where it is
-    shorter: Pegasus' tables are computed, not trained, so nothing is lost).
+    shorter: Pegasus' tables are computed in float32, not trained, so nothing is lost).
 
     Raises:
         LSGError: `length` is shorter than a learned table, or below 1.
@@ -117,7 +122,7 @@ def resize_positions(table: Tensor, family: str, length: int, name: str = "posit
         return torch.cat([table[:offset], tile_positions(table[offset:], length)])
     if length < known:
         return table[:length].clone()
-    return pegasus_sinusoids(length, table.size(1)).to(table)
+    return pegasus_sinusoids(length, table.size(1)).to(table.device)
 
 
 def resize_both(
@@ -168,6 +173,6 @@ def fold_token_types(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, 
     folded = {key: value for key, value in state.items() if key != TOKEN_TYPES}
     if TOKEN_TYPES in state and state[TOKEN_TYPES][0].any():
         key = spec.encoder_key(SOURCE_POSITIONS)
-        folded[key] = state[key].clone()
+        folded[key] = as_computed(state[key]).clone()
         folded[key][spec.missing_offset :] += state[TOKEN_TYPES][0]
     return folded

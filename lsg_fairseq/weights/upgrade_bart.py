@@ -10,7 +10,7 @@ from torch import Tensor
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.limits import first_names
 from lsg_fairseq.weights.model_spec import ModelSpec
-from lsg_fairseq.weights.position_tables import make_global_table, resize_both
+from lsg_fairseq.weights.position_tables import as_computed, make_global_table, resize_both
 from lsg_fairseq.weights.state_dicts import (
     BOS_ROW,
     GLOBAL_TABLE,
@@ -48,7 +48,7 @@ def upgrade_fairseq_bart(state: Mapping[str, Tensor], spec: ModelSpec, mask_row:
     upgraded |= dict.fromkeys((TOKEN_TABLE, *TIED_TABLES), table)
     if GLOBAL_TABLE not in upgraded:
         positions = upgraded[SOURCE_POSITIONS][spec.position_offset :]
-        tokens = torch.stack([table[BOS_ROW], mask_embedding])
+        tokens = torch.stack([as_computed(table[BOS_ROW]), as_computed(mask_embedding)])
         upgraded[GLOBAL_TABLE] = make_global_table(positions, tokens, bos_row=0, mask_row=1)
     bias = upgraded.get(LOGITS_BIAS, table.new_zeros(1, spec.vocab_size))
     missing = spec.vocab_size - bias.size(1)
@@ -94,7 +94,7 @@ def fit_mask_row(table: Tensor, num_rows: int, mask_row: int | None) -> tuple[Te
 
 
 def _mean_embedding(table: Tensor) -> Tensor:
-    return table.float().mean(dim=0).to(table.dtype)
+    return as_computed(table).mean(dim=0)
 
 
 def split_packed_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.limits import first_names
 from lsg_fairseq.weights.model_spec import ModelSpec
-from lsg_fairseq.weights.position_tables import make_global_table, resize_both
+from lsg_fairseq.weights.position_tables import as_computed, make_global_table, resize_both
 from lsg_fairseq.weights.state_dicts import BOS_ROW, GLOBAL_TABLE, SOURCE_POSITIONS, TOKEN_TABLE
 from lsg_fairseq.weights.upgrade_bart import fit_mask_row, split_packed_projections
 
@@ -56,7 +56,7 @@ def upgrade_fairseq_roberta(state: Mapping[str, Tensor], spec: ModelSpec, mask_r
     upgraded = {**state, token_key: table, **_fitting_lm_head(state, state[token_key], table, mask_row)}
     if global_key not in upgraded:
         positions = upgraded[spec.encoder_key(SOURCE_POSITIONS)][spec.position_offset :]
-        tokens = torch.stack([table[BOS_ROW], mask_embedding])
+        tokens = torch.stack([as_computed(table[BOS_ROW]), as_computed(mask_embedding)])
         upgraded[global_key] = make_global_table(positions, tokens, bos_row=0, mask_row=1)
     return resize_both(upgraded, spec, spec.max_source_positions, spec.max_target_positions)[0]
 
@@ -69,7 +69,7 @@ def initial_lm_head(table: Tensor) -> dict[str, Tensor]:
     return {
         LM_HEAD_WEIGHT: table,
         LM_HEAD_BIAS: table.new_zeros(len(table)),
-        LM_HEAD + "dense.weight": weight.to(table),
+        LM_HEAD + "dense.weight": weight.to(table.device),
         LM_HEAD + "dense.bias": table.new_zeros(dim),
         LM_HEAD + "layer_norm.weight": table.new_ones(dim),
         LM_HEAD + "layer_norm.bias": table.new_zeros(dim),
@@ -79,7 +79,8 @@ def initial_lm_head(table: Tensor) -> dict[str, Tensor]:
 def has_initial_lm_head(state: Mapping[str, Tensor]) -> bool:
     """Whether the masked-LM head of a state dict is the untrained one that initial_lm_head makes."""
     initial = initial_lm_head(state["encoder.sentence_encoder.embed_tokens.weight"])
-    return all(key in state and torch.equal(state[key], tensor) for key, tensor in initial.items())
+    # Whoever trained or saved it in half precision has rounded the initial values.
+    return all(key in state and torch.equal(state[key], tensor.to(state[key].dtype)) for key, tensor in initial.items())
 
 
 def _fitting_lm_head(
