@@ -27,7 +27,7 @@ class ForcingEnsemble(EnsembleModel):
 
     gives_attention = False
 
-    def __init__(self, models: list[nn.Module], first: int | None, last: int | None) -> None:
+    def __init__(self, models: list[nn.Module], first: int | Tensor | None, last: int | None) -> None:
         super().__init__(models)
         self.first, self.last = first, last
         # The step at which the generator ends an output; it sets this for each batch.

@@ -87,7 +87,8 @@ def summarize(args: argparse.Namespace) -> None:
     # Loaded first: a checkpoint that cannot be loaded leaves no output behind.
     hub = load(args, files)
     settings = hub.generation_settings.replaced(**{name: getattr(args, name) for name in GENERATION})
-    generator = BatchedGenerator(hub, settings, args.batch_size)
+    languages = (args.source_lang_token, args.target_lang_token)
+    generator = BatchedGenerator(hub, settings, args.batch_size, languages=languages)
     total = inputs.count()
     total = None if total is None else len(range(args.shard_id, total, args.num_shards))
     with _open_output(args, files, paths) as output:
@@ -187,6 +188,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"--jsonl: where a summary goes (default: {SUMMARY_FIELD}; {GENERATED_FIELD} where that is taken)",
     )
+    for side, texts in (("source", "documents"), ("target", "summaries")):
+        parser.add_argument(
+            f"--{side}-lang-token",
+            metavar="CODE",
+            help=f"language of the {texts}, such as en_XX, for an mBART (default: the checkpoint's)",
+        )
     _add_work_flags(parser)
     _add_model_flags(parser)
     return parser

@@ -19,7 +19,9 @@ from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.base import DocumentTokenizer
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, has_tokenizer, load_tokenizer, train_tokenizer
+from lsg_fairseq.tokenizers.languages import language_symbol
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 
 REPORT_FILE = "preprocess.json"
@@ -31,13 +33,18 @@ SKIPPED_LINES_NAMED = 5
 
 @dataclass(frozen=True)
 class Job:
-    """What to preprocess. Without a tokenizer and a size to train one, `out` must have its own."""
+    """What to preprocess. Without a tokenizer and a size to train one, `out` must have its own.
+
+    The languages are codes that sequence_format.json will name; None leaves it as it is.
+    """
 
     splits: Sequence[Split]
     out: Path
     tokenizer: Path | None = None
     train_vocab_size: int | None = None
     workers: int = 1
+    source_language: str | None = None
+    target_language: str | None = None
 
 
 @dataclass
@@ -84,6 +91,7 @@ def preprocess(job: Job) -> list[SplitReport]:
         tokenizer = load_tokenizer(aside / "tokenizer")
         dictionary = build_dictionary(tokenizer)
         check_vocabulary(job.out, dictionary)
+        check_languages(job, tokenizer)
         reports = [
             binarize(split, check, aside, len(dictionary), min(job.workers, task_count(check.examples)))
             for split, check in zip(job.splits, checks, strict=True)
@@ -147,6 +155,18 @@ def check_vocabulary(out: Path, dictionary: Dictionary) -> None:
         )
 
 
+def check_languages(job: Job, tokenizer: DocumentTokenizer) -> None:
+    """Refuse languages that the tokenizer has no code of.
+
+    Raises:
+        LSGError: there is one.
+    """
+    for code in filter(None, (job.source_language, job.target_language)):
+        if language_symbol(code) not in tokenizer.languages:
+            known = ", ".join(symbol.strip("[]") for symbol in tokenizer.languages) or "no language codes"
+            raise LSGError(f"{code!r} is no language of this tokenizer, which has {known}: name one of them")
+
+
 def binarize(split: Split, check: SplitCheck, folder: Path, num_rows: int, workers: int) -> SplitReport:
     """Write {split}.source-target.{source,target}.{bin,idx}: token rows and `</s>`, whole documents.
 
@@ -198,8 +218,9 @@ def _texts(split: Split) -> Iterator[str]:
 
 
 def _format_of(job: Job, default: SequenceFormat) -> SequenceFormat:
-    """An existing folder keeps the format that its models were trained with."""
-    return SequenceFormat.load(job.out) if (job.out / "dict.source.txt").is_file() else default
+    """An existing folder keeps the format that its models were trained with, but for languages that are named."""
+    kept = SequenceFormat.load(job.out) if (job.out / "dict.source.txt").is_file() else default
+    return kept.speaking(job.source_language, job.target_language)
 
 
 def _write_report(out: Path, aside: Path, tokenizer: dict[str, Any], reports: list[SplitReport]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lsg_fairseq.models.classification import register_head
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tasks.languages import rows_of_symbols
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, symbol_from_token, token_from_symbol
 
 
@@ -38,14 +39,26 @@ class HubInterface(nn.Module):
         """The longest source that is read, `<s>` and `</s>` included."""
         raise NotImplementedError
 
-    def encode(self, text: str) -> torch.LongTensor:
-        """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol."""
-        dictionary, bos = self.task.source_dictionary, self.task.sequence_format.source_bos
+    def encode(self, text: str, source_lang: str | None = None) -> torch.LongTensor:
+        """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol.
+
+        Args:
+            source_lang: the text's language where the model has language codes (default: the checkpoint's own).
+
+        Raises:
+            LSGError: the model has no such language, or has language codes and none is settled.
+        """
+        front, behind = self.ends(source_lang)
         ids = [self._rows[token] for token in self.tokenizer.encode(text)]
-        return torch.tensor([*([dictionary.bos()] if bos else []), *ids, dictionary.eos()])
+        return torch.cat([front, torch.tensor(ids, dtype=torch.long), behind])
+
+    def ends(self, source_lang: str | None = None) -> tuple[torch.LongTensor, torch.LongTensor]:
+        """The ids in front of a text and behind it; arguments and errors as for encode."""
+        spoken = self.task.sequence_format.speaking(source_lang)
+        return tuple(rows_of_symbols(self.task.source_dictionary, part) for part in spoken.ends("source"))
 
     def decode(self, tokens: Tensor) -> str:
-        """The text of 1-d ids, without `<s>`, `</s>` and `<pad>`.
+        """The text of 1-d ids, without `<s>`, `</s>`, `<pad>` and language codes.
 
         Raises:
             LSGError: tokens has another number of dimensions.

@@ -88,9 +88,10 @@ class BatchedGenerator:
         hub: the interface whose model, task and tokenizer are used.
         batch_size: documents in a batch; None: up to MAX_BATCH of them and MAX_BATCH_TOKENS tokens with padding.
         match_source_len: see LSGHubInterface.fill_mask.
+        languages: of the texts and of their summaries, where the model has language codes; None: the checkpoint's own.
 
     Raises:
-        LSGError: batch_size is below 1.
+        LSGError: batch_size is below 1, or the model has no such language.
     """
 
     def __init__(
@@ -99,11 +100,14 @@ class BatchedGenerator:
         settings: GenerationSettings,
         batch_size: int | None = None,
         match_source_len: bool = False,
+        languages: tuple[str | None, str | None] = (None, None),
     ) -> None:
         if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise LSGError(f"batch_size must be an integer of at least 1, not {batch_size!r}")
-        self.hub, self.batch_size = hub, batch_size
+        self.hub, self.batch_size, self.source_lang = hub, batch_size, languages[0]
+        self.num_behind = len(hub.ends(self.source_lang)[1])
         arguments = settings.as_arguments()
+        arguments.source_lang_token, arguments.target_lang_token = languages
         arguments.match_source_len = match_source_len
         self.generator = hub.task.build_generator([hub.model], arguments)
         self.num_cut = self.tokens_lost = self.longest = 0
@@ -155,17 +159,17 @@ class BatchedGenerator:
 
     def _encode(self, text: str) -> Tensor:
         check_text(text)
-        return self._cut(self.hub.encode(text)) if text.strip() else torch.empty(0, dtype=torch.long)
+        return self._cut(self.hub.encode(text, self.source_lang)) if text.strip() else torch.empty(0, dtype=torch.long)
 
     def _cut(self, tokens: Tensor) -> Tensor:
-        """Leave out what does not fit in front of `</s>`."""
+        """Leave out what does not fit in front of `</s>` and what is behind it."""
         room = self.hub.max_source_tokens
         if len(tokens) <= room:
             return tokens
         self.num_cut += 1
         self.tokens_lost += len(tokens) - room
         self.longest = max(self.longest, len(tokens))
-        return torch.cat([tokens[: room - 1], tokens[-1:]])
+        return torch.cat([tokens[: room - self.num_behind], tokens[-self.num_behind :]])
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Places of the documents that have a token, batch by batch; empty ones keep an empty summary."""

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from fairseq import utils
 from fairseq.data import (
-    AppendTokenDataset,
     FairseqDataset,
     LanguagePairDataset,
     ListDataset,
-    PrependTokenDataset,
     StripTokenDataset,
     TruncateDataset,
 )
@@ -23,12 +21,14 @@ from torch import Tensor, nn
 
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
 from lsg_fairseq.data.binary_pairs import check_pairs
+from lsg_fairseq.data.surrounded import SurroundedDataset
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.rouge_arguments import parse_rouge_arguments
 from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
 from lsg_fairseq.tasks.data_folders import check_data_folders, missing_split, name_sides, unchanged_sequences
+from lsg_fairseq.tasks.languages import in_task_languages, row_of_symbol, rows_of_symbols
 from lsg_fairseq.tasks.requirements import (
     require_constraints,
     require_hard_alignment,
@@ -57,7 +57,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
     def __init__(self, cfg: LSGSummarizationConfig, src_dict: Any, tgt_dict: Any) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self.data_folder = Path(utils.split_paths(cfg.data)[0])
-        self.sequence_format = SequenceFormat.load(self.data_folder)
+        self.sequence_format = in_task_languages(SequenceFormat.load(self.data_folder), cfg, src_dict)
         self.model_positions: tuple[int, int] | None = None
         self.data_bpe = self._bpe_beside_data()
         self.checkpoint_paths: tuple[str, ...] = ()  # what a command generates with; compat/generating.py sets it
@@ -157,8 +157,9 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         if seq_gen_cls is None:
             seq_gen_cls = AligningSequenceGenerator if alignment else LSGSequenceGenerator
             extra |= {"print_alignment": alignment} if alignment else {}
-            extra["decoder_start"] = self.sequence_format.decoder_start
-            extra |= self._forced_tokens(args)
+            spoken = in_task_languages(self.sequence_format, args, self.tgt_dict)
+            extra["decoder_start"] = spoken.start()
+            extra |= self._forced_tokens(args, spoken)
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
 
     def inference_step(
@@ -198,20 +199,19 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
             num_buckets=self.cfg.num_batch_buckets,
             shuffle=dataset.shuffle,
             # What the collater puts in front of the decoder's input; Pegasus starts from <s>.
-            eos=self.tgt_dict.index(self.sequence_format.decoder_start),
+            eos=row_of_symbol(self.tgt_dict, self.sequence_format.start()),
             pad_to_multiple=self.cfg.required_seq_len_multiple,
         )
 
     def _format(self, tokens: FairseqDataset, side: str, split: str) -> FairseqDataset:
-        """Cut, and put `<s>` in front if the family has it; `</s>` stays at the end."""
+        """Cut, and put around a text what the family has there: `<s>`, `</s>`, a language code."""
         source = side == "source"
         dictionary = self.src_dict if source else self.tgt_dict
-        bos = self.sequence_format.source_bos if source else self.sequence_format.target_bos
-        room = self.max_positions()[0 if source else 1] - 1 - bos
+        front, behind = (rows_of_symbols(dictionary, part) for part in self.sequence_format.ends(side))
+        room = self.max_positions()[0 if source else 1] - len(front) - len(behind)
         self._report_cut(np.asarray(tokens.sizes) - 1, room, side, split)
         content = TruncateDataset(StripTokenDataset(tokens, dictionary.eos()), room)
-        tokens = AppendTokenDataset(content, dictionary.eos())
-        return PrependTokenDataset(tokens, dictionary.bos()) if bos else tokens
+        return SurroundedDataset(content, front, behind)
 
     def _report_cut(self, lengths: np.ndarray, room: int, side: str, split: str) -> None:
         too_long = lengths > room
@@ -221,9 +221,9 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
                 f"(the longest has {lengths.max():,}; {(lengths - room)[too_long].sum():,} tokens are not read)"
             )
 
-    def _forced_tokens(self, args: Namespace | DictConfig) -> dict[str, int | None]:
-        """The generator's options of that name; a generation setting wins over the task's own."""
-        symbol = getattr(args, "forced_first_token", None) or self.cfg.forced_first_token
+    def _forced_tokens(self, args: Namespace | DictConfig, spoken: SequenceFormat) -> dict[str, int | None]:
+        """The generator's options of that name; a generation setting wins over the task's own, the language is last."""
+        symbol = getattr(args, "forced_first_token", None) or self.cfg.forced_first_token or spoken.forced_first()
         forced_eos = getattr(args, "forced_eos", None)
         is_forced = self.cfg.forced_eos if forced_eos is None else forced_eos
         first = None if symbol is None else self.target_dictionary.index(symbol)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.languages import CODES_50, language_symbol
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 JSON_FILE, VOCAB_FILE, MERGES_FILE, WORDPIECE_FILE = "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"
@@ -31,6 +32,7 @@ SETTING_TYPES: dict[str, type] = {
     "tokenizer_class": str,
     "added_tokens_decoder": dict,
     "offset": int,
+    **dict.fromkeys(("src_lang", "tgt_lang"), str),
     **dict.fromkeys(("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars"), bool),
 }
 
@@ -39,7 +41,8 @@ class DocumentTokenizer:
     """Text <-> token strings.
 
     `tokens[i]` is the string of Hugging Face id i; `files` are what has to be copied along with the tokenizer;
-    `pad`, `bos`, `eos`, `unk` and `mask` are token strings, None where the vocabulary has none.
+    `pad`, `bos`, `eos`, `unk` and `mask` are token strings, None where the vocabulary has none; `languages` are those
+    of its language codes.
     """
 
     sequence_format = SequenceFormat()
@@ -49,19 +52,29 @@ class DocumentTokenizer:
         self.files = [folder / name for name in ALL_FILES if (folder / name).is_file()]
         special = special_tokens(tokens, settings)
         self.pad, self.bos, self.eos, self.unk, self.mask = (special[role] for role in ROLES)
-        self._silent = {"<s>", "</s>", "<pad>", self.pad, self.bos, self.eos}
+        known = set(tokens)
+        self.languages = tuple(symbol for symbol in map(language_symbol, CODES_50) if symbol in known)
+        self._silent = {"<s>", "</s>", "<pad>", self.pad, self.bos, self.eos, *self.languages}
+        self.sequence_format = self._settled(settings)
 
     def encode(self, text: str) -> list[str]:
         """The token strings of the text, nothing added at its ends; lone surrogates count as U+FFFD."""
         return self._split(replace_surrogates(text))
 
     def decode(self, tokens: Iterable[str]) -> str:
-        """The text of token strings, without `<s>`, `</s>` and `<pad>`."""
+        """The text of token strings, without `<s>`, `</s>`, `<pad>` and language codes."""
         return self._join([token for token in tokens if token not in self._silent])
 
     def starts_word(self, token: str) -> bool:
         """Whether a word starts with this token."""
         return token.startswith(("Ġ", "▁")) or token == self.mask
+
+    def _settled(self, settings: dict[str, Any]) -> SequenceFormat:
+        """The sequence format with the languages that the settings name, as far as the tokenizer has them."""
+        if not self.sequence_format.languages:
+            return self.sequence_format
+        named = [settings.get(name) or "" for name in ("src_lang", "tgt_lang")]
+        return self.sequence_format.speaking(*(c if language_symbol(c) in self.languages else "" for c in named))
 
     def _split(self, text: str) -> list[str]:
         raise NotImplementedError

@@ -22,6 +22,7 @@ from lsg_fairseq.tokenizers.base import (
     read_settings,
     special_tokens,
 )
+from lsg_fairseq.tokenizers.languages import language_symbols
 from lsg_fairseq.tokenizers.sentencepiece import BPE_MODEL, SentencePieceTokenizer
 from lsg_fairseq.tokenizers.sequence_format import format_of_tokenizer
 from lsg_fairseq.tokenizers.wordpiece import CONTINUATION, apply_settings, wordpiece_backend
@@ -34,8 +35,8 @@ BART_MASK = "<mask>"
 class JsonTokenizer(DocumentTokenizer):
     """What tokenizer.json holds: byte-level BPE (BART, RoBERTa), WordPiece (BERT), or any other model of its library.
 
-    Special tokens take fairseq's names in `tokens` (`[CLS]` is `<s>`, `[MASK]` is `<mask>`), which its dictionary and
-    tasks look for; in texts they keep their own.
+    Special tokens take fairseq's names in `tokens` (`[CLS]` is `<s>`, `[MASK]` is `<mask>`, `en_XX` is `[en_XX]`),
+    which its dictionary and tasks look for; in texts they keep their own.
     """
 
     def __init__(self, folder: Path, backend: Tokenizer, settings: dict[str, Any]) -> None:
@@ -52,11 +53,12 @@ class JsonTokenizer(DocumentTokenizer):
         is_pegasus = settings.get("tokenizer_class", "").startswith("Pegasus")
         # Pegasus' names are those of its sentencepiece model, whichever file is read.
         renamed = {} if is_pegasus else fairseq_names(tokens, settings)
+        self.sequence_format = format_of_tokenizer(settings.get("tokenizer_class", ""), tokens)
+        renamed |= language_symbols(tokens) if self.sequence_format.languages else {}
         named = {key: renamed.get(t, t) if key.endswith("_token") else t for key, t in settings.items()}
         super().__init__(folder, [renamed.get(t, t) for t in tokens], named)
         self.backend = backend
         self._own_names = {fairseq: own for own, fairseq in renamed.items()}
-        self.sequence_format = format_of_tokenizer(settings.get("tokenizer_class", ""))
 
     def starts_word(self, token: str) -> bool:
         """Whether a word starts with this token: with WordPiece all do that are not marked as a continuation."""

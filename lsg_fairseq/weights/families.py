@@ -80,7 +80,8 @@ class Family:
 
     `token_ids` are what transformers' configuration class assumes; an export of an encoder takes the tokenizer's.
     `bos` says whether `<s>` starts a sequence, `decoder_start` what the decoder starts from. `tokenizer_class` is the
-    beginning of a class of transformers whose tokenizers are this family's alone, "" for none.
+    beginning of a class of transformers whose tokenizers are this family's alone, "" for none. `has_languages`:
+    tokenizers with language codes (tokenizers/languages.py) may belong to it.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Family:
     bos: bool = True
     decoder_start: str = "</s>"
     tokenizer_class: str = ""
+    has_languages: bool = False
 
     @property
     def position_offset(self) -> int:
