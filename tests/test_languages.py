@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_a_long_text_keeps_its_language(data: tuple[str, Path, Any]) -> None:
     hub = hub_of(folder)
     hub.task.model_positions = (8, 64)
     batches = BatchedGenerator(hub, GenerationSettings(max_len_b=4), languages=("fi_FI", None))
-    tokens = batches._encode("the cat sat on the mat " * 3)
+    tokens = batches._encode("the cat sat on the mat " * 3, "fi_FI")
     front, behind = hub.ends("fi_FI")
     assert len(tokens) == 8
     assert torch.equal(tokens[: len(front)], front)
@@ -181,5 +182,98 @@ def test_a_tokenizer_without_codes_is_refused_a_language(tmp_path: Path, capsys:
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"document": "a", "summary": "b"}) + "\n")
     flags = ["--train", tmp_path / "pairs.jsonl", "--train-tokenizer", "300", "--out", tmp_path / "out"]
     assert preprocess_main([*map(str, flags), "--source-lang-token", "en_XX", "--workers", "1"]) == 1
-    assert "'en_XX' is no language of this tokenizer, which has no language codes" in capsys.readouterr().err
+    assert (
+        "'en_XX' (the command line) is no language of this tokenizer, which has no language codes"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
+
+
+LANGUAGES = ["en_XX", "ro_RO", "fi_FI"]
+
+
+@pytest.fixture(scope="module")
+def mixed(data: tuple[str, Path, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PAIRS, each in a language of its own, and an empty document between them."""
+    out = tmp_path_factory.mktemp("mixed")
+    write_language_tokenizer(data[0], out / "tokenizer")
+    records = [{"document": d, "summary": s, "lang": code} for (d, s), code in zip(PAIRS, LANGUAGES, strict=True)]
+    records.insert(1, {"document": " ", "summary": "x", "lang": "de_DE"})
+    (out / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    flags = ["--train", out / "pairs.jsonl", "--tokenizer", out / "tokenizer", "--out", out / "data", "--workers", "1"]
+    assert preprocess_main([*map(str, flags), "--lang-field", "lang"]) == 0
+    return out
+
+
+def test_each_example_has_its_language(data: tuple[str, Path, Any], mixed: Path) -> None:
+    """Sources, targets and decoder inputs are transformers' in that language; the empty document is left out."""
+    kind, _, theirs = data
+    task = task_of(mixed / "data")
+    task.model_positions = (64, 64)
+    task.load_dataset("train")
+    sample = task.datasets["train"].collater([task.datasets["train"][i] for i in (2, 0, 1)])
+    rows = embedding_rows(load_tokenizer(mixed / "tokenizer"), task.source_dictionary)
+    for row, place in enumerate(sample["id"].tolist()):
+        theirs.src_lang = theirs.tgt_lang = LANGUAGES[place]
+        expected = theirs(PAIRS[place][0], text_target=PAIRS[place][1])
+        source, target, previous = (
+            part[row][part[row] != 1].tolist()
+            for part in (
+                sample["net_input"]["src_tokens"],
+                sample["target"],
+                sample["net_input"]["prev_output_tokens"],
+            )
+        )
+        assert source == rows[torch.tensor(expected["input_ids"])].tolist()
+        assert target == rows[torch.tensor(expected["labels"])].tolist()
+        assert previous == [target[-1] if KINDS[kind][0] == "behind" else 2, *target[:-1]]
+    theirs.src_lang, theirs.tgt_lang = "en_XX", "ro_RO"
+    report = json.loads((mixed / "data" / "preprocess.json").read_text())["splits"]["train"]
+    assert report["languages"] == dict.fromkeys(LANGUAGES, 1)
+
+
+def test_a_batch_of_languages_is_generated_as_each_alone(mixed: Path) -> None:
+    hub = hub_of(mixed / "data")
+    assert not hub.task.sequence_format.target_language
+    texts, settings = [document for document, _ in PAIRS], GenerationSettings(beam=3, min_len=3, max_len_b=7)
+    together = BatchedGenerator(hub, settings)
+    sources = [hub.encode(text, code) for text, code in zip(texts, LANGUAGES, strict=True)]
+    found = together._generate(sources, LANGUAGES)
+    for source, code, best in zip(sources, LANGUAGES, found, strict=True):
+        alone = BatchedGenerator(hub, settings, languages=(code, code))._generate([source])[0]
+        assert [h["tokens"].tolist() for h in best] == [h["tokens"].tolist() for h in alone]
+    ((places, summaries),) = together.run_window(texts, languages=LANGUAGES)
+    assert sorted(places) == [0, 1, 2]
+    expected = [hub.decode(best[0]["tokens"]) for best in found]
+    assert summaries == [expected[place] for place in places]
+    with pytest.raises(LSGError, match="the language of the outputs is not settled"):
+        together._generate(sources)
+
+
+@pytest.mark.parametrize(
+    ("record", "flags", "wanted"),
+    [
+        ({"lang": "xx_YY"}, [], "'xx_YY' (%s, line 1) is no language of this tokenizer, which has ar_AR"),
+        ({}, [], "line 1, has no field 'lang'; fields present: 'document', 'summary'"),
+        ({"lang": 3}, [], "field 'lang' must be a string, not int"),
+        ({"lang": "en_XX"}, ["--target-lang-token", "yy_XX"], "'yy_XX' (the command line) is no language"),
+    ],
+)
+def test_wrong_languages_are_named(
+    record: dict[str, Any], flags: list[str], wanted: str, mixed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = mixed / "wrong.jsonl"
+    path.write_text(json.dumps({"document": "a cat", "summary": "a", **record}) + "\n")
+    command = ["--train", path, "--tokenizer", mixed / "tokenizer", "--out", mixed / "wrong", "--lang-field", "lang"]
+    assert preprocess_main([*map(str, command), *flags]) == 1
+    assert wanted.replace("%s", str(path)) in capsys.readouterr().err
+    assert not (mixed / "wrong").exists()
+
+
+def test_a_damaged_file_of_languages_is_refused(mixed: Path, tmp_path: Path) -> None:
+    shutil.copytree(mixed / "data", tmp_path / "data")
+    (tmp_path / "data" / "train.source-target.languages").write_text("en_XX en_XX\n")
+    task = task_of(tmp_path / "data")
+    task.model_positions = (64, 64)
+    with pytest.raises(LSGError, match=r"two language codes in each of 3 lines.*has 1 lines"):
+        task.load_dataset("train")

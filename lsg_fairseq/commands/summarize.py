@@ -80,7 +80,7 @@ def summarize(args: argparse.Namespace) -> None:
     Raises:
         LSGError: the checkpoint, an input or the output is not as it should be.
     """
-    inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines, args.output)
+    inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines, args.output, args.lang_field)
     paths = inputs.files
     check_name(args)
     files = find_files(args)
@@ -183,6 +183,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--lines", action="store_true", help="each line of a text is a document of its own")
     parser.add_argument("--document-field", default="document", metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--lang-field", metavar="NAME", help="JSON Lines: where a document's language is, its summary's too"
+    )
     parser.add_argument(
         "--summary-field",
         metavar="NAME",

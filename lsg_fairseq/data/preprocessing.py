@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,11 +18,10 @@ from tqdm import tqdm
 
 from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
+from lsg_fairseq.data.languages import check_codes, languages_file, write_languages
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.base import DocumentTokenizer
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, has_tokenizer, load_tokenizer, train_tokenizer
-from lsg_fairseq.tokenizers.languages import language_symbol
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 
 REPORT_FILE = "preprocess.json"
@@ -54,6 +54,7 @@ class SplitReport:
     split: Split
     source_lengths: list[int] = field(default_factory=list)
     target_lengths: list[int] = field(default_factory=list)
+    languages: list[str] = field(default_factory=list)
     empty_documents: list[int] = field(default_factory=list)
     empty_summaries: list[int] = field(default_factory=list)
 
@@ -64,6 +65,7 @@ class SplitReport:
             "files": [str(path) for path in self.split.paths],
             "fields": {"document": self.split.document_field, "summary": self.split.summary_field},
             "examples": len(self.source_lengths),
+            **({"languages": dict(Counter(self.languages))} if self.split.lang_field is not None else {}),
             "skipped": {"empty_documents": len(self.empty_documents), "empty_summaries": len(self.empty_summaries)},
             "source_tokens": _length_summary(self.source_lengths),
             "target_tokens": _length_summary(self.target_lengths),
@@ -91,11 +93,18 @@ def preprocess(job: Job) -> list[SplitReport]:
         tokenizer = load_tokenizer(aside / "tokenizer")
         dictionary = build_dictionary(tokenizer)
         check_vocabulary(job.out, dictionary)
-        check_languages(job, tokenizer)
+        named = dict.fromkeys(filter(None, (job.source_language, job.target_language)), "the command line")
+        check_codes(tokenizer, named)
+        for check in checks:
+            check_codes(tokenizer, check.languages)
         reports = [
-            binarize(split, check, aside, len(dictionary), min(job.workers, task_count(check.examples)))
+            binarize(split, check, aside, len(dictionary), _fitting(job, check))
             for split, check in zip(job.splits, checks, strict=True)
         ]
+        for report in reports:
+            if report.split.lang_field is not None:
+                pairs = [(code, job.target_language or code) for code in report.languages]
+                write_languages(languages_file(aside, report.split.name), pairs)
         for name in DICTIONARY_FILES:
             dictionary.save(str(aside / name))
         _format_of(job, tokenizer.sequence_format).save(aside)
@@ -155,18 +164,6 @@ def check_vocabulary(out: Path, dictionary: Dictionary) -> None:
         )
 
 
-def check_languages(job: Job, tokenizer: DocumentTokenizer) -> None:
-    """Refuse languages that the tokenizer has no code of.
-
-    Raises:
-        LSGError: there is one.
-    """
-    for code in filter(None, (job.source_language, job.target_language)):
-        if language_symbol(code) not in tokenizer.languages:
-            known = ", ".join(symbol.strip("[]") for symbol in tokenizer.languages) or "no language codes"
-            raise LSGError(f"{code!r} is no language of this tokenizer, which has {known}: name one of them")
-
-
 def binarize(split: Split, check: SplitCheck, folder: Path, num_rows: int, workers: int) -> SplitReport:
     """Write {split}.source-target.{source,target}.{bin,idx}: token rows and `</s>`, whole documents.
 
@@ -196,6 +193,10 @@ def binarize(split: Split, check: SplitCheck, folder: Path, num_rows: int, worke
     return report
 
 
+def _fitting(job: Job, check: SplitCheck) -> int:
+    return min(job.workers, task_count(check.examples))
+
+
 def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool:
     """Count the example in the report; False if it has to be left out."""
     if encoded.source is None:
@@ -204,6 +205,7 @@ def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool
         report.empty_summaries.append(encoded.line)
     else:
         report.source_lengths.append(len(encoded.source) - 1)
+        report.languages.append(encoded.language)
         if encoded.target is not None:
             report.target_lengths.append(len(encoded.target) - 1)
         return True

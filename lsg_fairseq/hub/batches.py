@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lsg_fairseq.data.generation_settings import SETTINGS
 from lsg_fairseq.hub.base import HubInterface, check_text
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tasks.languages import decoder_starts
 
 # Documents that are sorted by length among themselves; what is in memory at once, and what waits for its turn.
 WINDOW = 128
@@ -104,8 +105,9 @@ class BatchedGenerator:
     ) -> None:
         if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise LSGError(f"batch_size must be an integer of at least 1, not {batch_size!r}")
-        self.hub, self.batch_size, self.source_lang = hub, batch_size, languages[0]
-        self.num_behind = len(hub.ends(self.source_lang)[1])
+        self.hub, self.batch_size = hub, batch_size
+        self.source_lang, self.target_lang = languages
+        self.num_behind = hub.task.sequence_format.num_behind
         arguments = settings.as_arguments()
         arguments.source_lang_token, arguments.target_lang_token = languages
         arguments.match_source_len = match_source_len
@@ -127,19 +129,24 @@ class BatchedGenerator:
         self.report_cut()
 
     def run_window(
-        self, texts: Sequence[str], is_done: Sequence[bool] | None = None
+        self, texts: Sequence[str], is_done: Sequence[bool] | None = None, languages: Sequence[str] | None = None
     ) -> Iterator[tuple[list[int], list[str]]]:
         """(places in the window, their summaries) batch by batch, the longest documents first.
 
         The batches depend on the texts alone; those whose texts are all done already are left out.
 
+        Args:
+            languages: of each text and, unless the generator has a language for them, of its summary.
+
         Raises:
-            LSGError: a text is no str.
+            LSGError: a text is no str, or the model has no such language.
         """
-        tokens = [self._encode(text) for text in texts]
+        codes = languages or [self.source_lang] * len(texts)
+        tokens = [self._encode(text, code) for text, code in zip(texts, codes, strict=True)]
         for places in self._batches([len(ids) for ids in tokens]):
             if is_done is None or not all(is_done[place] for place in places):
-                yield places, self._summaries([tokens[place] for place in places])
+                of_batch = [languages[place] for place in places] if languages and not self.target_lang else None
+                yield places, self._summaries([tokens[place] for place in places], of_batch)
 
     def best(self, tokens: Tensor, count: int) -> list[tuple[str, float]]:
         """The `count` best outputs for 1-d ids, with their scores."""
@@ -157,9 +164,9 @@ class BatchedGenerator:
             )
         self.num_cut = self.tokens_lost = self.longest = 0
 
-    def _encode(self, text: str) -> Tensor:
+    def _encode(self, text: str, language: str | None) -> Tensor:
         check_text(text)
-        return self._cut(self.hub.encode(text, self.source_lang)) if text.strip() else torch.empty(0, dtype=torch.long)
+        return self._cut(self.hub.encode(text, language)) if text.strip() else torch.empty(0, dtype=torch.long)
 
     def _cut(self, tokens: Tensor) -> Tensor:
         """Leave out what does not fit in front of `</s>` and what is behind it."""
@@ -180,11 +187,16 @@ class BatchedGenerator:
             yield order[:size]
             order = order[size:]
 
-    def _summaries(self, tokens: Sequence[Tensor]) -> list[str]:
-        return [self.hub.decode(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens)]
+    def _summaries(self, tokens: Sequence[Tensor], languages: Sequence[str] | None) -> list[str]:
+        return [self.hub.decode(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens, languages)]
 
-    def _generate(self, tokens: Sequence[Tensor]) -> list[list[dict[str, Any]]]:
+    def _generate(self, tokens: Sequence[Tensor], languages: Sequence[str] | None = None) -> list[list[dict[str, Any]]]:
+        """The outputs for several sources, in languages of their own if they have any."""
         hub = self.hub
         lengths = torch.tensor([len(ids) for ids in tokens])
         inputs = {"src_tokens": hub.collate(tokens).to(hub.device), "src_lengths": lengths.to(hub.device)}
-        return hub.task.inference_step(self.generator, [hub.model], {"net_input": inputs})
+        sample: dict[str, Any] = {"net_input": inputs}
+        if languages:
+            starts = decoder_starts(hub.task.sequence_format, hub.task.target_dictionary, languages)
+            sample |= {name: rows.to(hub.device) for name, rows in starts.items()}
+        return hub.task.inference_step(self.generator, [hub.model], sample)

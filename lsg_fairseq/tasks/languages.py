@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import LongTensor
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.languages import language_symbol
+from lsg_fairseq.tokenizers.languages import FRONT, language_symbol
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 
@@ -55,3 +55,21 @@ def row_of_symbol(dictionary: Dictionary, symbol: str) -> int:
 def rows_of_symbols(dictionary: Dictionary, symbols: Sequence[str]) -> LongTensor:
     """(n,) the rows of several symbols; raises as row_of_symbol."""
     return torch.tensor([row_of_symbol(dictionary, symbol) for symbol in symbols], dtype=torch.long)
+
+
+def decoder_starts(
+    sequence_format: SequenceFormat, dictionary: Dictionary, languages: Sequence[str]
+) -> dict[str, LongTensor]:
+    """How outputs in these languages begin, as LSGSequenceGenerator reads it in a sample.
+
+    (B,) `decoder_start`, and (B,) `forced_first` where the language is an output's first token.
+
+    Raises:
+        LSGError: the model has no language codes or not these, or one is not settled.
+    """
+    for code in dict.fromkeys(languages):
+        sequence_format.speaking(target=code)
+    starts = {"decoder_start": [sequence_format.start(code) for code in languages]}
+    if sequence_format.languages == FRONT:
+        starts["forced_first"] = [sequence_format.forced_first(code) for code in languages]
+    return {name: rows_of_symbols(dictionary, symbols) for name, symbols in starts.items()}

@@ -48,6 +48,11 @@ class SequenceFormat:
             )
         return replace(self, **named)
 
+    @property
+    def has_target(self) -> bool:
+        """Whether it is settled how an output begins."""
+        return not self.languages or bool(self.target_language)
+
     def ends(self, side: str, language: str = "") -> tuple[list[str], list[str]]:
         """The symbols in front of and behind a text of `side` ("source" or "target") in a language, else its own.
 
@@ -59,6 +64,11 @@ class SequenceFormat:
             return (["<s>"] if bos else []), ["</s>"]
         symbol = self._symbol(side, language)
         return ([symbol], ["</s>"]) if self.languages == FRONT else ([], ["</s>", symbol])
+
+    @property
+    def num_behind(self) -> int:
+        """How many symbols are behind a text."""
+        return 2 if self.languages == BEHIND else 1
 
     def start(self, language: str = "") -> str:
         """The symbol that the decoder starts from for a target in a language, else its own; raises as `ends`."""
