@@ -1,4 +1,4 @@
-"""A sentencepiece model as a DocumentTokenizer: as it is, or in the order that Pegasus, XLM-R and CamemBERT give it.
+"""A sentencepiece model as a DocumentTokenizer: as it is, or in the order that a class of transformers gives it.
 
 transformers is kept out on purpose: its version 5 swaps Pegasus' ids 2 and 3 when it has nothing but spiece.model.
 """
@@ -14,6 +14,7 @@ import sentencepiece
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import DocumentTokenizer, added_tokens, clear_error
+from lsg_fairseq.tokenizers.languages import CODES_25, CODES_50, language_symbol, language_symbols
 from lsg_fairseq.tokenizers.sequence_format import format_of_tokenizer
 
 # Pegasus puts 103 entries of its own in front of the pieces: Hugging Face id = piece + 103.
@@ -31,11 +32,17 @@ class PieceOrder(NamedTuple):
     behind: tuple[str, ...] = ()
 
 
-# By the beginning of tokenizer_class. XLM-R and CamemBERT keep fairseq's vocabularies, whose dict.txt has no piece of
-# the model's own specials; CamemBERT's model starts with these, so their rows are there twice.
+# fairseq's own four, in front of its vocabularies.
+FAIRSEQ_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+# By the beginning of tokenizer_class, the longest first. XLM-R, mBART and CamemBERT keep fairseq's vocabularies, whose
+# dict.txt has no piece of the model's own specials; CamemBERT's model starts with these, so their rows are there twice.
+# Language codes have fairseq's names.
 PIECE_ORDERS = {
     "Pegasus": PieceOrder(PEGASUS_SPECIALS, 3),
-    "XLMRoberta": PieceOrder(("<s>", "<pad>", "</s>", "<unk>"), 3, ("<mask>",)),
+    "XLMRoberta": PieceOrder(FAIRSEQ_SPECIALS, 3, ("<mask>",)),
+    "MBart50": PieceOrder(FAIRSEQ_SPECIALS, 3, (*map(language_symbol, CODES_50), "<mask>")),
+    "MBart": PieceOrder(FAIRSEQ_SPECIALS, 3, (*map(language_symbol, CODES_25), "<mask>")),
+    "Barthez": PieceOrder(FAIRSEQ_SPECIALS, 4),  # the model's own specials, <mask> among its pieces
     "Camembert": PieceOrder(("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), 1, ("<mask>",)),
 }
 
@@ -64,10 +71,16 @@ class SentencePieceTokenizer(DocumentTokenizer):
             self.pieces[self.processor.unk_id()] = "<unk>"
         tokens = [*order.front, *self.pieces[order.first_piece :], *order.behind]
         known = set(tokens)
-        extra = [token for token in added_tokens(folder, settings) if token not in known]
+        renamed = language_symbols(CODES_50) if self.sequence_format.languages else {}
+        added = [renamed.get(token, token) for token in added_tokens(folder, settings)]
+        extra = [token for token in added if token not in known]
         super().__init__(folder, [*tokens, *extra], {"mask_token": "<mask_2>", **settings})
-        specials = [*order.front, *order.behind, *extra] + ([self.bos, self.eos] if order.behind else [])
+        own = [token for token in (self.bos, self.eos, self.mask) if token] if order.front else []
+        specials = [*order.front, *order.behind, *extra, *own]
         self._verbatim = {*specials, self.unk}
+        # Texts have Hugging Face's names of language codes.
+        self._named = {code: symbol for code, symbol in renamed.items() if symbol in self.languages}
+        specials = [token for token in specials if token not in self.languages] + [*self._named]
         # The longest first: <s>NOTUSED starts like <s>.
         names = sorted(dict.fromkeys(specials), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, names)) or r"(?!)")
@@ -95,7 +108,8 @@ class SentencePieceTokenizer(DocumentTokenizer):
     def _split(self, text: str) -> list[str]:
         tokens, start = [], 0
         for match in self._pattern.finditer(text):
-            tokens += [*self._split_plain(text[start : match.start()]), match.group()]
+            found = self._named.get(match.group(), match.group())
+            tokens += [*self._split_plain(text[start : match.start()]), found]
             start = match.end()
         return tokens + self._split_plain(text[start:])
 
