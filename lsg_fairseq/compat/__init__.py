@@ -126,7 +126,7 @@ FIXES = [
     ),
     Fix(
         "multilingual_settings",
-        "no upstream issue found",
+        _UPSTREAM + "3169",
         multilingual.settings_are_not_found,
         multilingual.find_settings,
     ),
