@@ -69,7 +69,7 @@ def _with_generation(source: Source, checkpoint: HFCheckpoint, hf_rows: Tensor) 
         sequence_format=_with_target_language(source, start, settings),
         # transformers' minimum is 0 where nothing is stated, and fairseq's 1.
         generation={"min_len": 0, **settings},
-        notes=tuple(notes),
+        notes=(*checkpoint.notes, *notes),
         original={"config": checkpoint.config, "generation_config": checkpoint.generation_config},
     )
 
