@@ -52,7 +52,8 @@ def fairseq_dictionary() -> Dictionary:
 
 
 def test_translation_from_pretrained_bart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """fairseq's task trains the arch and generates with it; the hub knows the languages of the training."""
+    """fairseq's task trains the arch from its own model and generates; the hub knows the languages of the training."""
+    stock = write_stock(tmp_path / "stock")["model"].state_dict()
     dictionary = fairseq_dictionary()
     data, save = tmp_path / "data", tmp_path / "save"
     data.mkdir()
@@ -64,8 +65,12 @@ def test_translation_from_pretrained_bart(tmp_path: Path, capsys: pytest.Capture
         FOLDER / "mbart25", data / "tokenizer", ignore=shutil.ignore_patterns("*.safetensors", "config.json")
     )
     task = ["--task", "translation_from_pretrained_bart", "--langs", LANGS, "-s", "en_XX", "-t", "ro_RO"]
-    train(data, *MODEL, *task, *TRAINING, "--save-dir", save, "--max-update", 1)
+    start = ["--finetune-from-model", tmp_path / "stock" / "model.pt"]
+    train(data, *MODEL, *task, *TRAINING, *start, "--save-dir", save, "--max-update", 1)
     weights = open_checkpoint(save / "checkpoint_last.pt")["model"]
+    for key in ("encoder.layers.1.fc1.weight", "decoder.layer_norm.bias", "encoder.embed_tokens.weight"):
+        # One step of Adam moves a weight by no more than the learning rate.
+        assert (weights[key] - stock[key]).abs().max() <= 1.01e-3
     assert len(weights["encoder.embed_tokens.weight"]) == len(build_dictionary(load_tokenizer(FOLDER / "mbart25")))
     path = ["--path", save / "checkpoint_last.pt", "--user-dir", PLUGIN, "--cpu", "--batch-size", 2, "--max-len-b", 5]
     generate(data, *task, *path, "--gen-subset", "test")
@@ -108,7 +113,10 @@ def write_stock(folder: Path) -> dict[str, Any]:
     args.lsg_config = None
     stored = {name: value for name, value in vars(args).items() if name != "lsg_config"}
     folder.mkdir()
-    torch.save({"args": Namespace(**stored), "model": model.state_dict()}, folder / "model.pt")
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
+    extra = {"train_iterator": {"epoch": 1}}
+    state = {"args": Namespace(**stored), "model": model.state_dict(), "optimizer_history": [history]}
+    torch.save({**state, "extra_state": extra, "last_optimizer_state": None}, folder / "model.pt")
     fairseq_dictionary().save(str(folder / "dict.txt"))
     return {"model": model.eval(), "dictionary": full}
 
@@ -162,3 +170,19 @@ def test_training_and_commands_speak_languages(tmp_path: Path, capsys: pytest.Ca
     written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record["id"] for record in written] == [0, 1, 2, 3]
     assert all("generated_summary" in record for record in written)
+
+
+def test_summaries_from_a_hugging_face_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checkpoint's own languages hold until others are named; one that it has not is named in a sentence."""
+    (tmp_path / "text.txt").write_text(DOCUMENTS[0])
+    command = [str(tmp_path / "text.txt"), "--checkpoint", str(FOLDER / "mbart50"), "--device", "cpu", "--quiet"]
+    command += ["--min-len", "3", "--max-len-b", "8"]
+    printed = []
+    for languages in ([], ["--source-lang-token", "fr_XX", "--target-lang-token", "sl_SI"]):
+        assert summarize_main([*command, *languages]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert summarize_main([*command, "--target-lang-token", "sl"]) == 1
+    assert "'sl' is no language of this model, whose dictionary has ar_AR" in capsys.readouterr().err
+    assert summarize_main([*command, "--source-lang-token", "xx_YY"]) == 1
+    assert "'xx_YY' is no language of this model" in capsys.readouterr().err

@@ -42,7 +42,7 @@ PIECE_ORDERS = {
     "XLMRoberta": PieceOrder(FAIRSEQ_SPECIALS, 3, ("<mask>",)),
     "MBart50": PieceOrder(FAIRSEQ_SPECIALS, 3, (*map(language_symbol, CODES_50), "<mask>")),
     "MBart": PieceOrder(FAIRSEQ_SPECIALS, 3, (*map(language_symbol, CODES_25), "<mask>")),
-    "Barthez": PieceOrder(FAIRSEQ_SPECIALS, 4),  # the model's own specials, <mask> among its pieces
+    "Barthez": PieceOrder(),  # the model's own pieces, special tokens and <mask> among them
     "Camembert": PieceOrder(("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), 1, ("<mask>",)),
 }
 
@@ -65,7 +65,8 @@ class SentencePieceTokenizer(DocumentTokenizer):
             self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         self.pieces = [self.processor.id_to_piece(i) for i in range(self.processor.get_piece_size())]
         tokenizer_class = self._tokenizer_class(path, settings)
-        order = order_of(tokenizer_class) or PieceOrder()
+        known_order = order_of(tokenizer_class)
+        order = known_order or PieceOrder()
         self.sequence_format = format_of_tokenizer(tokenizer_class)
         if order.front:
             self.pieces[self.processor.unk_id()] = "<unk>"
@@ -75,7 +76,7 @@ class SentencePieceTokenizer(DocumentTokenizer):
         added = [renamed.get(token, token) for token in added_tokens(folder, settings)]
         extra = [token for token in added if token not in known]
         super().__init__(folder, [*tokens, *extra], {"mask_token": "<mask_2>", **settings})
-        own = [token for token in (self.bos, self.eos, self.mask) if token] if order.front else []
+        own = [token for token in (self.bos, self.eos, self.mask) if token] if known_order else []
         specials = [*order.front, *order.behind, *extra, *own]
         self._verbatim = {*specials, self.unk}
         # Texts have Hugging Face's names of language codes.
