@@ -28,6 +28,7 @@ from lsg_fairseq.hub import (  # noqa: E402, F401
     lsg_bart_base_16384_pubmed,
     lsg_bart_large,
     lsg_bart_manpages,
+    lsg_barthez,
     lsg_bert_base,
     lsg_camembert_base,
     lsg_distilbert_base,

@@ -28,7 +28,7 @@ class ForcingEnsemble(EnsembleModel):
 
     gives_attention = False
 
-    def __init__(self, models: list[nn.Module], first: int | None, last: int | None) -> None:
+    def __init__(self, models: list[nn.Module], first: int | Tensor | None, last: int | None) -> None:
         super().__init__(models)
         self.first, self.last = first, last
         # The step at which the generator ends an output; it sets this for each batch.
@@ -45,7 +45,7 @@ class ForcingEnsemble(EnsembleModel):
         token = self._forced_at(tokens.size(1) - 1)
         if token is not None:
             log_probs = log_probs.new_full(log_probs.shape, -math.inf)
-            log_probs[:, token] = 0.0
+            log_probs.scatter_(1, torch.as_tensor(token, device=log_probs.device).expand(len(log_probs))[:, None], 0.0)
         return log_probs, attention if self.gives_attention else None
 
     def _is_plain(self, temperature: float) -> bool:
@@ -59,7 +59,7 @@ class ForcingEnsemble(EnsembleModel):
         output = (logits[:, -1:], extra)
         return self.single_model.get_normalized_probs(output, log_probs=True, sample=None)[:, -1]
 
-    def _forced_at(self, step: int) -> int | None:
+    def _forced_at(self, step: int) -> int | Tensor | None:
         if step == self.last_step and self.last is not None:
             return self.last
         return self.first if step == 0 else None
@@ -117,13 +117,16 @@ class LSGSequenceGenerator(SequenceGenerator):
 
     Args:
         models, tgt_dict: as for fairseq's generator.
-        decoder_start: symbol that the decoder's input begins with.
+        decoder_start: symbol that the decoder's input begins with; None: each sample has its own.
         forced_first_token: id of the token that every output begins with, or None.
         forced_last_token: id of the token (`</s>`) that ends an output of maximum length, or None: it is `</s>` then
             too, but at the price of its log-probability.
         as_int8: multiply by weights rounded to 8 bits, and keep keys and values of the source in bfloat16: for models
             in float32 on CPUs.
         options: fairseq's SequenceGenerator options (beam_size, len_penalty, max_len_b, ...).
+
+    A sample may have (B,) tokens of its own for the decoder's start and the forced first token: `decoder_start` and
+    `forced_first`.
 
     After each generation, and after an exception in one, the decoders are back at one beam: fairseq leaves them at the
     last beam size, where a direct forward of a batch attends to every beam-th source only, without an error.
@@ -133,7 +136,7 @@ class LSGSequenceGenerator(SequenceGenerator):
         self,
         models: list[nn.Module],
         tgt_dict: Any,
-        decoder_start: str = "</s>",
+        decoder_start: str | None = "</s>",
         forced_first_token: int | None = None,
         forced_last_token: int | None = None,
         as_int8: bool = False,
@@ -144,7 +147,7 @@ class LSGSequenceGenerator(SequenceGenerator):
         if type(self.search) is BeamSearch:
             self.search = RowwiseBeamSearch(tgt_dict)
         self.as_int8 = as_int8
-        self.decoder_start_token = tgt_dict.index(decoder_start)
+        self.decoder_start_token = None if decoder_start is None else tgt_dict.index(decoder_start)
         if self.repeat_ngram_blocker is not None:
             self.repeat_ngram_blocker = RepeatBlock(self.repeat_ngram_blocker.no_repeat_ngram_size)
         # fairseq switches to evaluation for good as soon as a generator is made.
@@ -153,15 +156,30 @@ class LSGSequenceGenerator(SequenceGenerator):
         _set_beam_size(self.model.models, 1)
 
     def _generate(self, sample: dict[str, Any], *args: Any, bos_token: int | None = None, **kwargs: Any) -> Any:
-        start = self.decoder_start_token if bos_token is None else bos_token
+        start = sample.get("decoder_start", self.decoder_start_token) if bos_token is None else bos_token
+        if start is None:
+            raise LSGError("the language of the outputs is not settled: name it, such as --target-lang-token en_XX")
+        start = start.repeat_interleave(self.beam_size) if isinstance(start, Tensor) else start
         self.model.last_step = self._max_len(sample["net_input"])
         if self.min_len > self.model.last_step:
             raise LSGError(
                 f"outputs must have at least {self.min_len} tokens and at most {self.model.last_step}: lower the "
                 "minimum (--min-len), raise the maximum (--max-len-b), or use a model with more target positions"
             )
-        with _beams(self.model.models, self.beam_size), _weights(self.model.models, self.as_int8):
+        beams, weights = _beams(self.model.models, self.beam_size), _weights(self.model.models, self.as_int8)
+        with beams, weights, self._forcing(sample.get("forced_first")):
             return super()._generate(sample, *args, bos_token=start, **kwargs)
+
+    @contextmanager
+    def _forcing(self, first: Tensor | None) -> Iterator[None]:
+        """Begin the outputs of a batch with the tokens (B,) of its own, if it has any."""
+        usual = self.model.first
+        try:
+            if first is not None:
+                self.model.first = first.repeat_interleave(self.beam_size)
+            yield
+        finally:
+            self.model.first = usual
 
     def _max_len(self, net_input: dict[str, Tensor]) -> int:
         """The number of tokens before `</s>` at which fairseq ends the outputs of a batch."""

@@ -220,7 +220,7 @@ BAD_FOLDERS = [
         "type",
         {"model_type": "t5"},
         [],
-        "'t5' is not supported: give a checkpoint whose config.json says bart, pegasus, bert",
+        "'t5' is not supported: give a checkpoint whose config.json says bart, pegasus, mbart, bert",
     ),
     ("truncated", {}, [], "is damaged or truncated"),
     ("code", {}, [], "was refused: it is damaged or holds something other than tensors, which could run code"),

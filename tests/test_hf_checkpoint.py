@@ -129,7 +129,7 @@ def test_other_model_types(folder, model_type):
     change_config(folder, model_type=model_type)
     message = refused(folder)
     assert repr(model_type) in message
-    assert "bart, pegasus, bert, distilbert, electra, roberta, camembert or xlm-roberta" in message
+    assert "bart, pegasus, mbart, bert, distilbert, electra, roberta, camembert or xlm-roberta" in message
 
 
 def test_no_weights(folder):

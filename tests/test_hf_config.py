@@ -126,7 +126,7 @@ def test_the_cards_name_of_attention_dropout():
         (BART | {"dropout": "0.1"}, "dropout"),
         (BART | {"activation_function": "silu"}, "'silu'"),
         (BART | {"activation_function": "quick_gelu"}, "'quick_gelu'"),
-        ({"model_type": "mbart"}, "'mbart'"),
+        ({"model_type": "t5"}, "'t5'"),
         ({}, "no model_type"),
     ],
 )

@@ -11,8 +11,9 @@ from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask
 from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
 
+from lsg_fairseq.tasks.languages import in_task_languages
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
-from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, build_dictionary, read_dictionary
+from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, build_dictionary, read_dictionary, with_task_symbols
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.weights.families import family_of_arch
 
@@ -29,7 +30,8 @@ def build_task(
     """
     build = _build_summarization if family_of_arch(args.arch).has_decoder else _build_masked_lm
     task = build(args, vocabulary, tokenizer, trained_with)
-    task.sequence_format = _sequence_format(vocabulary, tokenizer, trained_with)
+    stored = _sequence_format(vocabulary, tokenizer, trained_with)
+    task.sequence_format = in_task_languages(stored, Namespace(**trained_with), task.source_dictionary)
     return task
 
 
@@ -45,7 +47,9 @@ def _build_summarization(
     args: Namespace, vocabulary: Path, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]
 ) -> LSGSummarizationTask:
     sides = [trained_with.get(f"{side}_lang") or side for side in ("source", "target")]
-    dictionaries = [_read_dictionary(vocabulary, side, tokenizer) for side in sides]
+    dictionaries = [
+        with_task_symbols(_read_dictionary(vocabulary, side, tokenizer), trained_with.get("langs")) for side in sides
+    ]
     forced = {name: trained_with[name] for name in ("forced_first_token", "forced_eos") if name in trained_with}
     return LSGSummarizationTask(LSGSummarizationConfig(data=str(vocabulary), **forced), *dictionaries)
 

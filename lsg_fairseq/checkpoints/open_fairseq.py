@@ -15,12 +15,14 @@ from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, tr
 from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, Source, Upgrade
 from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tasks.languages import in_task_languages
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     DocumentTokenizer,
     build_dictionary,
     load_tokenizer,
     read_dictionary,
     remove_mask,
+    with_task_symbols,
 )
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.weights.families import STOCK_ARCHITECTURES
@@ -55,13 +57,14 @@ def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Sour
     """
     state = open_checkpoint(path)
     args = _complete_arguments(model_arguments(state), path)
-    found = find_tokenizer(path, tokenizer_folder, training_arguments(state))
+    task = training_arguments(state)
+    found = find_tokenizer(path, tokenizer_folder, task)
     folder, vocabulary = found or (tokenizer_folder, path.parent)
     tokenizer = load_tokenizer(folder) if folder else None
     spec = spec_from_fairseq_args(args, 0)
     weights = state["model"] if spec.has_decoder else with_current_names(state["model"])
     tokens = weights.get(spec.encoder_key(TOKEN_TABLE), ())
-    dictionary = _dictionary_of(vocabulary, tokenizer, len(tokens))
+    dictionary = _dictionary_of(vocabulary, tokenizer, len(tokens), task.get("langs"))
     spec = replace(spec, vocab_size=len(tokens), is_lsg=spec.encoder_key(GLOBAL_TABLE) in weights)
     notes = () if tokenizer else (f"{path} comes without a tokenizer: name a Hugging Face one with --tokenizer",)
     return Source(
@@ -70,7 +73,7 @@ def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Sour
         args=args,
         dictionary=dictionary,
         tokenizer=tokenizer,
-        sequence_format=_format_beside(vocabulary, tokenizer),
+        sequence_format=in_task_languages(_format_beside(vocabulary, tokenizer), Namespace(**task), dictionary),
         weights=lambda: weights,
         upgrade=_upgrade_of(spec),
         generation=read_generation_settings(path.parent),
@@ -102,7 +105,9 @@ def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
     return {"arch": args.arch, **kept}
 
 
-def _dictionary_of(folder: Path, tokenizer: DocumentTokenizer | None, num_rows: int) -> Dictionary:
+def _dictionary_of(
+    folder: Path, tokenizer: DocumentTokenizer | None, num_rows: int, langs: str | None = None
+) -> Dictionary:
     """The dictionary for `num_rows` embedding rows, `<mask>` being in it or not as the checkpoint has it.
 
     Raises:
@@ -112,6 +117,8 @@ def _dictionary_of(folder: Path, tokenizer: DocumentTokenizer | None, num_rows: 
     if not found and tokenizer is None:
         raise LSGError(f"{folder} has no dict.txt, which a fairseq checkpoint needs: copy it there, or use --tokenizer")
     dictionary = build_dictionary(tokenizer) if tokenizer else read_dictionary(found[0])
+    if len(dictionary) < num_rows:
+        with_task_symbols(dictionary, langs)
     if len(dictionary) == num_rows - 1 and MASK not in dictionary:
         dictionary.add_symbol(MASK)  # as fairseq's denoising task, which pretrains BART, does
     if len(dictionary) == num_rows + 1 and dictionary.symbols[-1] == MASK:

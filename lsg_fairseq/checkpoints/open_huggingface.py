@@ -26,7 +26,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
     remove_mask,
 )
 from lsg_fairseq.tokenizers.filler_rows import FILLER, are_fillers
-from lsg_fairseq.tokenizers.sequence_format import format_of
+from lsg_fairseq.tokenizers.sequence_format import SequenceFormat, is_format_of
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
 
@@ -75,10 +75,10 @@ def _with_generation(source: Source, checkpoint: HFCheckpoint, hf_rows: Tensor) 
         settings["forced_first_token"] = _symbol(dictionary, hf_rows, first, "forced_bos_token_id")
     return replace(
         source,
-        sequence_format=replace(source.sequence_format, decoder_start=start),
+        sequence_format=_with_target_language(source, start, settings),
         # transformers' minimum is 0 where nothing is stated, and fairseq's 1.
         generation={"min_len": 0, **settings},
-        notes=(*notes, *_prefix_notes(source_prefix(checkpoint.config))),
+        notes=(*checkpoint.notes, *notes, *_prefix_notes(source_prefix(checkpoint.config))),
         original={"config": checkpoint.config, "generation_config": checkpoint.generation_config},
     )
 
@@ -86,6 +86,20 @@ def _with_generation(source: Source, checkpoint: HFCheckpoint, hf_rows: Tensor) 
 def _prefix_notes(prefix: str) -> list[str]:
     told = f"config.json's prefix {prefix!r} is put in front of a document by lsg-summarize and summarize, as by"
     return [f"{told} transformers' pipeline; data for fairseq-generate must have it already"] if prefix else []
+
+
+def _with_target_language(source: Source, start: str, settings: dict[str, object]) -> SequenceFormat:
+    """The format with the decoder's start; a start or a forced first token that is a language is the targets'.
+
+    A forced language is taken out of `settings`: it would stand for every output, whatever language is asked for.
+    """
+    stored = source.sequence_format
+    for symbol in (start, settings.get("forced_first_token")):
+        if stored.languages and symbol in source.tokenizer.languages:
+            stored = stored.speaking(target=symbol)
+    if settings.get("forced_first_token") in source.tokenizer.languages:
+        del settings["forced_first_token"]
+    return stored if start in source.tokenizer.languages else replace(stored, decoder_start=start)
 
 
 def _with_heads(source: Source, checkpoint: HFCheckpoint) -> Source:
@@ -106,7 +120,7 @@ def fit_tokenizer(tokenizer: DocumentTokenizer, spec: ModelSpec) -> tuple[Dictio
     Raises:
         LSGError: the tokenizer is another family's, or has more or far fewer tokens than the checkpoint has rows.
     """
-    if tokenizer.sequence_format != format_of(spec.row):
+    if not is_format_of(spec.row, tokenizer.sequence_format):
         raise LSGError(
             f"the checkpoint is a {spec.family} model and the tokenizer puts other tokens around a text "
             f"({type(tokenizer).__name__}): give the tokenizer files that belong to the checkpoint"

@@ -44,6 +44,15 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--train-tokenizer", type=int, metavar="VOCAB_SIZE", help="train a byte-level BPE of this size")
     parser.add_argument("--document-field", default="document", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--summary-field", default="summary", metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--lang-field",
+        metavar="NAME",
+        help="JSON Lines: where an example's language is, its summary's too unless --target-lang-token is given",
+    )
+    for side, texts in (("source", "documents"), ("target", "summaries")):
+        parser.add_argument(
+            f"--{side}-lang-token", metavar="CODE", help=f"language of all {texts}, such as en_XX (mBART alone)"
+        )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
     return parser
 
@@ -52,7 +61,7 @@ def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | No
     """Parse the command line; ends the program with status 2 if it makes no sense."""
     args = parser.parse_args(argv)
     splits = [
-        Split(name, paths, args.document_field, args.summary_field)
+        Split(name, paths, args.document_field, args.summary_field, args.lang_field)
         for name in ("train", "valid", "test")
         if (paths := getattr(args, name))
     ]
@@ -60,7 +69,8 @@ def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | No
         parser.error("name at least one of --train, --valid and --test")
     if args.workers < 1:
         parser.error(f"--workers must be 1 or more, not {args.workers}")
-    return Job(splits, args.out, args.tokenizer, args.train_tokenizer, args.workers)
+    languages = (args.source_lang_token, args.target_lang_token)
+    return Job(splits, args.out, args.tokenizer, args.train_tokenizer, args.workers, *languages)
 
 
 def describe(report: SplitReport) -> str:

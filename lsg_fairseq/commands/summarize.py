@@ -90,7 +90,7 @@ def summarize(args: argparse.Namespace) -> None:
     Raises:
         LSGError: the checkpoint, an input or the output is not as it should be.
     """
-    inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines, args.output)
+    inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines, args.output, args.lang_field)
     paths = inputs.files
     check_name(args)
     files = find_files(args)
@@ -98,7 +98,8 @@ def summarize(args: argparse.Namespace) -> None:
     hub = load(args, files)
     settings = hub.generation_settings.replaced(**{name: getattr(args, name) for name in GENERATION})
     options = BatchOptions(args.batch_size, args.max_tokens, as_int8=args.dtype == "int8", prefix=hub.prefix)
-    generator = BatchedGenerator(hub, settings, options)
+    languages = (args.source_lang_token, args.target_lang_token)
+    generator = BatchedGenerator(hub, settings, options, languages)
     total = inputs.count()
     total = None if total is None else len(range(args.shard_id, total, args.num_shards))
     with _open_output(args, files, paths) as output:
@@ -195,10 +196,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lines", action="store_true", help="each line of a text is a document of its own")
     parser.add_argument("--document-field", default="document", metavar="NAME", help="default: %(default)s")
     parser.add_argument(
+        "--lang-field", metavar="NAME", help="JSON Lines: where a document's language is, its summary's too"
+    )
+    parser.add_argument(
         "--summary-field",
         metavar="NAME",
         help=f"--jsonl: where a summary goes (default: {SUMMARY_FIELD}; {GENERATED_FIELD} where that is taken)",
     )
+    for side, texts in (("source", "documents"), ("target", "summaries")):
+        parser.add_argument(
+            f"--{side}-lang-token",
+            metavar="CODE",
+            help=f"language of the {texts}, such as en_XX, for an mBART (default: the checkpoint's)",
+        )
     _add_work_flags(parser)
     _add_model_flags(parser)
     return parser

@@ -38,6 +38,7 @@ from lsg_fairseq.compat import (  # noqa: E402
     launching,
     literals,
     loading,
+    multilingual,
     paths,
     plain_checkpoints,
     pruning,
@@ -122,6 +123,12 @@ FIXES = [
         _UPSTREAM + "3924",
         whole_words.bpe_settings_are_not_found,
         whole_words.find_bpe_settings,
+    ),
+    Fix(
+        "multilingual_settings",
+        _UPSTREAM + "3169",
+        multilingual.settings_are_not_found,
+        multilingual.find_settings,
     ),
     Fix("layers_to_keep", _UPSTREAM + "3037", pruning.layers_to_keep_are_text, pruning.keep_listed_layers),
     # Before the others that see to the settings of main, so that what they say is settled when it starts processes.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,21 +13,26 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 @dataclass(frozen=True)
 class Example:
-    """One document, its summary if it has one, and the line (from 1) that it stands in."""
+    """One document, its summary if it has one, and the line (from 1) that it stands in; "": no language is named."""
 
     line: int
     document: str
     summary: str | None = None
+    language: str = ""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where the examples of train, valid or test come from; only test may lack summaries."""
+    """Where the examples of train, valid or test come from; only test may lack summaries.
+
+    `lang_field` is the field of JSON Lines that names an example's language, None where none does.
+    """
 
     name: str
     paths: Sequence[Path]
     document_field: str = "document"
     summary_field: str = "summary"
+    lang_field: str | None = None
 
     @property
     def needs_summaries(self) -> bool:
@@ -40,6 +45,11 @@ class Split:
         Raises:
             LSGError: a file or a field is missing, or a line is not what it should be.
         """
+        if self.lang_field is not None and (len(self.paths) > 1 or self.paths[0].suffix == ".txt"):
+            raise LSGError(
+                f"--lang-field {self.lang_field} names a field of JSON Lines, and --{self.name} is text "
+                f"({self.paths[0]}): give JSON Lines, or name one language for all (--source-lang-token)"
+            )
         if len(self.paths) == 2:
             yield from read_parallel(*self.paths)
         elif len(self.paths) > 2:
@@ -61,15 +71,18 @@ class Split:
             record = _parse_record(path, line, text)
             document = _field(record, self.document_field, path, line)
             wanted = self.needs_summaries or self.summary_field in record
-            yield Example(line, document, _field(record, self.summary_field, path, line) if wanted else None)
+            summary = _field(record, self.summary_field, path, line) if wanted else None
+            language = _field(record, self.lang_field, path, line) if self.lang_field is not None else ""
+            yield Example(line, document, summary, language)
 
 
 @dataclass(frozen=True)
 class SplitCheck:
-    """What a first reading found: how many examples, and whether they have summaries."""
+    """What a first reading found: how many examples, whether they have summaries, and where each language is first."""
 
     examples: int
     has_summaries: bool
+    languages: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_split(split: Split, examples: Iterable[Example]) -> SplitCheck:
@@ -79,9 +92,12 @@ def check_split(split: Split, examples: Iterable[Example]) -> SplitCheck:
         LSGError: anything that Split.read raises, only some summaries, no example, or nothing but empty ones.
     """
     first_lines: dict[bool, int] = {}
+    languages: dict[str, str] = {}
     count = usable = 0
     for example in examples:
         count += 1
+        if split.lang_field is not None:
+            languages.setdefault(example.language, f"{split.paths[0]}, line {example.line}")
         first_lines.setdefault(example.summary is not None, example.line)
         if len(first_lines) == 2:
             raise LSGError(
@@ -93,7 +109,7 @@ def check_split(split: Split, examples: Iterable[Example]) -> SplitCheck:
         raise LSGError(f"{split.paths[0]} has no example for {split.name}")
     if not usable:
         raise LSGError(f"{split.paths[0]}: document or summary is empty in all {count} examples of {split.name}")
-    return SplitCheck(count, True in first_lines)
+    return SplitCheck(count, True in first_lines, languages)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -30,6 +30,7 @@ class Encoded(NamedTuple):
     line: int
     source: np.ndarray | None
     target: np.ndarray | None
+    language: str = ""
 
 
 class Encoder:
@@ -47,7 +48,7 @@ class Encoder:
 
     def encode_all(self, examples: Iterable[Example]) -> list[Encoded]:
         """Both sides of several examples."""
-        return [Encoded(e.line, self.encode(e.document), self.encode(e.summary)) for e in examples]
+        return [Encoded(e.line, self.encode(e.document), self.encode(e.summary), e.language) for e in examples]
 
 
 _worker_encoder: Encoder | None = None

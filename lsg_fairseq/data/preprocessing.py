@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
+from lsg_fairseq.data.languages import check_codes, languages_file, write_languages
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
@@ -36,13 +38,18 @@ SKIPPED_LINES_NAMED = 5
 
 @dataclass(frozen=True)
 class Job:
-    """What to preprocess. Without a tokenizer and a size to train one, `out` must have its own."""
+    """What to preprocess. Without a tokenizer and a size to train one, `out` must have its own.
+
+    The languages are codes that sequence_format.json will name; None leaves it as it is.
+    """
 
     splits: Sequence[Split]
     out: Path
     tokenizer: Path | None = None
     train_vocab_size: int | None = None
     workers: int = 1
+    source_language: str | None = None
+    target_language: str | None = None
 
 
 @dataclass
@@ -52,6 +59,7 @@ class SplitReport:
     split: Split
     source_lengths: list[int] = field(default_factory=list)
     target_lengths: list[int] = field(default_factory=list)
+    languages: list[str] = field(default_factory=list)
     empty_documents: list[int] = field(default_factory=list)
     empty_summaries: list[int] = field(default_factory=list)
 
@@ -62,6 +70,7 @@ class SplitReport:
             "files": [str(path) for path in self.split.paths],
             "fields": {"document": self.split.document_field, "summary": self.split.summary_field},
             "examples": len(self.source_lengths),
+            **({"languages": dict(Counter(self.languages))} if self.split.lang_field is not None else {}),
             "skipped": {"empty_documents": len(self.empty_documents), "empty_summaries": len(self.empty_summaries)},
             "source_tokens": _length_summary(self.source_lengths),
             "target_tokens": _length_summary(self.target_lengths),
@@ -89,10 +98,18 @@ def preprocess(job: Job) -> list[SplitReport]:
         tokenizer = load_tokenizer(aside / "tokenizer")
         dictionary = build_dictionary(tokenizer)
         check_vocabulary(job.out, dictionary)
+        named = dict.fromkeys(filter(None, (job.source_language, job.target_language)), "the command line")
+        check_codes(tokenizer, named)
+        for check in checks:
+            check_codes(tokenizer, check.languages)
         reports = [
-            binarize(split, check, aside, len(dictionary), min(job.workers, task_count(check.examples)))
+            binarize(split, check, aside, len(dictionary), _fitting(job, check))
             for split, check in zip(job.splits, checks, strict=True)
         ]
+        for report in reports:
+            if report.split.lang_field is not None:
+                pairs = [(code, job.target_language or code) for code in report.languages]
+                write_languages(languages_file(aside, report.split.name), pairs)
         for name in DICTIONARY_FILES:
             dictionary.save(str(aside / name))
         _format_of(job, tokenizer.sequence_format).save(aside)
@@ -180,6 +197,10 @@ def binarize(split: Split, check: SplitCheck, folder: Path, num_rows: int, worke
     return report
 
 
+def _fitting(job: Job, check: SplitCheck) -> int:
+    return min(job.workers, task_count(check.examples))
+
+
 def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool:
     """Count the example in the report; False if it has to be left out."""
     if encoded.source is None:
@@ -188,6 +209,7 @@ def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool
         report.empty_summaries.append(encoded.line)
     else:
         report.source_lengths.append(len(encoded.source) - 1)
+        report.languages.append(encoded.language)
         if encoded.target is not None:
             report.target_lengths.append(len(encoded.target) - 1)
         return True
@@ -202,8 +224,9 @@ def _texts(split: Split) -> Iterator[str]:
 
 
 def _format_of(job: Job, default: SequenceFormat) -> SequenceFormat:
-    """An existing folder keeps the format that its models were trained with."""
-    return SequenceFormat.load(job.out) if (job.out / "dict.source.txt").is_file() else default
+    """An existing folder keeps the format that its models were trained with, but for languages that are named."""
+    kept = SequenceFormat.load(job.out) if (job.out / "dict.source.txt").is_file() else default
+    return kept.speaking(job.source_language, job.target_language)
 
 
 def _write_report(out: Path, aside: Path, tokenizer: dict[str, Any], reports: list[SplitReport]) -> None:

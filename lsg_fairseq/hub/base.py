@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.models.classification import register_head
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tasks.languages import rows_of_symbols
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, symbol_from_token, token_from_symbol
 from lsg_fairseq.weights.families import FAMILIES
 
@@ -42,22 +43,33 @@ class HubInterface(nn.Module):
         raise NotImplementedError
 
     @in_one_sentence()
-    def encode(self, sentence: str, *addl_sentences: str, no_separator: bool | None = None) -> torch.LongTensor:
+    def encode(
+        self, sentence: str, *addl_sentences: str, no_separator: bool | None = None, source_lang: str | None = None
+    ) -> torch.LongTensor:
         """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol.
 
         Args:
             addl_sentences: more texts, for instance the hypothesis behind a premise; `</s>` ends each of them.
             no_separator: False puts one more `</s>` in front of each of them (default: as fairseq's interface of the
                 family has it: `<s> a </s> b </s>` for BART, `<s> a </s> </s> b </s>` for RoBERTa; BERT's is BART's).
+            source_lang: the texts' language where the model has language codes (default: the checkpoint's own).
+
+        Raises:
+            LSGError: a text is no str, or the model has no such language, or has language codes and none is settled.
         """
-        dictionary, bos = self.task.source_dictionary, self.task.sequence_format.source_bos
+        front, behind = self.ends(source_lang)
         is_doubled = FAMILIES[self.model.family].doubled_separator if no_separator is None else not no_separator
-        ids = [dictionary.bos()] if bos else []
+        separator = [self.task.source_dictionary.eos()] * (2 if is_doubled else 1)
+        ids: list[int] = []
         for number, text in enumerate((sentence, *addl_sentences)):
             check_text(text)
-            ids += [dictionary.eos()] if number and is_doubled else []
-            ids += [*(self._rows[token] for token in self.tokenizer.encode(text)), dictionary.eos()]
-        return torch.tensor(ids)
+            ids += [*(separator if number else []), *(self._rows[token] for token in self.tokenizer.encode(text))]
+        return torch.cat([front, torch.tensor(ids, dtype=torch.long), behind])
+
+    def ends(self, source_lang: str | None = None) -> tuple[torch.LongTensor, torch.LongTensor]:
+        """The ids in front of a text and behind it; arguments and errors as for encode."""
+        spoken = self.task.sequence_format.speaking(source_lang)
+        return tuple(rows_of_symbols(self.task.source_dictionary, part) for part in spoken.ends("source"))
 
     @property
     def labels(self) -> list[str]:
@@ -70,7 +82,7 @@ class HubInterface(nn.Module):
 
     @in_one_sentence()
     def decode(self, tokens: Tensor) -> str:
-        """The text of 1-d ids, without `<s>`, `</s>` and `<pad>`.
+        """The text of 1-d ids, without `<s>`, `</s>`, `<pad>` and language codes.
 
         Raises:
             LSGError: tokens has another number of dimensions.

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lsg_fairseq.data.generation_settings import SETTINGS
 from lsg_fairseq.hub.base import HubInterface, check_text
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tasks.languages import decoder_starts
 
 # Documents that are sorted by length among themselves; what is in memory at once, and what waits for its turn.
 WINDOW = 128
@@ -143,6 +144,10 @@ class BatchedGenerator:
     Args:
         hub: the interface whose model, task and tokenizer are used.
         options: sizes of batches, and how they are computed.
+        languages: of the texts and of their summaries, where the model has language codes; None: the checkpoint's own.
+
+    Raises:
+        LSGError: the model has no such language.
     """
 
     def __init__(
@@ -150,9 +155,13 @@ class BatchedGenerator:
         hub: HubInterface,
         settings: GenerationSettings,
         options: BatchOptions | None = None,
+        languages: tuple[str | None, str | None] = (None, None),
     ) -> None:
         self.hub, self.options = hub, options or BatchOptions()
+        self.source_lang, self.target_lang = languages
+        self.num_behind = hub.task.sequence_format.num_behind
         arguments = settings.as_arguments()
+        arguments.source_lang_token, arguments.target_lang_token = languages
         arguments.match_source_len = self.options.match_source_len
         more = {"as_int8": True} if self.options.as_int8 else None
         self.generator = hub.task.build_generator([hub.model], arguments, extra_gen_cls_kwargs=more)
@@ -174,20 +183,25 @@ class BatchedGenerator:
         self.report_cut()
 
     def run_window(
-        self, texts: Sequence[str], is_done: Sequence[bool] | None = None
+        self, texts: Sequence[str], is_done: Sequence[bool] | None = None, languages: Sequence[str] | None = None
     ) -> Iterator[tuple[list[int], list[str]]]:
         """(places in the window, their summaries) batch by batch, the longest documents first.
 
         The batches depend on the texts alone; those whose texts are all done already are left out.
 
+        Args:
+            languages: of each text and, unless the generator has a language for them, of its summary.
+
         Raises:
-            LSGError: a text is no str.
+            LSGError: a text is no str, or the model has no such language.
         """
-        tokens = [self._encode(text) for text in texts]
+        codes = languages or [self.source_lang] * len(texts)
+        tokens = [self._encode(text, code) for text, code in zip(texts, codes, strict=True)]
         # Empty texts have no token, and keep an empty summary.
         for places in batches_by_length([len(ids) for ids in tokens], self.options):
             if is_done is None or not all(is_done[place] for place in places):
-                yield places, self._summaries([tokens[place] for place in places])
+                of_batch = [languages[place] for place in places] if languages and not self.target_lang else None
+                yield places, self._summaries([tokens[place] for place in places], of_batch)
 
     def best(self, tokens: Tensor, count: int) -> list[tuple[str, float]]:
         """The `count` best outputs for 1-d ids, with their scores."""
@@ -208,7 +222,7 @@ class BatchedGenerator:
         self.num_cut = self.tokens_lost = self.longest = 0
         self.is_estimated = False
 
-    def _encode(self, text: str) -> Tensor:
+    def _encode(self, text: str, language: str | None) -> Tensor:
         """The ids of what can be read of a text; of a very long one, the rest is not even tokenised."""
         check_text(text)
         if not text.strip():
@@ -218,15 +232,19 @@ class BatchedGenerator:
         length = room * CHARACTERS_A_TOKEN
         while length < len(text):
             beginning = _whole_words(text, length)
-            tokens = self.hub.encode(beginning)
+            tokens = self._ids(beginning, language)
             if len(tokens) > room + TORN_TOKENS:
                 self.is_estimated = True
                 return self._cut(tokens, len(tokens) * len(text) // len(beginning))
             length *= 2  # mostly spaces, say
-        return self._cut(self.hub.encode(text))
+        return self._cut(self._ids(text, language))
+
+    def _ids(self, text: str, language: str | None) -> Tensor:
+        # Somebody's own interface may know nothing of languages.
+        return self.hub.encode(text) if language is None else self.hub.encode(text, source_lang=language)
 
     def _cut(self, tokens: Tensor, number: int | None = None) -> Tensor:
-        """Leave out what does not fit in front of `</s>`; `number` of tokens are in the whole text."""
+        """Leave out what does not fit in front of what stands at the end; the whole text has `number` tokens."""
         room = self.hub.max_source_tokens
         if len(tokens) <= room:
             return tokens
@@ -234,17 +252,22 @@ class BatchedGenerator:
         self.num_cut += 1
         self.tokens_lost += number - room
         self.longest = max(self.longest, number)
-        return torch.cat([tokens[: room - 1], tokens[-1:]])
+        return torch.cat([tokens[: room - self.num_behind], tokens[-self.num_behind :]])
 
-    def _summaries(self, tokens: Sequence[Tensor]) -> list[str]:
-        return [self.hub.decode_summary(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens)]
+    def _summaries(self, tokens: Sequence[Tensor], languages: Sequence[str] | None) -> list[str]:
+        return [self.hub.decode_summary(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens, languages)]
 
-    def _generate(self, tokens: Sequence[Tensor]) -> list[list[dict[str, Any]]]:
+    def _generate(self, tokens: Sequence[Tensor], languages: Sequence[str] | None = None) -> list[list[dict[str, Any]]]:
+        """The outputs for several sources, in languages of their own if they have any."""
         hub = self.hub
         lengths = torch.tensor([len(ids) for ids in tokens])
         inputs = {"src_tokens": hub.collate(tokens).to(hub.device), "src_lengths": lengths.to(hub.device)}
+        sample: dict[str, Any] = {"net_input": inputs}
+        if languages:
+            starts = decoder_starts(hub.task.sequence_format, hub.task.target_dictionary, languages)
+            sample |= {name: rows.to(hub.device) for name, rows in starts.items()}
         try:
-            return hub.task.inference_step(self.generator, [hub.model], {"net_input": inputs})
+            return hub.task.inference_step(self.generator, [hub.model], sample)
         except AssertionError as error:  # fairseq's, at the end of a search in which nothing was finished
             raise LSGError(
                 "the model's scores are no numbers (NaN), so nothing can be generated: use float32, or a checkpoint "

@@ -1,10 +1,10 @@
 """The LSG checkpoints that the hub entries stand for, in one table: one in this package, and the published ones.
 
 The published ones were confirmed from the publisher's own list of models (https://huggingface.co/ccdv/models) and the
-pages of each of them. Left out, because fairseq has no such model here: lsg-albert-base-v2-4096 and lsg-barthez-4096
-(mBART). None of these pages states a licence; the code behind the checkpoints (lsg-converter) is MIT, and the weights
-descend from the models of their names: facebook/bart-base, google/pegasus-large, bert-base-uncased and so on
-(LEGAL-BERT's own licence is CC BY-SA 4.0). Ask the publisher before you pass them on.
+pages of each of them. Left out, because there is no such model here: lsg-albert-base-v2-4096. None of these pages
+states a licence; the code behind the checkpoints (lsg-converter) is MIT, and the weights descend from the models of
+their names: facebook/bart-base, google/pegasus-large, bert-base-uncased and so on (LEGAL-BERT's own licence is CC BY-SA
+4.0). Ask the publisher before you pass them on.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ ENTRY_CHECKPOINTS: dict[str, EntryCheckpoint] = {
     "lsg_bart_base_16384_mediasum": EntryCheckpoint(
                                                     "lsg-bart-base-16384-mediasum",  "bart",    16384,
                                                     "ccdv/mediasum"),
+    "lsg_barthez": EntryCheckpoint(                 "lsg-barthez-4096",              "mbart",    4096,
+                                                    made_from="BARThez (moussaKam/barthez)"),
     "lsg_roberta_base": EntryCheckpoint(            "lsg-base-4096",                 "roberta",  4096,
                                                     made_from="RoBERTa-base, trained further on 16 GB of text"),
     "lsg_distilroberta_base": EntryCheckpoint(      "lsg-distilroberta-base-4096",   "roberta",  4096,

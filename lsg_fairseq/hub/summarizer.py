@@ -15,6 +15,7 @@ from lsg_fairseq.hub.base import HubInterface, as_texts
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions, GenerationSettings
 from lsg_fairseq.models.classification import final_token_states
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tasks.languages import row_of_symbol
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer
 
 
@@ -55,6 +56,8 @@ class LSGHubInterface(HubInterface):
         batch_size: int | None = None,
         progress: bool | None = None,
         max_tokens: int | None = None,
+        source_lang: str | None = None,
+        target_lang: str | None = None,
     ) -> str | list[str]:
         """Summarise a text, or several: a list comes back in its order.
 
@@ -64,13 +67,16 @@ class LSGHubInterface(HubInterface):
             batch_size: documents at once (default: up to 32, and 32,768 tokens with padding).
             max_tokens: tokens at once, padding included: fewer long documents, and less memory.
             progress: a progress bar on standard error (default: for more than one batch).
+            source_lang, target_lang: languages of texts and summaries, such as "en_XX", where the model has language
+                codes (mBART); unset ones are the checkpoint's.
 
         Raises:
-            LSGError: a setting is not allowed, or text is neither a str nor strs.
+            LSGError: a setting is not allowed, text is neither a str nor strs, or the model has no such language, or
+                has language codes and none is settled.
         """
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
         options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
-        generator = BatchedGenerator(self, settings, options)
+        generator = BatchedGenerator(self, settings, options, (source_lang, target_lang))
         texts = as_texts(text)
         summaries = list(generator.stream(texts, total=len(texts), progress=progress))
         return summaries[0] if isinstance(text, str) else summaries
@@ -86,11 +92,14 @@ class LSGHubInterface(HubInterface):
         batch_size: int | None = None,
         progress: bool | None = None,
         max_tokens: int | None = None,
+        source_lang: str | None = None,
+        target_lang: str | None = None,
     ) -> Iterator[str]:
         """The same for any number of texts: takes in a window of them at a time, yields their summaries in order."""
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
         options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
-        return BatchedGenerator(self, settings, options).stream(texts, progress=progress)
+        generator = BatchedGenerator(self, settings, options, (source_lang, target_lang))
+        return generator.stream(texts, progress=progress)
 
     @in_one_sentence()
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
@@ -109,10 +118,15 @@ class LSGHubInterface(HubInterface):
                 f"extract_features got {tokens.size(1)} tokens, and encoder and decoder of this model both read "
                 f"{allowed}: load it with max_source_positions={tokens.size(1)}, or give fewer"
             )
-        start = self.task.target_dictionary.index(self.task.sequence_format.decoder_start)
+        start = self._start_of_copies()
         previous = torch.cat([tokens.new_full((len(tokens), 1), start), tokens[:, :-1]], dim=1)
         features, extra = self.model(tokens, None, previous, features_only=True, return_all_hiddens=return_all_hiddens)
         return [state.transpose(0, 1) for state in extra["inner_states"]] if return_all_hiddens else features
+
+    def _start_of_copies(self) -> int:
+        """The row that the decoder starts from where its output would be the source: in its language."""
+        spoken = self.task.sequence_format
+        return row_of_symbol(self.task.target_dictionary, spoken.start(spoken.source_language))
 
     def head_input(self, tokens: Tensor) -> Tensor:
         """The state (B,C) of each row's final decoder token.
@@ -124,12 +138,17 @@ class LSGHubInterface(HubInterface):
 
     @in_one_sentence()
     def fill_mask(
-        self, text: str | Sequence[str], topk: int = 5, match_source_len: bool = True
+        self,
+        text: str | Sequence[str],
+        topk: int = 5,
+        match_source_len: bool = True,
+        source_lang: str | None = None,
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
         """The topk likeliest versions of a text with its mask tokens filled in, each with its score.
 
         Args:
             match_source_len: whether a version is as long as the text, that is, one token for each mask.
+            source_lang: the text's language where the model has language codes (default: the checkpoint's own).
 
         Raises:
             LSGError: a text has no mask token, or topk is below 1.
@@ -140,8 +159,10 @@ class LSGHubInterface(HubInterface):
             raise LSGError(f"fill_mask needs the mask token {mask!r} in each text: put it where something is missing")
         first = "<s>" if self.task.sequence_format.target_bos else None
         settings = GenerationSettings(beam=topk, max_len_b=self.max_source_tokens, forced_first_token=first)
-        generator = BatchedGenerator(self, settings, BatchOptions(match_source_len=match_source_len))
-        filled = [generator.best(self.encode(part), topk) for part in texts]
+        language = source_lang or self.task.sequence_format.source_language or None
+        options = BatchOptions(match_source_len=match_source_len)
+        generator = BatchedGenerator(self, settings, options, (language, language))
+        filled = [generator.best(self.encode(part, source_lang=language), topk) for part in texts]
         return filled[0] if isinstance(text, str) else filled
 
     def forward(

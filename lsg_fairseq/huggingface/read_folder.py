@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lsg_fairseq.huggingface.config import model_type_of
 from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
+from lsg_fairseq.huggingface.led import LED, NOTE, bart_config, bart_loaders
 from lsg_fairseq.huggingface.wrapped_names import unwrapped_names
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.limits import first_names
@@ -54,16 +55,20 @@ class LazyTensors(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class HFCheckpoint:
-    """A Hugging Face folder: config.json, generation_config.json ({} if there is none) and the weights."""
+    """A Hugging Face folder: config.json, generation_config.json ({} if there is none) and the weights.
+
+    `notes` are sentences about what of the folder is left out.
+    """
 
     folder: Path
     config: dict[str, Any]
     generation_config: dict[str, Any]
     tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...] = ()
 
 
 def read_hf_folder(folder: str | Path) -> HFCheckpoint:
-    """Open a BART or Pegasus checkpoint, short or LSG. Every weight file is opened, so that damage shows here.
+    """Open a checkpoint, short or LSG, a LED as a BART. Every weight file is opened, so that damage shows here.
 
     Raises:
         LSGError: no folder or no checkpoint, another model_type, a file missing, damaged or outside the folder, or a
@@ -76,13 +81,17 @@ def read_hf_folder(folder: str | Path) -> HFCheckpoint:
         foreign = describe_foreign(folder, names_in(folder))
         raise LSGError(foreign or f"{folder} is not a Hugging Face checkpoint: it has no config.json")
     config = read_json(folder / "config.json")
+    is_led = config.get("model_type") == LED
+    config = bart_config(config) if is_led else config
     model_type_of(config)
+    loaders = _unwrapped(_find_weights(folder))
     generation = folder / "generation_config.json"
     return HFCheckpoint(
         folder=folder,
         config=config,
         generation_config=read_json(generation) if generation.is_file() else {},
-        tensors=LazyTensors(_unwrapped(_find_weights(folder))),
+        tensors=LazyTensors(bart_loaders(loaders, config) if is_led else loaders),
+        notes=(NOTE,) if is_led else (),
     )
 
 

@@ -26,11 +26,12 @@ MAX_HEADER = 10_000_000  # bytes; a journal's first line names its inputs
 
 @dataclass(frozen=True)
 class Document:
-    """A text to summarise, the object that its output line repeats, and where it stands."""
+    """A text to summarise, the object that its output line repeats, where it stands, and its language, if named."""
 
     text: str
     record: dict[str, Any] = field(default_factory=dict)
     where: str = STDIN
+    language: str = ""
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Inputs:
     """Where documents come from: text files (a document each), JSON Lines, folders of both; none: standard input.
 
     `jsonl` says what standard input is; `one_per_line` makes each line of a text a document. `output` is never read: it
-    may lie in a folder that is.
+    may lie in a folder that is. `lang_field` is where an object names its document's language.
     """
 
     paths: Sequence[Path] = ()
@@ -46,6 +47,7 @@ class Inputs:
     jsonl: bool = False
     one_per_line: bool = False
     output: Path | None = None
+    lang_field: str | None = None
 
     @cached_property
     def files(self) -> list[Path]:
@@ -114,20 +116,24 @@ class Inputs:
                 if line.strip():
                     where = f"{name}, line {number}"
                     record = parse_record(line, where)
-                    yield Document(self._text_of(record, where), record, where)
+                    language = "" if self.lang_field is None else self._text_of(record, where, "lang")
+                    yield Document(self._text_of(record, where), record, where, language)
+        elif self.lang_field is not None:
+            raise LSGError(f"--lang-field names a field of JSON Lines, and {name} is text: use --source-lang-token")
         elif self.one_per_line:
             for number, line in _lines(file, name):
                 yield Document(line, {"file": name, "line": number}, f"{name}, line {number}")
         else:
             yield Document("\n".join(line for _, line in _lines(file, name)), {"file": name}, name)
 
-    def _text_of(self, record: dict[str, Any], where: str) -> str:
-        text = record.get(self.document_field)
+    def _text_of(self, record: dict[str, Any], where: str, which: str = "document") -> str:
+        name = self.lang_field if which == "lang" else self.document_field
+        text = record.get(name)
         if not isinstance(text, str):
             present = shortened(", ".join(map(repr, record))) or "none"
             raise LSGError(
-                f"{where}: the field {self.document_field!r} must be a string (fields present: {present}): name the "
-                "right one with --document-field"
+                f"{where}: the field {name!r} must be a string (fields present: {present}): name the "
+                f"right one with --{which}-field"
             )
         return text
 

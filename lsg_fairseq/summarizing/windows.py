@@ -50,7 +50,9 @@ def _run_window(
     is_done = [i < written or i in summaries for i in range(len(window))]
     bar.update(sum(is_done))
     _write_ready(window, start, summaries, output)
-    for places, texts in generator.run_window([document.text for document in window], is_done):
+    named = any(document.language for document in window)
+    languages = [document.language for document in window] if named else None
+    for places, texts in generator.run_window([document.text for document in window], is_done, languages):
         for place, text in zip(places, texts, strict=True):
             if start + place >= output.num_written and place not in summaries:
                 output.keep(start + place, text)

@@ -2,17 +2,16 @@
 
 import logging
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fairseq import utils
 from fairseq.data import (
-    AppendTokenDataset,
     FairseqDataset,
     LanguagePairDataset,
     ListDataset,
-    PrependTokenDataset,
     StripTokenDataset,
     TruncateDataset,
 )
@@ -23,12 +22,15 @@ from torch import Tensor, nn
 
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
 from lsg_fairseq.data.binary_pairs import check_pairs
+from lsg_fairseq.data.languages import read_languages
+from lsg_fairseq.data.surrounded import SpokenPairDataset, SurroundedDataset
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.rouge_arguments import parse_rouge_arguments
 from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
 from lsg_fairseq.tasks.data_folders import check_data_folders, missing_split, name_sides, unchanged_sequences
+from lsg_fairseq.tasks.languages import decoder_starts, in_task_languages, row_of_symbol, rows_of_symbols
 from lsg_fairseq.tasks.requirements import (
     require_constraints,
     require_hard_alignment,
@@ -57,7 +59,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
     def __init__(self, cfg: LSGSummarizationConfig, src_dict: Any, tgt_dict: Any) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self.data_folder = Path(utils.split_paths(cfg.data)[0])
-        self.sequence_format = SequenceFormat.load(self.data_folder)
+        self.sequence_format = in_task_languages(SequenceFormat.load(self.data_folder), cfg, src_dict)
         self.model_positions: tuple[int, int] | None = None
         self.data_bpe = self._bpe_beside_data()
         self.checkpoint_paths: tuple[str, ...] = ()  # what a command generates with; compat/generating.py sets it
@@ -127,7 +129,10 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
                 super().load_dataset(split, epoch, combine, **kwargs)
         except FileNotFoundError as error:
             raise missing_split(self.data_folder, split) from error
-        self.datasets[split] = self._formatted(self.datasets[split], split)
+        folders = utils.split_paths(self.cfg.data)
+        folder = folders[(epoch - 1) % len(folders) if split == self.cfg.train_subset else 0]
+        languages = read_languages(Path(folder), split, len(self.datasets[split]))
+        self.datasets[split] = self._formatted(self.datasets[split], split, languages)
 
     def build_dataset_for_inference(
         self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None
@@ -175,8 +180,10 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         if seq_gen_cls is None:
             seq_gen_cls = AligningSequenceGenerator if alignment else LSGSequenceGenerator
             extra |= {"print_alignment": alignment} if alignment else {}
-            extra["decoder_start"] = self.sequence_format.decoder_start
-            extra |= self._forced_tokens(args)
+            spoken = in_task_languages(self.sequence_format, args, self.tgt_dict)
+            # Examples with languages of their own begin their outputs themselves.
+            extra["decoder_start"] = spoken.start() if spoken.has_target else None
+            extra |= self._forced_tokens(args, spoken.forced_first() if spoken.has_target else None)
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
 
     def inference_step(
@@ -200,10 +207,16 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         """The bpe that --bpe names, or the tokenizer beside the data: output is text without being asked."""
         return super().build_bpe(args) or (self.data_bpe and LineBPE(self.data_bpe))
 
-    def _formatted(self, dataset: LanguagePairDataset, split: str) -> LanguagePairDataset:
-        sources = self._format(dataset.src, "source", split)
-        targets = None if dataset.tgt is None else self._format(dataset.tgt, "target", split)
-        return LanguagePairDataset(
+    def _formatted(
+        self, dataset: LanguagePairDataset, split: str, languages: Sequence[tuple[str, str]] | None = None
+    ) -> LanguagePairDataset:
+        """The pairs with what the family has around a text; `languages` of source and target, None: the task's own."""
+        spoken = list(zip(*languages, strict=True)) if languages else [("",), ("",)]
+        sources = self._format(dataset.src, "source", split, spoken[0])
+        targets = None if dataset.tgt is None else self._format(dataset.tgt, "target", split, spoken[1])
+        starts = decoder_starts(self.sequence_format, self.tgt_dict, spoken[1]) if languages else {}
+        return SpokenPairDataset(
+            starts,
             sources,
             sources.sizes,
             self.src_dict,
@@ -216,20 +229,25 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
             num_buckets=self.cfg.num_batch_buckets,
             shuffle=dataset.shuffle,
             # What the collater puts in front of the decoder's input; Pegasus starts from <s>.
-            eos=self.tgt_dict.index(self.sequence_format.decoder_start),
+            eos=row_of_symbol(self.tgt_dict, self.sequence_format.start(spoken[1][0])),
             pad_to_multiple=self.cfg.required_seq_len_multiple,
         )
 
-    def _format(self, tokens: FairseqDataset, side: str, split: str) -> FairseqDataset:
-        """Cut, and put `<s>` in front if the family has it; `</s>` stays at the end."""
+    def _format(
+        self, tokens: FairseqDataset, side: str, split: str, languages: Sequence[str] = ("",)
+    ) -> FairseqDataset:
+        """Cut, and put around a text what the family has there: `<s>`, `</s>`, a language code."""
         source = side == "source"
         dictionary = self.src_dict if source else self.tgt_dict
-        bos = self.sequence_format.source_bos if source else self.sequence_format.target_bos
-        room = self.max_positions()[0 if source else 1] - 1 - bos
+        ends = {
+            code: tuple(rows_of_symbols(dictionary, part) for part in self.sequence_format.ends(side, code))
+            for code in dict.fromkeys(languages)
+        }
+        around = [ends[code] for code in languages]
+        room = self.max_positions()[0 if source else 1] - sum(map(len, around[0]))
         self._report_cut(np.asarray(tokens.sizes) - 1, room, side, split)
         content = TruncateDataset(StripTokenDataset(tokens, dictionary.eos()), room)
-        tokens = AppendTokenDataset(content, dictionary.eos())
-        return PrependTokenDataset(tokens, dictionary.bos()) if bos else tokens
+        return SurroundedDataset(content, around)
 
     def _report_cut(self, lengths: np.ndarray, room: int, side: str, split: str) -> None:
         too_long = lengths > room
@@ -239,9 +257,9 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
                 f"(the longest has {lengths.max():,}; {(lengths - room)[too_long].sum():,} tokens are not read)"
             )
 
-    def _forced_tokens(self, args: Namespace | DictConfig) -> dict[str, int | None]:
-        """The generator's options of that name; a generation setting wins over the task's own."""
-        symbol = getattr(args, "forced_first_token", None) or self.cfg.forced_first_token
+    def _forced_tokens(self, args: Namespace | DictConfig, language: str | None) -> dict[str, int | None]:
+        """The generator's options of that name; a generation setting wins over the task's own, the language is last."""
+        symbol = getattr(args, "forced_first_token", None) or self.cfg.forced_first_token or language
         forced_eos = getattr(args, "forced_eos", None)
         is_forced = self.cfg.forced_eos if forced_eos is None else forced_eos
         first = None if symbol is None else self.target_dictionary.index(symbol)

@@ -18,6 +18,16 @@ class LSGSummarizationConfig(TranslationConfig):
     max_target_positions: Optional[int] = field(
         default=None, metadata={"help": "cut targets to this many tokens, <s> and </s> included (default: the model's)"}
     )
+    source_lang_token: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "language code of the sources, such as en_XX (default: --source-lang where that is one, else what "
+            "sequence_format.json beside the data says)"
+        },
+    )
+    target_lang_token: Optional[str] = field(
+        default=None, metadata={"help": "the same of the targets; an output begins with it or is started from it"}
+    )
     forced_first_token: Optional[str] = field(
         default=None, metadata={"help": "symbol that every output begins with; it counts nothing in the score"}
     )

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.filler_rows import FILLER, filler, save_rows
+from lsg_fairseq.tokenizers.languages import CODES_50, language_symbol
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
 JSON_FILE, VOCAB_FILE, MERGES_FILE, WORDPIECE_FILE = "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"
@@ -46,8 +47,10 @@ class DocumentTokenizer:
         self.rewritten: dict[str, str] = {}
         special = special_tokens(tokens, settings)
         self.pad, self.bos, self.eos, self.unk, self.mask = (special[role] for role in ROLES)
-        fillers = filter(FILLER.fullmatch, tokens)
-        self._silent = {"<s>", "</s>", "<pad>", self.pad, self.bos, self.eos, *fillers}
+        known, fillers = set(tokens), filter(FILLER.fullmatch, tokens)
+        self.languages = tuple(symbol for symbol in map(language_symbol, CODES_50) if symbol in known)
+        self._silent = {"<s>", "</s>", "<pad>", self.pad, self.bos, self.eos, *fillers, *self.languages}
+        self.sequence_format = self._settled(settings)
         self.special = {name for name in special.values() if name} | self._silent | listed_specials(settings)
         self._has_fillers = False
 
@@ -64,7 +67,7 @@ class DocumentTokenizer:
         return self._split(replace_surrogates(text))
 
     def decode(self, tokens: Iterable[str]) -> str:
-        """The text of token strings, without `<s>`, `</s>` and `<pad>`."""
+        """The text of token strings, without `<s>`, `</s>`, `<pad>` and language codes."""
         return self._join([token for token in tokens if token not in self._silent])
 
     def decode_plain(self, tokens: Iterable[str]) -> str:
@@ -88,6 +91,13 @@ class DocumentTokenizer:
     def starts_word(self, token: str) -> bool:
         """Whether a word starts with this token."""
         return token.startswith(("Ġ", "▁")) or token == self.mask
+
+    def _settled(self, settings: dict[str, Any]) -> SequenceFormat:
+        """The sequence format with the languages that the settings name, as far as the tokenizer has them."""
+        if not self.sequence_format.languages:
+            return self.sequence_format
+        named = [settings.get(name) or "" for name in ("src_lang", "tgt_lang")]
+        return self.sequence_format.speaking(*(c if language_symbol(c) in self.languages else "" for c in named))
 
     def _split(self, text: str) -> list[str]:
         raise NotImplementedError

@@ -22,6 +22,7 @@ from lsg_fairseq.tokenizers.base import (
     DocumentTokenizer,
     replace_surrogates,
 )
+from lsg_fairseq.tokenizers.languages import language_symbol
 from lsg_fairseq.tokenizers.load import (
     BART_MASK,
     BART_SPECIALS,
@@ -51,6 +52,7 @@ __all__ = [
     "token_from_symbol",
     "token_rows",
     "train_tokenizer",
+    "with_task_symbols",
 ]
 
 # fairseq splits lines and dict.txt at whitespace. A backslash is escaped only where it would read as an escape itself,
@@ -144,6 +146,19 @@ def _rows_of(tokens: list[str], dictionary: Dictionary) -> LongTensor:
 def remove_mask(dictionary: Dictionary) -> None:
     """Take `<mask>`, its last symbol, out of a dictionary: a BART fine-tuned in fairseq has no embedding for it."""
     del dictionary.indices[dictionary.symbols.pop()], dictionary.count[-1]
+
+
+def with_task_symbols(dictionary: Dictionary, langs: str | None) -> Dictionary:
+    """The dictionary with the language codes and the `<mask>` that fairseq's multilingual tasks add to it.
+
+    Args:
+        langs: --langs of translation_from_pretrained_bart or multilingual_denoising, with commas; None: another task.
+    """
+    for code in langs.split(",") if langs else ():
+        dictionary.add_symbol(language_symbol(code))
+    if langs:
+        dictionary.add_symbol(BART_MASK)
+    return dictionary
 
 
 def token_rows(tokenizer: DocumentTokenizer, dictionary: Dictionary) -> dict[str, int]:

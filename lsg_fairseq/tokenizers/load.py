@@ -23,6 +23,7 @@ from lsg_fairseq.tokenizers.base import (
     special_tokens,
 )
 from lsg_fairseq.tokenizers.filler_rows import filler, stated_rows
+from lsg_fairseq.tokenizers.languages import language_symbols
 from lsg_fairseq.tokenizers.pegasus import (
     PEGASUS_CLASS,
     PEGASUS_MASK,
@@ -54,8 +55,8 @@ PART = 1 << 17
 class JsonTokenizer(DocumentTokenizer):
     """What tokenizer.json holds: byte-level BPE (BART, RoBERTa), WordPiece (BERT), or any other model of its library.
 
-    Special tokens take fairseq's names in `tokens` (`[CLS]` is `<s>`, `[MASK]` is `<mask>`), which its dictionary and
-    tasks look for; in texts they keep their own.
+    Special tokens take fairseq's names in `tokens` (`[CLS]` is `<s>`, `[MASK]` is `<mask>`, `en_XX` is `[en_XX]`),
+    which its dictionary and tasks look for; in texts they keep their own.
     """
 
     def __init__(self, folder: Path, backend: Tokenizer, settings: dict[str, Any]) -> None:
@@ -72,13 +73,14 @@ class JsonTokenizer(DocumentTokenizer):
         has_own_names = settings.get("tokenizer_class", "").startswith("Pegasus")
         # Pegasus' names are those of its sentencepiece model, whichever file is read.
         renamed = {} if has_own_names else fairseq_names(tokens, settings)
+        self.sequence_format = format_of_tokenizer(settings.get("tokenizer_class", ""), tokens)
+        renamed |= language_symbols(tokens) if self.sequence_format.languages else {}
         named = {key: renamed.get(t, t) if key.endswith("_token") else t for key, t in settings.items()}
         super().__init__(folder, [renamed.get(t, t) for t in tokens], named)
         self.backend = backend
         added = backend.get_added_tokens_decoder().values()
         self.special |= {renamed.get(token.content, token.content) for token in added if token.special}
         self._own_names = {fairseq: own for own, fairseq in renamed.items()}
-        self.sequence_format = format_of_tokenizer(settings.get("tokenizer_class", ""))
 
     def starts_word(self, token: str) -> bool:
         """Whether a word starts with this token: with WordPiece all do that are not marked as a continuation."""

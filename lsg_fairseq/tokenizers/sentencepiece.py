@@ -1,4 +1,4 @@
-"""A sentencepiece model as a DocumentTokenizer: as it is, or in the order that Pegasus, XLM-R and CamemBERT give it.
+"""A sentencepiece model as a DocumentTokenizer: as it is, or in the order that a class of transformers gives it.
 
 transformers is kept out on purpose: its version 5 swaps Pegasus' ids 2 and 3 when it has nothing but spiece.model, and
 ends a text that ends with a space with a piece of its own (benchmarks/tokenizer_parity.py).
@@ -15,6 +15,7 @@ import sentencepiece
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import DocumentTokenizer
+from lsg_fairseq.tokenizers.languages import CODES_25, CODES_50, language_symbol, language_symbols
 from lsg_fairseq.tokenizers.sequence_format import format_of_tokenizer
 from lsg_fairseq.tokenizers.settings import added_tokens, clear_error
 
@@ -33,11 +34,17 @@ class PieceOrder(NamedTuple):
     behind: tuple[str, ...] = ()
 
 
-# By the beginning of tokenizer_class. XLM-R and CamemBERT keep fairseq's vocabularies, whose dict.txt has no piece of
-# the model's own specials; CamemBERT's model starts with these, so their rows are there twice.
+# fairseq's own four, in front of its vocabularies.
+FAIRSEQ_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+# By the beginning of tokenizer_class, the longest first. XLM-R, mBART and CamemBERT keep fairseq's vocabularies, whose
+# dict.txt has no piece of the model's own specials; CamemBERT's model starts with these, so their rows are there twice.
+# Language codes have fairseq's names.
 PIECE_ORDERS = {
     "Pegasus": PieceOrder(PEGASUS_SPECIALS, 3),
-    "XLMRoberta": PieceOrder(("<s>", "<pad>", "</s>", "<unk>"), 3, ("<mask>",)),
+    "XLMRoberta": PieceOrder(FAIRSEQ_SPECIALS, 3, ("<mask>",)),
+    "MBart50": PieceOrder(FAIRSEQ_SPECIALS, 3, (*map(language_symbol, CODES_50), "<mask>")),
+    "MBart": PieceOrder(FAIRSEQ_SPECIALS, 3, (*map(language_symbol, CODES_25), "<mask>")),
+    "Barthez": PieceOrder(),  # the model's own pieces, special tokens and <mask> among them
     "Camembert": PieceOrder(("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), 1, ("<mask>",)),
 }
 
@@ -60,18 +67,24 @@ class SentencePieceTokenizer(DocumentTokenizer):
             self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         self.pieces = [self.processor.id_to_piece(i) for i in range(self.processor.get_piece_size())]
         tokenizer_class = self._tokenizer_class(path, settings)
-        order = order_of(tokenizer_class) or PieceOrder()
+        known_order = order_of(tokenizer_class)
+        order = known_order or PieceOrder()
         self.sequence_format = format_of_tokenizer(tokenizer_class)
         if order.front:
             self.pieces[self.processor.unk_id()] = "<unk>"
         tokens = [*order.front, *self.pieces[order.first_piece :], *order.behind]
         known = set(tokens)
-        added = added_tokens(folder, settings)
+        renamed = language_symbols(CODES_50) if self.sequence_format.languages else {}
+        added = {renamed.get(token, token): flags for token, flags in added_tokens(folder, settings).items()}
         extra = [token for token in added if token not in known]
         super().__init__(folder, [*tokens, *extra], {"mask_token": "<mask_2>", **settings})
-        specials = [*order.front, *order.behind, *extra] + ([self.bos, self.eos] if order.behind else [])
+        own = [token for token in (self.bos, self.eos, self.mask) if token] if known_order else []
+        specials = [*order.front, *order.behind, *extra, *own]
         self.special |= {*order.front, *order.behind, *(name for name, flags in added.items() if flags.get("special"))}
         self._verbatim = {*specials, self.unk}
+        # Texts have Hugging Face's names of language codes.
+        self._named = {code: symbol for code, symbol in renamed.items() if symbol in self.languages}
+        specials = [token for token in specials if token not in self.languages] + [*self._named]
         # The longest first: <s>NOTUSED starts like <s>.
         names = sorted(dict.fromkeys(specials), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, names)) or r"(?!)")
@@ -99,7 +112,8 @@ class SentencePieceTokenizer(DocumentTokenizer):
     def _split(self, text: str) -> list[str]:
         tokens, start = [], 0
         for match in self._pattern.finditer(text):
-            tokens += [*self._split_plain(text[start : match.start()]), match.group()]
+            found = self._named.get(match.group(), match.group())
+            tokens += [*self._split_plain(text[start : match.start()]), found]
             start = match.end()
         return tokens + self._split_plain(text[start:])
 

@@ -1,12 +1,14 @@
-"""What surrounds a token sequence: BART and Pegasus differ."""
+"""What surrounds a token sequence: BART, Pegasus and mBART differ."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.languages import BEHIND, FRONT, language_symbol, place_of_languages
 from lsg_fairseq.weights.families import FAMILIES, PEGASUS, Family
 
 SEQUENCE_FORMAT_FILE = "sequence_format.json"
@@ -14,7 +16,12 @@ SEQUENCE_FORMAT_FILE = "sequence_format.json"
 
 @dataclass(frozen=True)
 class SequenceFormat:
-    """Whether `<s>` starts source and target, and what the decoder starts from; `</s>` always ends a sequence.
+    """Whether `<s>` starts source and target, and what the decoder starts from; `</s>` always ends a text.
+
+    `languages` says where the language code of a sequence stands: "front", in place of `<s>`, which makes the target's
+    the first token of every output (mBART-50); "behind", after `</s>`, which makes the target's the decoder's start
+    (mBART); or "", for models without such codes. `source_language` and `target_language` are codes such as en_XX that
+    hold where nobody names others, "" for none.
 
     The defaults are BART's.
     """
@@ -22,6 +29,63 @@ class SequenceFormat:
     source_bos: bool = True
     target_bos: bool = True
     decoder_start: str = "</s>"
+    languages: str = ""
+    source_language: str = ""
+    target_language: str = ""
+
+    def speaking(self, source: str | None = None, target: str | None = None) -> SequenceFormat:
+        """The same for texts of these languages; None or "" leaves one as it is.
+
+        Raises:
+            LSGError: the model has no language codes.
+        """
+        named = {"source_language": source, "target_language": target}
+        named = {name: code.strip("[]") for name, code in named.items() if code}
+        if named and not self.languages:
+            raise LSGError(
+                f"this model has no language codes, so {' and '.join(named.values())} cannot be set: leave it out, or "
+                "take an mBART"
+            )
+        return replace(self, **named)
+
+    @property
+    def has_target(self) -> bool:
+        """Whether it is settled how an output begins."""
+        return not self.languages or bool(self.target_language)
+
+    def ends(self, side: str, language: str = "") -> tuple[list[str], list[str]]:
+        """The symbols in front of and behind a text of `side` ("source" or "target") in a language, else its own.
+
+        Raises:
+            LSGError: the model has language codes, and none is settled.
+        """
+        if not self.languages:
+            bos = self.source_bos if side == "source" else self.target_bos
+            return (["<s>"] if bos else []), ["</s>"]
+        symbol = self._symbol(side, language)
+        return ([symbol], ["</s>"]) if self.languages == FRONT else ([], ["</s>", symbol])
+
+    @property
+    def num_behind(self) -> int:
+        """How many symbols are behind a text."""
+        return 2 if self.languages == BEHIND else 1
+
+    def start(self, language: str = "") -> str:
+        """The symbol that the decoder starts from for a target in a language, else its own; raises as `ends`."""
+        return self._symbol("target", language) if self.languages == BEHIND else self.decoder_start
+
+    def forced_first(self, language: str = "") -> str | None:
+        """The symbol that a target in a language, else its own, has to begin with, if any; raises as `ends`."""
+        return self._symbol("target", language) if self.languages == FRONT else None
+
+    def _symbol(self, side: str, language: str) -> str:
+        code = language or (self.source_language if side == "source" else self.target_language)
+        if not code:
+            raise LSGError(
+                f"this model has language codes, and the {side}s' is not settled: name it, such as "
+                f"--{side}-lang-token en_XX, or {side}_lang= in Python"
+            )
+        return language_symbol(code)
 
     def save(self, folder: str | Path) -> None:
         """Write sequence_format.json into the folder."""
@@ -42,12 +106,16 @@ class SequenceFormat:
             values = json.loads(path.read_text())
         except (ValueError, RecursionError) as error:
             raise LSGError(f"{path} is not JSON ({error}); write it again with {', '.join(names)}") from error
-        if not isinstance(values, dict) or set(values) != set(names):
+        # Folders from before there were language codes are without those fields.
+        if not isinstance(values, dict) or not set(names[:3]) <= set(values) <= set(names):
             raise LSGError(f"{path} must be a JSON object with exactly {', '.join(names)}, not {values!r:.200}")
+        values = {**asdict(cls()), **values}
         for f in fields(cls):
             if type(values[f.name]) is not type(f.default):
                 wanted = type(f.default).__name__
                 raise LSGError(f"{path} must state {f.name} as a {wanted}, not {values[f.name]!r:.80}: correct it")
+        if values["languages"] not in ("", FRONT, BEHIND):
+            raise LSGError(f'{path} must state languages as "front", "behind" or "", not {values["languages"]!r:.80}')
         return cls(**values)
 
 
@@ -56,10 +124,23 @@ def format_of(family: Family) -> SequenceFormat:
     return SequenceFormat(source_bos=family.bos, target_bos=family.bos, decoder_start=family.decoder_start)
 
 
-def format_of_tokenizer(tokenizer_class: str) -> SequenceFormat:
-    """What surrounds the sequences of a tokenizer class of transformers; BART's where no other family has it alone."""
+def format_of_tokenizer(tokenizer_class: str, tokens: Iterable[str] = ()) -> SequenceFormat:
+    """What surrounds the sequences of a tokenizer class of transformers; BART's where no other family has it alone.
+
+    Where no class is named, the language codes among the tokens tell an mBART's.
+    """
+    languages = place_of_languages(tokenizer_class, tokens)
+    if languages:
+        return SequenceFormat(source_bos=False, target_bos=False, languages=languages)
     own = [f for f in FAMILIES.values() if f.tokenizer_class and tokenizer_class.startswith(f.tokenizer_class)]
     return format_of(own[0]) if own else SequenceFormat()
+
+
+def is_format_of(family: Family, sequence_format: SequenceFormat) -> bool:
+    """Whether a family's models can have this format, whatever the languages."""
+    if sequence_format.languages:
+        return family.has_languages
+    return sequence_format == format_of(family)
 
 
 PEGASUS_FORMAT = format_of(PEGASUS)

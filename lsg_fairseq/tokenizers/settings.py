@@ -26,6 +26,7 @@ SETTING_TYPES: dict[str, type] = {
     "tokenizer_class": str,
     "added_tokens_decoder": dict,
     "offset": int,
+    **dict.fromkeys(("src_lang", "tgt_lang"), str),
     **dict.fromkeys(("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars"), bool),
 }
 

@@ -81,7 +81,8 @@ class Family:
     `token_ids` are what transformers' configuration class assumes; an export of an encoder takes the tokenizer's.
     `bos` says whether `<s>` starts a sequence, `doubled_separator` whether two `</s>` stand between the two texts of a
     pair instead of one, `decoder_start` what the decoder starts from. `tokenizer_class` is the
-    beginning of a class of transformers whose tokenizers are this family's alone, "" for none.
+    beginning of a class of transformers whose tokenizers are this family's alone, "" for none. `has_languages`:
+    tokenizers with language codes (tokenizers/languages.py) may belong to it.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Family:
     doubled_separator: bool = False
     decoder_start: str = "</s>"
     tokenizer_class: str = ""
+    has_languages: bool = False
 
     @property
     def position_offset(self) -> int:
@@ -173,6 +175,20 @@ PEGASUS = Family(
     decoder_start="<s>",  # Hugging Face's <pad>
     tokenizer_class="Pegasus",
 )
+MBART = Family(
+    name="mbart",
+    title="mBART",
+    members="mBART, mBART-50 or BARThez",
+    entries="lsg_barthez",
+    arch="lsg_mbart_large",
+    stock={"mbart_large": "lsg_mbart_large", "mbart_base": "lsg_mbart_base"},
+    types=(
+        _seq2seq("mbart", "MBart", "lsg-barthez-4096--modeling_lsg_barthez", auto_classes=SEQ2SEQ_CLASSES | CLASSIFIER),
+    ),
+    token_ids={"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, **_start_and_end(2, 2)},
+    pre_norm=True,
+    has_languages=True,
+)
 ROBERTA = Family(
     name="roberta",
     title="RoBERTa",
@@ -220,7 +236,7 @@ BERT = Family(
     has_decoder=False,
     globals_have_token_type=True,
 )
-FAMILIES: dict[str, Family] = {family.name: family for family in (BART, PEGASUS, BERT, ROBERTA)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (BART, PEGASUS, MBART, BERT, ROBERTA)}
 # Each model_type of Hugging Face with its family.
 MODEL_TYPES: dict[str, tuple[Family, ModelType]] = {
     kind.name: (family, kind) for family in FAMILIES.values() for kind in family.types
