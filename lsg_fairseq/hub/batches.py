@@ -222,7 +222,7 @@ class BatchedGenerator:
         self.num_cut = self.tokens_lost = self.longest = 0
         self.is_estimated = False
 
-    def _encode(self, text: str, language: str | None) -> Tensor:
+    def _encode(self, text: str, language: str | None = None) -> Tensor:
         """The ids of what can be read of a text; of a very long one, the rest is not even tokenised."""
         check_text(text)
         if not text.strip():
