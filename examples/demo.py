@@ -49,8 +49,8 @@ def describe(pages: Path) -> list[dict[str, str]]:
             sys.exit(f"demo: {COMMAND} failed with status {done.returncode}")
         answered = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     asked = [json.loads(line) for line in pages.read_text(encoding="utf-8").splitlines()]
-    # lsg-summarize puts what it says where the page's own summary was.
-    return [page | {"description": answer["summary"]} for page, answer in zip(asked, answered, strict=True)]
+    # The page's own summary stays, so what lsg-summarize says stands beside it.
+    return [page | {"description": answer["generated_summary"]} for page, answer in zip(asked, answered, strict=True)]
 
 
 def paragraph(page: dict[str, str]) -> str:

@@ -34,6 +34,7 @@ def test_demo_describes_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
         assert author == f"  author: {page['summary']}"
         assert model.startswith("  model:  ")
         said.append(model.removeprefix("  model:  "))
+    assert said != [page["summary"] for page in pages], "what the authors say is not the model's"
     # Each is about its own page: it shares more with what the author of that page says than of the others.
     scores = [[rouge_scores(page["summary"], text)["rougeL"] for text in said] for page in pages]
     own = sum(scores[number][number] for number in range(len(pages)))
