@@ -64,14 +64,13 @@ def in_our_batches(sources: list[torch.Tensor], summarize: Summarize) -> Ids:
 
 def our_model(folder: Path) -> torch.nn.Module:
     """The shared weights, converted."""
-    import our_models
-    from lsg_fairseq.huggingface.seq2seq_config import spec_from_hf_config
-
+    from benchmarks import our_models
+    from lsg_fairseq.huggingface.config import read_config
     from lsg_fairseq.huggingface.read_folder import read_hf_folder
     from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf
 
     checkpoint = read_hf_folder(folder / "lsg")
-    spec = spec_from_hf_config(checkpoint.config)
+    spec, _ = read_config(checkpoint.config)
     limits = {"max_source_positions": spec.max_source_positions, "max_target_positions": spec.max_target_positions}
     # fairseq's dictionary has its four specials besides.
     model = our_models._build(VOCABULARY - 4, DECODER_LAYERS, **limits)
