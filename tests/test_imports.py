@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -214,6 +215,55 @@ def test_what_is_run_as_a_module_leaves_the_path_alone(folder: str) -> None:
     assert [name_of(path) for path in files if "sys.path" in path.read_text()] == []
 
 
+# Lazy imports too: a file that moved breaks them, and a benchmark or an example shows it hours into its run.
+OURS = ("lsg_fairseq", "benchmarks", "recipes", "examples")
+OWN_FILES = [path for folder in (*OURS, "scripts", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+# torch.hub's entries are made when it is imported, one a row of a table.
+MADE_AT_IMPORT = ("lsg_fairseq.hub", "lsg_fairseq.hub.entries")
+
+
+@functools.cache
+def names_of(module: str) -> set[str]:
+    """What a module of this repository defines or hands on, read from its source."""
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text()) if path.exists() else ast.Module([], [])):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+            if node.names[0].name == "*":
+                names |= names_of(node.module)
+    return names
+
+
+def missing_imports(tree: ast.AST) -> Iterator[str]:
+    """Absolute imports of this repository's own modules and names that lead nowhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            wanted = [(alias.name, "*") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            wanted = [(node.module, alias.name) for alias in node.names]
+        else:
+            continue
+        for module, name in wanted:
+            if module.split(".")[0] not in OURS:
+                continue
+            anything = name == "*" or module in MADE_AT_IMPORT
+            if not is_module(module) or not (anything or is_module(f"{module}.{name}") or name in names_of(module)):
+                yield f"{module}.{name}"
+
+
+@pytest.mark.parametrize("path", OWN_FILES, ids=name_of)
+def test_own_imports_lead_somewhere(path: Path) -> None:
+    assert list(missing_imports(ast.parse(path.read_text()))) == []
+
+
 # --- how long things may get ----------------------------------------------------------------------------------------
 
 
@@ -271,6 +321,20 @@ def test_imports_that_look_up_are_told_apart(room: str, imported: str, expected:
 
 def test_circles_are_found() -> None:
     assert find_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+
+
+@pytest.mark.parametrize(
+    ("source", "missing"),
+    [
+        ("from lsg_fairseq.hub import lsg_bart", []),
+        ("def f():\n    from lsg_fairseq.hub.moved import x", ["lsg_fairseq.hub.moved.x"]),
+        ("from lsg_fairseq.hub.batches import moved", ["lsg_fairseq.hub.batches.moved"]),
+        ("import lsg_fairseq.moved", ["lsg_fairseq.moved.*"]),
+        ("import our_models", []),
+    ],
+)
+def test_imports_that_lead_nowhere_are_found(source: str, missing: list[str]) -> None:
+    assert list(missing_imports(ast.parse(source))) == missing
 
 
 @pytest.mark.parametrize(
