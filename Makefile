@@ -16,8 +16,8 @@ test: $(READY)
 	$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-test-all: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m ""
+test-all: $(READY)  # the slow tests too, and every command in an interpreter of its own
+	LSG_TEST_FRESH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m ""
 
 # The GPU kernels without a GPU: numbers in Triton's interpreter, sizes by its compiler.
 triton-test: $(VENV)/.triton

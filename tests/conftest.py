@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fork_server import ForkServer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLUGIN = REPOSITORY / "lsg_fairseq"
@@ -39,6 +40,15 @@ CLASSES += "--init-token 0 --shorten-method truncate".split()
 RESETS = ["--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler"]
 
 
+SERVER = ForkServer()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _server() -> Iterator[None]:
+    yield
+    SERVER.close()
+
+
 @pytest.fixture(autouse=True)
 def _few_threads() -> None:
     """Tiny matrices are slower on two threads than on one."""
@@ -59,10 +69,22 @@ def run(*command: object, cwd: Path | None = None, stdin: str | None = None, che
     if (Path(sys.executable).parent / command[0]).exists():
         command[0] = str(Path(sys.executable).parent / command[0])
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=300, env=env)
-    printed = done.stdout + done.stderr
-    assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{printed[-3000:]}"
-    return printed if check else f"{done.returncode}\n{printed}"
+    if script := _forked(command):
+        returncode, printed = SERVER.run(script, cwd, stdin, env)
+    else:
+        done = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=300, env=env)
+        returncode, printed = done.returncode, done.stdout + done.stderr
+    assert not check or returncode == 0, f"{command} ended with {returncode}:\n{printed[-3000:]}"
+    return printed if check else f"{returncode}\n{printed}"
+
+
+def _forked(command: list[str]) -> list[str]:
+    """A Python script and its arguments, if it can be forked from a process that has imported fairseq."""
+    if os.environ.get("LSG_TEST_FRESH"):
+        return []
+    if command[0] == sys.executable and command[1].endswith(".py"):
+        return command[1:]
+    return command if Path(command[0]).name.startswith(("fairseq-", "lsg-")) else []
 
 
 def write_jsonl(path: Path, lengths: list[int], seed: int, summaries: bool = True) -> Path:

@@ -221,8 +221,11 @@ def test_what_hides_an_error_does_not_hide_its_sentence() -> None:
     assert sentence_of(hiding) == "the reason in two lines"
 
 
-def test_an_error_in_generation_ends_with_status_1(corpus: Path, checkpoints: Path) -> None:
+def test_an_error_in_generation_ends_with_status_1(
+    corpus: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loader's threads are still at work then, and an interpreter that ends normally aborts on them."""
+    monkeypatch.setenv("LSG_TEST_FRESH", "1")
     flags = [
         "--path",
         checkpoints / "checkpoint_best.pt",
