@@ -12,14 +12,13 @@ from hub_checkpoints import documents_of, lively_copy
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
+from examples.manpages import demo_pages as demo
 from examples.manpages.box import put as put_module
-from examples.manpages.box.files import SeenBox, hashes
-from examples.manpages.box.pack import pack
+from examples.manpages.box.pack import SeenBox, hashes, pack
 from examples.manpages.box.put import put
-from examples.manpages.demo import choose as demo
 from examples.manpages.evaluation import results as results_module
 from examples.manpages.evaluation.answering import answer, open_answering
-from examples.manpages.evaluation.variants import AS_TRAINED
+from examples.manpages.evaluation.scores import AS_TRAINED
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.compat.loading import load_checkpoint_file

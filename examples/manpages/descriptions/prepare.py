@@ -14,13 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.manpages.corpus.pages import Example, Reason
-from examples.manpages.corpus.records import write_examples
-from examples.manpages.corpus.report import counts_of, describe_counts
-from examples.manpages.descriptions.apt_lists import PackageLists, fetch_lists
+from examples.manpages.corpus.pages import Example, Reason, write_examples
+from examples.manpages.corpus.prepare import counts_of, describe_counts
 from examples.manpages.descriptions.examples import read_examples
+from examples.manpages.descriptions.lists import PackageLists, fetch_lists, read_descriptions, read_sources
 from examples.manpages.descriptions.selection import HeldOut, hold_out, read_split_pages, select_descriptions
-from examples.manpages.descriptions.stanzas import read_descriptions, read_sources
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.output_folder import written_aside
 from lsg_fairseq.modules.lsg_config import LSGError

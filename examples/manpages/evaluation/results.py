@@ -16,15 +16,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.manpages.box.files import SeenBox
-from examples.manpages.corpus.records import TEST_SETS, Record, read_records
+from examples.manpages.box.pack import SeenBox
+from examples.manpages.corpus.pages import TEST_SETS, Record, read_records
 from examples.manpages.evaluation.answering import Answering, open_answering, source_tokens
-from examples.manpages.evaluation.example_page import examples_page
-from examples.manpages.evaluation.predictions import read_predictions, write_predictions
-from examples.manpages.evaluation.results_text import results_page
-from examples.manpages.evaluation.scores import ALL, RESAMPLES, SEED, is_better, measure, score_systems
-from examples.manpages.evaluation.sets import add_sets, in_order
-from examples.manpages.evaluation.variants import GENERATION, short_variant
+from examples.manpages.evaluation.baselines import read_predictions, write_predictions
+from examples.manpages.evaluation.results_text import examples_page, results_page
+from examples.manpages.evaluation.scores import (
+    ALL,
+    GENERATION,
+    RESAMPLES,
+    SEED,
+    add_sets,
+    in_order,
+    is_better,
+    measure,
+    score_systems,
+    short_variant,
+)
 from lsg_fairseq.checkpoints.loading import CheckpointFiles
 from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
