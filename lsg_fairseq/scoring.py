@@ -8,7 +8,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.scoring import BaseScorer, register_scorer
 from rouge_score.rouge_scorer import RougeScorer as RougeCounter
 
-from lsg_fairseq.tokenizers.one_line import LINE_BREAKS
+from lsg_fairseq.tokenizers.base import LINE_BREAKS
 
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 

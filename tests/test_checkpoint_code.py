@@ -20,7 +20,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, MODEL_DATA
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
-from lsg_fairseq.checkpoints.architectures import check_architecture, is_lsg_architecture
+from lsg_fairseq.checkpoints.build_task import check_architecture, is_lsg_architecture
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.compat.literals import MAX_ITEMS, evaluate_literal

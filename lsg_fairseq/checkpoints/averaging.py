@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
-from lsg_fairseq.compat.plain_checkpoints import as_plain
+from lsg_fairseq.compat.checkpoint_files import as_plain
 from lsg_fairseq.modules.lsg_config import LSGError
 
 BY_EPOCH = re.compile(r"checkpoint(\d+)\.pt")

@@ -17,8 +17,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lsg_fairseq.checkpoints.architectures import check_architecture
-from lsg_fairseq.checkpoints.build_task import build_task, set_max_positions
+from lsg_fairseq.checkpoints.build_task import build_task, check_architecture, set_max_positions
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX

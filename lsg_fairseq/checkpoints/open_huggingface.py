@@ -10,10 +10,10 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.opened import MASK, Source, find_mask
-from lsg_fairseq.huggingface.architectures import check_head
 from lsg_fairseq.huggingface.config import check_lm_activation, read_config
 from lsg_fairseq.huggingface.encoder_heads import encoder_notes, parts_of_hf
 from lsg_fairseq.huggingface.encoder_keys import key_layout_of
+from lsg_fairseq.huggingface.folder_kinds import check_head
 from lsg_fairseq.huggingface.generation_config import generation_settings, source_prefix
 from lsg_fairseq.huggingface.read_folder import HFCheckpoint, read_hf_folder
 from lsg_fairseq.huggingface.seq2seq_weights import name_in_fairseq

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from filelock import FileLock
 
-from lsg_fairseq.checkpoints.architectures import is_lsg_architecture
+from lsg_fairseq.checkpoints.build_task import is_lsg_architecture
 from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
 from lsg_fairseq.checkpoints.find import FAIRSEQ, Found, find, find_at
 from lsg_fairseq.checkpoints.folder_files import (

@@ -1,4 +1,4 @@
-"""Literals: settings that fairseq keeps as text, which a checkpoint brings along, must not be run as code."""
+"""Literals: what a checkpoint brings along as text must not be run, neither as Python nor by a shell."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import ast
 import operator
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from fairseq import utils
+from fairseq.data import fasta_dataset
+from fairseq.data.fasta_dataset import FastaDataset
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -99,3 +103,28 @@ def _fairseq_modules() -> list[ModuleType]:
     outside = (f"{package}.examples.",)
     names = [name for name in sys.modules if name.startswith(f"{package}.") and not name.startswith(outside)]
     return [module for name in names if isinstance(module := sys.modules[name], ModuleType)]
+
+
+# --- A language of cfg.task, which a checkpoint brings along, is part of the name: `;` and all.
+
+
+def fasta_index_runs_a_shell() -> bool:
+    return FastaDataset._build_index is not build_index
+
+
+def read_fasta_index() -> None:
+    FastaDataset._build_index = build_index
+
+
+def build_index(self: Any, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where each entry's header starts in bytes, and how many letters its sequence has; int64 each."""
+    offsets, sizes, place = [], [], 0
+    with Path(fasta_dataset.fasta_file_path(path)).open("rb") as file:
+        for line in file:
+            if line.startswith(b">"):
+                offsets.append(place)
+                sizes.append(0)
+            elif sizes:
+                sizes[-1] += len(line.strip())
+            place += len(line)
+    return np.array(offsets, np.int64), np.array(sizes, np.int64)

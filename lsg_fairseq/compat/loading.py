@@ -14,7 +14,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 
-from lsg_fairseq.compat.plain_checkpoints import with_namespaces
+from lsg_fairseq.compat.checkpoint_files import with_namespaces
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- torchaudio: fairseq requires it, PyPI's build does not load beside a CPU torch, and transformers then fails too.
