@@ -32,7 +32,7 @@ def check_architecture(args: Namespace, checkpoint: Path) -> None:
     if not is_lsg_architecture(args):
         known = sorted(name for name, model in ARCH_MODEL_REGISTRY.items() if issubclass(model, LSGModelMixin))
         raise LSGError(
-            f"{checkpoint} asks for the architecture {_built_name(args)!r}, which is no LSG model (known: "
+            f"{checkpoint} asks for the architecture {_built_name(args)!r}, which is not an LSG model (known: "
             f"{', '.join(known)}): if a package of yours registers it with a subclass of one, import that package first"
         )
 
@@ -58,7 +58,7 @@ def _built_name(args: Namespace) -> str:
 def build_task(
     args: Namespace, vocabulary: Path, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]
 ) -> FairseqTask:
-    """The task for a model: lsg_summarization, or masked_lm where the model is an encoder alone.
+    """The task for a model: lsg_summarization, or masked_lm for an encoder-only model.
 
     Args:
         args: the model's arguments.

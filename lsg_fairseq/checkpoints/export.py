@@ -47,8 +47,8 @@ def export_checkpoint(
         half: write the weights as float16.
 
     Raises:
-        LSGError: `out` exists, the source is no LSG model that transformers could hold, or a weight does not fit into
-            float16; nothing is written then.
+        LSGError: `out` exists, the source is not an LSG model that transformers could hold, or a weight does not fit
+            into float16; nothing is written then.
     """
     check_is_new(out)
     opened = open_exportable(source, tokenizer)

@@ -43,7 +43,7 @@ def find_tokenizer(model: Path, given: str | Path | None, task: Mapping[str, Any
 
 
 def missing_tokenizer(model: Path, given: str | Path | None, task: Mapping[str, Any]) -> str:
-    """The sentence that says so."""
+    """The message for a checkpoint without a tokenizer."""
     looked = ", ".join(map(str, _tokenizer_folders(model, given, task)))
     return f"{model} comes without a tokenizer (looked in {looked}): give its folder as tokenizer="
 

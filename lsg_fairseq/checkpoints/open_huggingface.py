@@ -35,7 +35,7 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
     """Open a Hugging Face folder; the tokenizer is the folder's own unless another is given.
 
     Raises:
-        LSGError: it is no checkpoint, is damaged or of another type, or the tokenizer does not fit.
+        LSGError: it is not a checkpoint, is damaged or of another type, or the tokenizer does not fit.
     """
     checkpoint = read_hf_folder(folder)
     spec, args = read_config(checkpoint.config)

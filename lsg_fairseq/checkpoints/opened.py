@@ -45,7 +45,7 @@ class Source:
     original: Mapping[str, Any] = field(default_factory=dict)
 
     def state_dict(self, max_source_positions: int, max_target_positions: int) -> dict[str, Tensor]:
-        """The state dict of an LSG model of these lengths; the second is 0 for an encoder alone.
+        """The state dict of an LSG model of these lengths; the second is 0 for an encoder-only model.
 
         Raises:
             LSGError: weights and configuration do not fit, or a trained position table would have to be cut.

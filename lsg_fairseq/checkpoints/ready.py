@@ -1,4 +1,4 @@
-"""A checkpoint -> files that can be loaded at once: its own, or those of a conversion that is made once and kept."""
+"""A checkpoint -> files that can be loaded as they are: its own, or those of a cached conversion."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def find_checkpoint(
 
 
 def _with_needed_length(found: Found, options: SourceOptions) -> SourceOptions:
-    """A length that an LSG checkpoint has is no other conversion: its documents are cut when it is loaded."""
+    """Ignore a length that an LSG checkpoint already has: documents are cut when it is loaded."""
     asked = options.max_source_positions
     if asked is None or found.format is FAIRSEQ:
         return options

@@ -1,8 +1,7 @@
-"""What stock fairseq needs on today's Python and torch, mended from outside: one small function a problem.
+"""Patches stock fairseq for today's Python and torch at import time, one function per upstream bug.
 
-Each `Fix` names the upstream issue, tells whether the installed fairseq still needs it, and is a no-op where it does
-not.
-`apply_fixes` runs when the package is imported, which is before fairseq builds anything for a --user-dir.
+Each `Fix` names the upstream issue and tests whether the installed fairseq still has it. `apply_fixes` runs when the
+package is imported, before fairseq builds anything for a --user-dir.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from lsg_fairseq.compat import (  # noqa: E402
 
 @dataclass(frozen=True)
 class Fix:
-    """A problem of the installed packages: its name, where it is known, whether it is here, and the cure."""
+    """A bug of an installed package: its name, the upstream issue, whether it is present, and the patch."""
 
     name: str
     issue: str

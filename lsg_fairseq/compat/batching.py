@@ -1,4 +1,4 @@
-"""Batching: examples are cut to what a model reads, none is lost, and buckets of lengths need no --max-tokens."""
+"""Batching: the last batch is kept, length buckets need no --max-tokens, shortening leaves room for `<s>`, `</s>`."""
 
 from __future__ import annotations
 

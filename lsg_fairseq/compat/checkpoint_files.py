@@ -1,4 +1,4 @@
-"""Checkpoint files: plain values, which load with torch.load(weights_only=True), and each file whole or not there.
+"""Checkpoint files hold plain values, which torch.load(weights_only=True) reads, and are replaced atomically.
 
 fairseq keeps a command line as argparse.Namespace, which torch takes for code. Files hold dicts in its place, and
 reading makes a Namespace of them again where fairseq, its upgrades and --model-overrides look for one.
@@ -62,7 +62,7 @@ def with_namespaces(state: Any) -> Any:
 
 
 def _as_namespace(settings: Mapping[str, Any]) -> Namespace:
-    # Not Namespace(**settings), for which a name that is no string would be an error.
+    # Not Namespace(**settings), which fails on a name that is not a string.
     namespace = Namespace()
     vars(namespace).update(settings)
     return namespace

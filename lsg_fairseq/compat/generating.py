@@ -1,4 +1,4 @@
-"""Generating: tasks learn which checkpoints they generate with; searches get what they are promised."""
+"""Generating: tasks learn which checkpoints they generate with; searches get positions in the batch, as documented."""
 
 from __future__ import annotations
 

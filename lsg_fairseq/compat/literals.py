@@ -34,10 +34,10 @@ OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 def evaluate_literal(text: str) -> Any:
     """The value of a Python literal; sums and products of numbers, and of lists and tuples, count as literals.
 
-    Takes the place of the builtin `eval`, so what is no text raises its TypeError, which fairseq expects.
+    Takes the place of the builtin `eval`, so anything but a string raises TypeError, as fairseq expects.
 
     Raises:
-        TypeError: `text` is no string.
+        TypeError: `text` is not a string.
         LSGError: it holds anything else than literals, or makes more than MAX_ITEMS items.
     """
     if not isinstance(text, str):
@@ -48,7 +48,7 @@ def evaluate_literal(text: str) -> Any:
         return _value(ast.parse(text.strip(), mode="eval").body)
     except (ValueError, TypeError, SyntaxError, ArithmeticError, RecursionError, MemoryError) as error:
         raise LSGError(
-            f"a setting of the model, task, criterion or optimizer is {text!r:.200}, which is no literal value such as "
+            f"a setting of the model, task, criterion or optimizer is {text!r:.200}, which is not a literal such as "
             "True, '(0.9, 0.98)' or '[(512, 3)] * 20', and code is not run: correct it where it was set, or do not use "
             "the checkpoint it came with"
         ) from error

@@ -1,4 +1,4 @@
-"""Resuming: what fairseq takes from a checkpoint beside the weights, and where in the data it goes on."""
+"""Resuming: optimizer states, damaged checkpoints, and the position in the data with another number of processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task settings: two kinds of tasks look for settings where they are not."""
+"""Task settings: two kinds of tasks look for them in the wrong place."""
 
 from __future__ import annotations
 

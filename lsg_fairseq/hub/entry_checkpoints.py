@@ -136,7 +136,7 @@ Example:
 """
 
 
-# What differs between encoder-decoders and encoders alone; the names are those of HELP.
+# What differs between encoder-decoders and encoder-only models; the names are those of HELP.
 ENCODER_DECODER = {
     "too_long": "documents are cut",
     "returns": """LSGHubInterface, in evaluation mode: .summarize(text), .encode, .decode, .extract_features,

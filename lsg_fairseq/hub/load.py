@@ -20,7 +20,7 @@ from lsg_fairseq.weights.state_dicts import HEAD_NAME
 def from_checkpoint(
     checkpoint: str | Path, options: SourceOptions | None = None, overrides: Overrides | None = None
 ) -> LSGHubInterface | LSGEncoderHubInterface:
-    """Load whatever find_checkpoint knows: LSGEncoderHubInterface for an encoder alone, else LSGHubInterface.
+    """Load whatever find_checkpoint knows: LSGEncoderHubInterface for an encoder-only model, else LSGHubInterface.
 
     Raises:
         LSGError: the checkpoint cannot be found or loaded, or a setting is not allowed.

@@ -152,7 +152,7 @@ def _open_shards(index_path: Path) -> dict[str, Loader]:
     """Open all shards of an index and check that each tensor is where the index says.
 
     Raises:
-        LSGError: the index is none, names a file outside its folder, or a shard or tensor is missing.
+        LSGError: the file is not an index, names a file outside its folder, or a shard or tensor is missing.
     """
     weight_map = read_json(index_path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
@@ -197,7 +197,7 @@ def _open_pickle(path: Path) -> dict[str, Loader]:
         LSGError: it holds anything but named tensors, or cannot be read.
     """
     try:
-        # Files from before torch 1.6 (2020) are no zip archives and cannot be mapped.
+        # Files from before torch 1.6 (2020) are not zip archives and cannot be mapped.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise LSGError(

@@ -1,4 +1,4 @@
-"""What every tokenizer is here: text <-> token strings, the special tokens in fairseq's names, and its files."""
+"""DocumentTokenizer, the base of all tokenizers: text <-> token strings, special tokens in fairseq's names, files."""
 
 from __future__ import annotations
 
