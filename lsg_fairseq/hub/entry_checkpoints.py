@@ -41,66 +41,36 @@ class EntryCheckpoint:
 
 # What lsg-summarize loads when no checkpoint is named.
 DEFAULT_ENTRY = "lsg_bart_manpages"
-
-# fmt: off
-# Entry of hubconf.py                               repository or folder             family     tokens  fine-tuned on
+_ROWS = (
+    # entry of hubconf.py, repository or folder, family, tokens, what it was fine-tuned on, what it was made from
+    (DEFAULT_ENTRY, DEFAULT_ENTRY, "bart", 4096, "manual pages and their one-line descriptions", "all-MiniLM-L6-v2"),
+    ("lsg_bart_base", "lsg-bart-base-4096", "bart", 4096),
+    ("lsg_bart_large", "lsg-bart-large-4096", "bart", 4096),
+    ("lsg_pegasus_large", "lsg-pegasus-large-4096", "pegasus", 4096),
+    ("lsg_bart_base_16384", "lsg-bart-base-16384", "bart", 16384),
+    ("lsg_bart_base_4096_arxiv", "lsg-bart-base-4096-arxiv", "bart", 4096, "scientific_papers (arxiv)"),
+    ("lsg_bart_base_4096_pubmed", "lsg-bart-base-4096-pubmed", "bart", 4096, "scientific_papers (pubmed)"),
+    ("lsg_bart_base_4096_mediasum", "lsg-bart-base-4096-mediasum", "bart", 4096, "ccdv/mediasum (roberta_prepended)"),
+    ("lsg_bart_base_4096_multinews", "lsg-bart-base-4096-multinews", "bart", 4096, "multi_news"),
+    ("lsg_bart_base_4096_wcep", "lsg-bart-base-4096-wcep", "bart", 4096, "ccdv/WCEP-10"),
+    ("lsg_bart_base_4096_booksum", "lsg-bart-base-4096-booksum", "bart", 4096, "kmfoda/booksum"),
+    ("lsg_bart_base_16384_arxiv", "lsg-bart-base-16384-arxiv", "bart", 16384, "scientific_papers (arxiv)"),
+    ("lsg_bart_base_16384_pubmed", "lsg-bart-base-16384-pubmed", "bart", 16384, "scientific_papers (pubmed)"),
+    ("lsg_bart_base_16384_mediasum", "lsg-bart-base-16384-mediasum", "bart", 16384, "ccdv/mediasum"),
+    ("lsg_barthez", "lsg-barthez-4096", "mbart", 4096, "", "BARThez (moussaKam/barthez)"),
+    ("lsg_roberta_base", "lsg-base-4096", "roberta", 4096, "", "RoBERTa-base, trained further on 16 GB of text"),
+    ("lsg_distilroberta_base", "lsg-distilroberta-base-4096", "roberta", 4096, "", "distilroberta-base"),
+    ("lsg_xlm_roberta_base", "lsg-xlm-roberta-base-4096", "roberta", 4096, "", "xlm-roberta-base"),
+    ("lsg_camembert_base", "lsg-camembert-base-4096", "roberta", 4096, "", "camembert-base"),
+    ("lsg_distilcamembert_base", "lsg-distilcamembert-base-4096", "roberta", 4096, "", "distilcamembert-base"),
+    ("lsg_bert_base", "lsg-bert-base-uncased-4096", "bert", 4096, "", "bert-base-uncased"),
+    ("lsg_distilbert_base", "lsg-distilbert-base-uncased-4096", "bert", 4096, "", "distilbert-base-uncased"),
+    ("lsg_legal_base", "lsg-legal-base-uncased-4096", "bert", 4096, "", "LEGAL-BERT (nlpaueb/legal-bert-base-uncased)"),
+    ("lsg_legal_small", "lsg-legal-small-uncased-4096", "bert", 4096, "", "LEGAL-BERT small"),
+)
 ENTRY_CHECKPOINTS: dict[str, EntryCheckpoint] = {
-    DEFAULT_ENTRY: EntryCheckpoint(                 DEFAULT_ENTRY,                   "bart",     4096,
-                                                    "manual pages and their one-line descriptions",
-                                                    made_from="all-MiniLM-L6-v2", is_bundled=True),
-    "lsg_bart_base": EntryCheckpoint(               "lsg-bart-base-4096",            "bart",     4096),
-    "lsg_bart_large": EntryCheckpoint(              "lsg-bart-large-4096",           "bart",     4096),
-    "lsg_pegasus_large": EntryCheckpoint(           "lsg-pegasus-large-4096",        "pegasus",  4096),
-    "lsg_bart_base_16384": EntryCheckpoint(         "lsg-bart-base-16384",           "bart",    16384),
-    "lsg_bart_base_4096_arxiv": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-arxiv",      "bart",     4096,
-                                                    "scientific_papers (arxiv)"),
-    "lsg_bart_base_4096_pubmed": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-pubmed",     "bart",     4096,
-                                                    "scientific_papers (pubmed)"),
-    "lsg_bart_base_4096_mediasum": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-mediasum",   "bart",     4096,
-                                                    "ccdv/mediasum (roberta_prepended)"),
-    "lsg_bart_base_4096_multinews": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-multinews",  "bart",     4096,
-                                                    "multi_news"),
-    "lsg_bart_base_4096_wcep": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-wcep",       "bart",     4096,
-                                                    "ccdv/WCEP-10"),
-    "lsg_bart_base_4096_booksum": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-booksum",    "bart",     4096,
-                                                    "kmfoda/booksum"),
-    "lsg_bart_base_16384_arxiv": EntryCheckpoint(
-                                                    "lsg-bart-base-16384-arxiv",     "bart",    16384,
-                                                    "scientific_papers (arxiv)"),
-    "lsg_bart_base_16384_pubmed": EntryCheckpoint(
-                                                    "lsg-bart-base-16384-pubmed",    "bart",    16384,
-                                                    "scientific_papers (pubmed)"),
-    "lsg_bart_base_16384_mediasum": EntryCheckpoint(
-                                                    "lsg-bart-base-16384-mediasum",  "bart",    16384,
-                                                    "ccdv/mediasum"),
-    "lsg_barthez": EntryCheckpoint(                 "lsg-barthez-4096",              "mbart",    4096,
-                                                    made_from="BARThez (moussaKam/barthez)"),
-    "lsg_roberta_base": EntryCheckpoint(            "lsg-base-4096",                 "roberta",  4096,
-                                                    made_from="RoBERTa-base, trained further on 16 GB of text"),
-    "lsg_distilroberta_base": EntryCheckpoint(      "lsg-distilroberta-base-4096",   "roberta",  4096,
-                                                    made_from="distilroberta-base"),
-    "lsg_xlm_roberta_base": EntryCheckpoint(        "lsg-xlm-roberta-base-4096",     "roberta",  4096,
-                                                    made_from="xlm-roberta-base"),
-    "lsg_camembert_base": EntryCheckpoint(          "lsg-camembert-base-4096",       "roberta",  4096,
-                                                    made_from="camembert-base"),
-    "lsg_distilcamembert_base": EntryCheckpoint(    "lsg-distilcamembert-base-4096", "roberta",  4096,
-                                                    made_from="distilcamembert-base"),
-    "lsg_bert_base": EntryCheckpoint(               "lsg-bert-base-uncased-4096",    "bert",     4096,
-                                                    made_from="bert-base-uncased"),
-    "lsg_distilbert_base": EntryCheckpoint(         "lsg-distilbert-base-uncased-4096", "bert",  4096,
-                                                    made_from="distilbert-base-uncased"),
-    "lsg_legal_base": EntryCheckpoint(              "lsg-legal-base-uncased-4096",   "bert",     4096,
-                                                    made_from="LEGAL-BERT (nlpaueb/legal-bert-base-uncased)"),
-    "lsg_legal_small": EntryCheckpoint(             "lsg-legal-small-uncased-4096",  "bert",     4096,
-                                                    made_from="LEGAL-BERT small"),
+    entry: EntryCheckpoint(*row, is_bundled=entry == DEFAULT_ENTRY) for entry, *row in _ROWS
 }
-# fmt: on
 ENTRY_LOCATIONS = {name: checkpoint.location for name, checkpoint in ENTRY_CHECKPOINTS.items()}
 
 
