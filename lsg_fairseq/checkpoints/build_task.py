@@ -1,4 +1,4 @@
-"""What a checkpoint's arguments make fairseq build: a model of ours and no other, and the task that goes with it."""
+"""What fairseq builds from a checkpoint's arguments: an LSG model and no other, and the task that goes with it."""
 
 from __future__ import annotations
 

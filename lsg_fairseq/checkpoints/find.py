@@ -1,4 +1,4 @@
-"""What a user calls a checkpoint: an entry, a path or a hub id; and which format it has."""
+"""Resolves what a user calls a checkpoint (an entry, a path or a hub id), and says which format it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds a checkpoint file: its tokenizer, vocabulary and generation settings."""
+"""The files around a checkpoint: its tokenizer, vocabulary and generation settings."""
 
 from __future__ import annotations
 

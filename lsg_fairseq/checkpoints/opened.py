@@ -1,4 +1,4 @@
-"""A checkpoint that was opened and is to be converted, in one form for Hugging Face folders and fairseq files."""
+"""OpenedCheckpoint: a checkpoint before conversion, in one form for Hugging Face folders and fairseq files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder that a conversion writes: weights, dictionaries, tokenizer, and how to generate; written and checked."""
+"""Writes the folder of a converted checkpoint (weights, dictionaries, tokenizer, generation settings) and checks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Literals: what a checkpoint brings along as text must not be run, neither as Python nor by a shell."""
+"""Literals: text that a checkpoint brings along is run neither as Python nor by a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task settings: two kinds of tasks look for them in the wrong place."""
+"""Task settings: tasks that look for the bpe's settings, or for their own, in the wrong place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single values of a Hugging Face config.json, checked, and its LSG settings: what every family's configuration has."""
+"""Checked values of a Hugging Face config.json, and its LSG settings."""
 
 from __future__ import annotations
 

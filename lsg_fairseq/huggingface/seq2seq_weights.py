@@ -1,4 +1,4 @@
-"""Hugging Face and fairseq state dicts, short or LSG, into each other without losing a digit.
+"""Encoder-decoders between Hugging Face and fairseq: state dicts, short or LSG, converted bit for bit.
 
 Pure functions state_dict -> state_dict; read_folder.py reads the files. Encoder-decoders are converted here,
 encoder-only models (BERT, RoBERTa, ...) in encoder_weights.py. A row of a Hugging Face embedding table is

@@ -1,4 +1,4 @@
-"""Every model family in one row: what the rest of the package asks instead of a family's name."""
+"""One row per model family: the rest of the package reads the row and never asks for a family by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fixes the shapes of a model's state dict, whatever brought the model: fairseq or Hugging Face."""
+"""ModelSpec: the sizes that fix a state dict's shapes, from fairseq's arguments or Hugging Face's config.json."""
 
 from __future__ import annotations
 
