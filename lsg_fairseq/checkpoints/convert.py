@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.find import find, find_at
-from lsg_fairseq.checkpoints.opened import Source
+from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
 from lsg_fairseq.checkpoints.write_folder import check_folder, generation_flags, write_folder
-from lsg_fairseq.data.output_folder import check_is_new, written_aside
+from lsg_fairseq.data.output_folder import check_is_new, staged_output
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
 from lsg_fairseq.weights.limits import MAX_POSITIONS, check_size
 from lsg_fairseq.weights.values import check_values
@@ -29,12 +29,12 @@ MIN_POSITIONS = 8
 class Plan:
     """What a conversion will do; nothing is written yet."""
 
-    source: Source
+    source: OpenedCheckpoint
     args: dict[str, Any]
     lengths: tuple[int, int]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The converted weights; see Source.state_dict for what is raised.
+        """The converted weights; see OpenedCheckpoint.state_dict for what is raised.
 
         Raises:
             LSGError: also if a weight is not a number.
@@ -123,7 +123,7 @@ def write_conversion(plan: Plan, out: str | Path) -> None:
     source = plan.source
     logger.info(f"converting {source.name}")
     state = plan.state_dict()
-    with written_aside(out, must_be_new=True) as aside:
+    with staged_output(out, must_be_new=True) as aside:
         logger.info(f"writing {out}")
         write_folder(source, plan.args, state, aside)
         logger.info("checking what was written")

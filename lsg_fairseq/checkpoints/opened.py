@@ -22,7 +22,7 @@ Upgrade = Callable[[Mapping[str, Tensor], ModelSpec, int | None], dict[str, Tens
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenedCheckpoint:
     """A checkpoint that was opened, but not converted yet.
 
     `weights` reads the tensors, in fairseq's names, each time it is called; position_tables.lengthen says what else

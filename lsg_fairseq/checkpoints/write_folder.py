@@ -21,7 +21,7 @@ from lsg_fairseq.checkpoints.loading import (
     load_task_and_model,
     open_checkpoint,
 )
-from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, Source
+from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, OpenedCheckpoint
 from lsg_fairseq.data.generation_settings import SETTINGS, check_generation_settings
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -32,7 +32,7 @@ from lsg_fairseq.weights.families import family_of_arch
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
 
 
-def write_folder(source: Source, args: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
+def write_folder(source: OpenedCheckpoint, args: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
     """Write all files of a converted checkpoint; `args` are the model's arguments."""
     content = checkpoint_content(args, state)
     content["task_state"] = {DICTIONARY_STATE: dictionary_fingerprint(source.dictionary)}
@@ -66,7 +66,7 @@ def task_of(args: Mapping[str, Any]) -> tuple[str, FairseqDataclass]:
     return "lsg_summarization", LSGSummarizationConfig(source_lang="source", target_lang="target")
 
 
-def write_companions(source: Source, folder: Path) -> None:
+def write_companions(source: OpenedCheckpoint, folder: Path) -> None:
     """Everything beside the weights: dictionaries, tokenizer, sequence format, a decoder's generation settings."""
     for name in DICTIONARY_FILES:
         source.dictionary.save(str(folder / name))

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
-from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
+from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
@@ -131,7 +131,7 @@ def find_files(args: argparse.Namespace) -> CheckpointFiles:
     Raises:
         LSGError: it cannot be found, or is an encoder-only model.
     """
-    options = SourceOptions(
+    options = CheckpointOptions(
         tokenizer=args.tokenizer, revision=args.revision, max_source_positions=args.max_source_positions
     )
     entry = ENTRY_CHECKPOINTS.get(args.checkpoint)

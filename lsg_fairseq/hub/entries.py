@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lsg_fairseq.checkpoints.loading import Overrides
-from lsg_fairseq.checkpoints.ready import SourceOptions
+from lsg_fairseq.checkpoints.ready import CheckpointOptions
 from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.hub.base import HubInterface
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS, documentation
@@ -81,7 +81,7 @@ def _load(name: str, given: dict[str, Any]) -> HubInterface:
     overrides = read_overrides(given)
     own = ENTRY_CHECKPOINTS[name]
     checkpoint = given.get("checkpoint")
-    options = SourceOptions(
+    options = CheckpointOptions(
         family=own.family,
         tokenizer=given.get("tokenizer"),
         revision=given.get("revision"),

@@ -20,7 +20,7 @@ from examples.manpages.evaluation.scores import GENERATION
 from examples.manpages.training.warm_start import FIRST
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import JSON_FILE, WORDPIECE_FILE
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
@@ -127,7 +127,7 @@ def pack(model: Path, tokenizer: Path, box: Path) -> None:
     Raises:
         LSGError: the checkpoint cannot be exported; as export_checkpoint.
     """
-    with written_aside(box, stale=["*"]) as aside:
+    with staged_output(box, stale=["*"]) as aside:
         export_checkpoint(model, aside, tokenizer=tokenizer, half=True)
         if (aside / WORDPIECE_FILE).is_file():
             write_tokenizer(aside)

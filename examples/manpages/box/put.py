@@ -23,7 +23,7 @@ from examples.manpages.evaluation.results import OUT
 from examples.manpages.evaluation.results_text import table
 from examples.manpages.evaluation.scores import ALL, AS_TRAINED, SCORES
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -117,7 +117,7 @@ def put(box: Path, results: Path, package: Path) -> None:
         raise LSGError(f"{results} is missing: run python -m examples.manpages.evaluation.results --model {box} first")
     found = json.loads(results.read_text(encoding="utf-8"))
     check(box, found)
-    with written_aside(package, stale=["*"]) as aside:
+    with staged_output(package, stale=["*"]) as aside:
         for path in sorted(box.iterdir()):
             shutil.copyfile(path, aside / path.name)
         (aside / CARD).write_text(model_card(found), encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from examples.manpages.corpus.pages import MAX_BYTES, Package, RawPage
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- Debian packages: fetched by apt-get, which checks their signatures, and read without being unpacked --------------
@@ -94,7 +94,7 @@ def _file_of(name: str, folder: Path) -> Path:
 
 def _download(names: Sequence[str], folder: Path) -> None:
     command = ["apt-get", "-qq", *NO_SANDBOX, "download", "--", *names]
-    with written_aside(folder) as aside:
+    with staged_output(folder) as aside:
         done = subprocess.run(command, cwd=aside, capture_output=True, text=True)
         if done.returncode:
             words = done.stderr.strip() or f"exit status {done.returncode}"

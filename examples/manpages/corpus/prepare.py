@@ -27,7 +27,7 @@ from examples.manpages.corpus.find_pages import (
 from examples.manpages.corpus.pages import Example, Package, RawPage, Reason, write_examples
 from examples.manpages.corpus.selection import select
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 from recipes.files import sha256_of
 
@@ -172,7 +172,7 @@ def prepare(folder: Path | None, packages: Path, out: Path) -> None:
         raise LSGError(f"none of the {unusable.total()} manual pages gives an example ({reasons})")
     splits, dropped = select(examples)
     report = report_of(found, mandoc, splits, unusable + dropped)
-    with written_aside(out) as aside:
+    with staged_output(out) as aside:
         for name, chosen in splits.items():
             write_examples(chosen, aside / f"{name}.jsonl")
         (aside / "manpages.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from examples.manpages.corpus.pages import Record, as_jsonl
 from examples.manpages.evaluation.scores import GENERATION, Variant, variants_of
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model, open_checkpoint
 from lsg_fairseq.data.document_files import read_lines
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
@@ -46,7 +46,7 @@ def open_run(files: CheckpointFiles, pages: Mapping[str, Sequence[Record]], runs
     inputs = _facts_of(files.model, files.tokenizer) | hashes
     folder = runs / sha256_of_text(json.dumps(inputs))[:12]
     if not (folder / f"{INPUTS}.json").is_file():
-        with written_aside(folder) as aside:
+        with staged_output(folder) as aside:
             _copy(files, aside)
             if _facts_of(aside / CHECKPOINT, aside / TOKENIZER) | hashes != inputs:
                 raise LSGError(f"{files.model} changed while it was copied: let training end, and try again")

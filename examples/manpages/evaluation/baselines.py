@@ -16,7 +16,7 @@ from examples.manpages.corpus.pages import TEST_SETS, Record, read_records
 from examples.manpages.evaluation.scores import BASELINES, FIRST_SENTENCE, NEAREST, add_sets, in_order, mean_scores
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.document_files import read_lines
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import SENTENCE_END
 
@@ -84,7 +84,7 @@ def score_baselines(data: Path, sets: Sequence[str] = TEST_SETS) -> None:
         NEAREST: nearest_description(read_records(data, "train")),
     }
     results = {}
-    with written_aside(data) as aside:
+    with staged_output(data) as aside:
         for name in sets:
             pages = read_records(data, name)
             predictions = {baseline: predict(pages) for baseline, predict in baselines.items()} if pages else {}

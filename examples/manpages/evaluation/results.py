@@ -34,9 +34,9 @@ from examples.manpages.evaluation.scores import (
     short_variant,
 )
 from lsg_fairseq.checkpoints.loading import CheckpointFiles
-from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
+from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from recipes.machine import machine_facts
 from recipes.stages import Stages
 
@@ -72,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--limit must be 1 or more, not {args.limit}")
 
     def work() -> None:
-        box, options = box_of(args.model), SourceOptions(tokenizer=args.tokenizer)
+        box, options = box_of(args.model), CheckpointOptions(tokenizer=args.tokenizer)
         short = find_checkpoint(args.short_model, options) if args.short_model else None
         choice = Choice(in_order(args.sets), args.limit, args.out, box)
         # What a box writes is written by its own tokenizer.
-        files = find_checkpoint(args.model, SourceOptions() if box else options)
+        files = find_checkpoint(args.model, CheckpointOptions() if box else options)
         evaluate(files, args.data, choice, short)
 
     return run_command(PROGRAM, work, IF_INTERRUPTED)
@@ -169,7 +169,7 @@ def write_results(out: Path, results: Mapping[str, Any], pages: Pages, texts: Ma
         "results.md": page,
         "examples.md": examples_page(pages, texts),
     }
-    with written_aside(out) as aside:
+    with staged_output(out) as aside:
         for name, text in contents.items():
             (aside / name).write_text(text, encoding="utf-8")
     print(page)

@@ -19,7 +19,7 @@ from typing import Any
 
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.document_files import read_lines
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- what fairseq-train logged ----------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def write_curves(logs: Sequence[Path], out: Path, over: str = "hours") -> None:
         raise LSGError(f"the picture is a PNG file: name it so, not {out.name}")
     points = read_logs(logs)
     records = [{name: value for name, value in asdict(point).items() if value is not None} for point in points]
-    with written_aside(out.parent) as aside:
+    with staged_output(out.parent) as aside:
         (aside / out.with_suffix(".json").name).write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
         draw(points, aside / out.name, over)
     print(f"wrote {out}")

