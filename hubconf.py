@@ -10,7 +10,6 @@ dependencies = [
     "safetensors",
     "huggingface_hub",
     "filelock",
-    "rouge_score",
     "tqdm",
 ]
 

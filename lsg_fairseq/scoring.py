@@ -3,12 +3,15 @@
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.scoring import BaseScorer, register_scorer
-from rouge_score.rouge_scorer import RougeScorer as RougeCounter
 
-from lsg_fairseq.tokenizers.one_line import LINE_BREAKS
+from lsg_fairseq.tokenizers.base import LINE_BREAKS
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer as RougeCounter
 
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -29,7 +32,10 @@ def split_sentences(text: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def _counter(use_stemmer: bool) -> RougeCounter:
+def _counter(use_stemmer: bool) -> "RougeCounter":
+    # It imports nltk, which takes longer than all of this package.
+    from rouge_score.rouge_scorer import RougeScorer as RougeCounter
+
     return RougeCounter(list(ROUGE_NAMES), use_stemmer=use_stemmer)
 
 

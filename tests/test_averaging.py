@@ -101,7 +101,7 @@ def test_namespaces_of_older_files_become_plain(tmp_path: Path) -> None:
         (lambda s: s["cfg"]["model"].update(lsg_block_size=32), "lsg_block_size is 32 and 16"),
         (lambda s: s["cfg"]["model"].update(arch="y"), "arch is y and x"),
         (lambda s: s.update(model={str(i): torch.ones(1) for i in range(9)}), "and 10 more"),
-        (lambda s: s.pop("model"), "is no fairseq checkpoint"),
+        (lambda s: s.pop("model"), "is not a fairseq checkpoint"),
     ],
 )
 def test_what_is_not_of_one_model_is_refused(

@@ -38,9 +38,12 @@ def test_of_an_unknown_metric_the_flag_says_the_direction() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["rougeLsum", MAXIMIZE], "rougeLsum is no metric of this validation, which has .*loss.*ROUGE needs --eval-ro"),
-        (["rougeLSum", MAXIMIZE, *ROUGE], "rougeLSum is no metric of this validation, which has .*rougeLsum"),
-        (["accuracy", MAXIMIZE], "accuracy is no metric of this validation, which has loss, nll_loss, ppl"),
+        (
+            ["rougeLsum", MAXIMIZE],
+            "rougeLsum is not a metric of this validation, which has .*loss.*ROUGE needs --eval-ro",
+        ),
+        (["rougeLSum", MAXIMIZE, *ROUGE], "rougeLSum is not a metric of this validation, which has .*rougeLsum"),
+        (["accuracy", MAXIMIZE], "accuracy is not a metric of this validation, which has loss, nll_loss, ppl"),
         (["rougeLsum", *ROUGE, "--patience", 2], f"add {MAXIMIZE}"),
         (["loss", MAXIMIZE, "--keep-best-checkpoints", 2], f"leave {MAXIMIZE} out"),
     ],

@@ -20,7 +20,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, MODEL_DATA
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
-from lsg_fairseq.checkpoints.architectures import check_architecture, is_lsg_architecture
+from lsg_fairseq.checkpoints.build_task import check_architecture, is_lsg_architecture
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.compat.literals import MAX_ITEMS, evaluate_literal
@@ -137,7 +137,7 @@ def test_sink_takes_literals_only(module: str, argument: str, tmp_path: Path) ->
     """fairseq's own expression, in the module's own names."""
     names = vars(importlib.import_module(f"fairseq.{module}"))
     expression = compile(f"eval({argument})", module, "eval")
-    with pytest.raises(LSGError, match="is no literal value"):
+    with pytest.raises(LSGError, match="is not a literal"):
         eval(expression, names, holder(argument, touching(tmp_path / "ran")))
     assert not (tmp_path / "ran").exists()
     assert eval(expression, names, holder(argument, "[(512, 3)] * 2")) == [(512, 3), (512, 3)]
@@ -222,7 +222,7 @@ def test_literals_are_what_python_says(text: str, value: Any) -> None:
     ids=lambda text: text[:20],
 )
 def test_everything_else_is_refused_in_one_sentence(text: str) -> None:
-    with pytest.raises(LSGError, match="is no literal value") as refused:
+    with pytest.raises(LSGError, match="is not a literal") as refused:
         evaluate_literal(text)
     assert len(str(refused.value)) < 600
     assert "\n" not in str(refused.value)
@@ -323,7 +323,7 @@ def test_stored_user_dir_is_not_imported(converted: Path, tmp_path: Path) -> Non
 def test_other_architectures_are_not_built(settings: dict[str, Any], converted: Path, tmp_path: Path) -> None:
     path = with_settings(converted, tmp_path / "model.pt", "model", **settings)
     files = CheckpointFiles(path, converted, converted / "tokenizer")
-    with pytest.raises(LSGError, match=r"model\.pt asks for the architecture .* is no LSG model"):
+    with pytest.raises(LSGError, match=r"model\.pt asks for the architecture .* is not an LSG model"):
         load_task_and_model(files, Overrides())
 
 

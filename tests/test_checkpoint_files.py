@@ -14,8 +14,8 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
 from lsg_fairseq.compat import resuming
+from lsg_fairseq.compat.checkpoint_files import as_plain, with_namespaces
 from lsg_fairseq.compat.loading import load_checkpoint_file
-from lsg_fairseq.compat.plain_checkpoints import as_plain, with_namespaces
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- plain values ---------------------------------------------------------------------------------------------------

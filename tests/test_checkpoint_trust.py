@@ -204,7 +204,7 @@ def test_what_is_no_number_is_not_blamed_on_the_disk(value: float, exported: Pat
     ids=["int", "bool", "complex", "sparse", "quantised", "text"],
 )
 def test_weights_are_dense_floating_point_numbers(tensor: Any) -> None:
-    with pytest.raises(LSGError, match=r"w holds|w is no tensor"):
+    with pytest.raises(LSGError, match=r"w holds|w is not a tensor"):
         check_kind("w", tensor)
     check_values({"w": torch.ones(1), "decoder.final_logits_bias": torch.tensor([-float("inf")])}, "x")
 

@@ -10,10 +10,9 @@ import pytest
 from conftest import REPOSITORY, run
 from safetensors import safe_open
 
-from examples.manpages.box.card import model_card
-from examples.manpages.box.files import hashes
-from examples.manpages.box.put import APACHE, LARGEST
-from examples.manpages.demo.choose import PAGES
+from examples.manpages.box.pack import hashes
+from examples.manpages.box.put import APACHE, LARGEST, model_card
+from examples.manpages.demo_pages import PAGES
 from lsg_fairseq import hub
 from lsg_fairseq.commands import summarize
 from lsg_fairseq.commands.summarize import main

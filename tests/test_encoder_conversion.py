@@ -348,7 +348,7 @@ def test_masked_lm_head_with_another_activation_than_the_layers(tmp_path: Path) 
 
 def test_target_positions_are_refused(tmp_path: Path) -> None:
     source = write_hf_folder(build_hf_model("bert", "BertModel"), tmp_path / "hf")
-    with pytest.raises(LSGError, match="is an encoder alone: leave --max-target-positions out"):
+    with pytest.raises(LSGError, match="is an encoder-only model: leave --max-target-positions out"):
         convert_checkpoint(source, tmp_path / "out", 64, 64)
 
 

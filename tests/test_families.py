@@ -57,7 +57,7 @@ def test_families_of_architectures(arch: str, family: str) -> None:
 
 @pytest.mark.parametrize("arch", ["transformer", "bert", "", "lsg_bart_huge"])
 def test_other_architectures_are_refused(arch: str) -> None:
-    with pytest.raises(LSGError, match=f"{arch!r} is no architecture of an LSG model"):
+    with pytest.raises(LSGError, match=f"{arch!r} is not an architecture of an LSG model"):
         family_of_arch(arch)
 
 

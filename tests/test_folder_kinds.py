@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 
 from lsg_fairseq.checkpoints.find import find
 from lsg_fairseq.huggingface.download import Revision, download_checkpoint
-from lsg_fairseq.huggingface.read_folder import read_hf_folder
-from lsg_fairseq.huggingface.wrapped_names import unwrapped_names
+from lsg_fairseq.huggingface.read_folder import read_hf_folder, unwrapped_names
 from lsg_fairseq.modules.lsg_config import LSGError
 
 

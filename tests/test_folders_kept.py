@@ -17,7 +17,7 @@ from test_preprocess import SCRIPT, run_main, write_jsonl
 from lsg_fairseq.data import output_folder
 from lsg_fairseq.data.binary_pairs import check_pairs
 from lsg_fairseq.data.one_sentence import in_one_sentence, sentence_of
-from lsg_fairseq.data.output_folder import LOCK_NAME, MOVES_FILE, check_is_new, written_aside
+from lsg_fairseq.data.output_folder import LOCK_NAME, MOVES_FILE, check_is_new, staged_output
 from lsg_fairseq.data.signals import Stopped
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer, train_tokenizer
@@ -28,7 +28,7 @@ def content_of(folder: Path) -> dict[str, str]:
 
 
 def write(folder: Path, error: Exception | None = None, theirs: bool = False) -> None:
-    with written_aside(folder) as aside:
+    with staged_output(folder) as aside:
         (aside / "a").write_text("mine")
         if theirs:
             folder.mkdir()
@@ -38,7 +38,7 @@ def write(folder: Path, error: Exception | None = None, theirs: bool = False) ->
 
 
 def rewrite(folder: Path) -> None:
-    with written_aside(folder, ["old.*"]) as aside:
+    with staged_output(folder, ["old.*"]) as aside:
         (aside / "tokenizer").mkdir()
         for name in ("a.bin", "a.idx", "tokenizer/x"):
             (aside / name).write_text("new")
@@ -110,7 +110,7 @@ def test_a_killed_move_is_noticed_and_finished(filled: Path, moved: int, monkeyp
             check_pairs(filled, "train")
         with pytest.raises(LSGError, match="exists already"):
             check_is_new(filled)
-        with written_aside(filled):
+        with staged_output(filled):
             pass
     assert {content_of(filled)[name] for name in ("a.bin", "a.idx", "tokenizer/x")} == {"new"}
     assert not {"old.bin", MOVES_FILE} & content_of(filled).keys()
@@ -136,10 +136,10 @@ def test_new_means_new(tmp_path: Path) -> None:
     (out / LOCK_NAME).touch()
     (out / ".partial-dead").mkdir()
     check_is_new(out)
-    with written_aside(out, must_be_new=True) as aside:
+    with staged_output(out, must_be_new=True) as aside:
         (aside / "a").write_text("mine")
     assert content_of(out) == {"a": "mine"}
-    with pytest.raises(LSGError, match="exists already"), written_aside(out, must_be_new=True):
+    with pytest.raises(LSGError, match="exists already"), staged_output(out, must_be_new=True):
         pass
 
 
@@ -151,8 +151,8 @@ def test_somebody_makes_the_folder_meanwhile(tmp_path: Path) -> None:
 
 
 def test_two_writers(tmp_path: Path) -> None:
-    with written_aside(tmp_path / "out") as aside:
-        with pytest.raises(LSGError, match="another process is writing"), written_aside(tmp_path / "out"):
+    with staged_output(tmp_path / "out") as aside:
+        with pytest.raises(LSGError, match="another process is writing"), staged_output(tmp_path / "out"):
             pass
         (aside / "a").write_text("mine")
     assert content_of(tmp_path) == {"out/a": "mine"}

@@ -1,4 +1,4 @@
-"""Reading Hugging Face folders: every layout of the weights, and one clear sentence for everything that is none."""
+"""Reading Hugging Face folders: every layout of the weights, and one clear sentence for everything else."""
 
 from __future__ import annotations
 

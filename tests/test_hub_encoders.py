@@ -1,4 +1,4 @@
-"""torch.hub for encoders alone: the entries, what a checkpoint may be, and LSGEncoderHubInterface."""
+"""torch.hub for encoder-only models: the entries, what a checkpoint may be, and LSGEncoderHubInterface."""
 
 from __future__ import annotations
 
@@ -325,22 +325,24 @@ def test_an_encoder_cannot_summarise(
     lsg: LSGEncoderHubInterface, pretrained: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not hasattr(lsg, "summarize")
-    with pytest.raises(AttributeError, match=r"an encoder alone cannot summarise: \.summarize needs a BART or Pegasus"):
+    with pytest.raises(
+        AttributeError, match=r"an encoder-only model cannot summarise: \.summarize needs a BART or Pegasus"
+    ):
         lsg.summarize("the cat")
     with pytest.raises(AttributeError, match="has no attribute 'sumarize'"):
         lsg.sumarize("the cat")
     (tmp_path / "paper.txt").write_text("the cat sat")
     command = [str(tmp_path / "paper.txt"), "--checkpoint", str(pretrained), "--tokenizer", str(corpus / "tokenizer")]
     assert summarize(command) == 1
-    assert f"{pretrained} is an encoder alone, which cannot summarise" in capsys.readouterr().err
+    assert f"{pretrained} is an encoder-only model, which cannot summarise" in capsys.readouterr().err
     assert summarize([str(tmp_path / "paper.txt"), "--checkpoint", "lsg_bert_base"]) == 1
-    assert "lsg_bert_base is an encoder alone, which cannot summarise" in capsys.readouterr().err
+    assert "lsg_bert_base is an encoder-only model, which cannot summarise" in capsys.readouterr().err
 
 
 def test_wrong_settings_and_tokens_are_one_sentence(
     lsg: LSGEncoderHubInterface, pretrained: Path, corpus: Path, batch: torch.Tensor
 ) -> None:
-    with pytest.raises(LSGError, match="pass_global_tokens_to_decoder must be false for an encoder alone"):
+    with pytest.raises(LSGError, match="pass_global_tokens_to_decoder must be false for an encoder-only model"):
         hub.lsg_roberta_base(pretrained, corpus, pass_global_tokens_to_decoder=True)
     with pytest.raises(LSGError, match=r"lsg_bert_base has no setting 'blocksize' \(did you mean 'block_size'\?\)"):
         hub.lsg_bert_base(blocksize=3)

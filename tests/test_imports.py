@@ -32,7 +32,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "generation",
         "alignment",
         "scoring",
-        "rouge_arguments",
     ),  # what stock fairseq needs; searching; ROUGE
     ("models",),  # fairseq's encoder and decoder with hooks overridden; where a flag becomes a setting
     ("huggingface",),  # how does Hugging Face say it?

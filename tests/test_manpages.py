@@ -21,12 +21,22 @@ from conftest import REPOSITORY, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.manpages.corpus.debian import fetch_packages, pages_of_package, read_package_names
-from examples.manpages.corpus.examples import body_without, check_body, check_description, example_of
-from examples.manpages.corpus.folder import pages_of_folder
-from examples.manpages.corpus.leaks import copies_of, without_copies
-from examples.manpages.corpus.name_section import parse_name_section
+from examples.manpages.corpus.examples import (
+    Section,
+    body_without,
+    check_body,
+    check_description,
+    copies_of,
+    example_of,
+    find_mandoc,
+    parse_name_section,
+    read_sections,
+    render,
+    without_copies,
+)
+from examples.manpages.corpus.find_pages import fetch_packages, pages_of_folder, pages_of_package, read_package_names
 from examples.manpages.corpus.pages import (
+    FIELDS,
     MAX_BYTES,
     Example,
     Package,
@@ -37,11 +47,8 @@ from examples.manpages.corpus.pages import (
     source_of,
 )
 from examples.manpages.corpus.prepare import PACKAGES, prepare
-from examples.manpages.corpus.records import FIELDS
-from examples.manpages.corpus.rendering import Section, find_mandoc, read_sections, render
-from examples.manpages.corpus.selection import MOST_SHARING, select
+from examples.manpages.corpus.selection import LARGEST_GROUP, MOST_SHARING, assign_splits, select
 from examples.manpages.corpus.similarity import MinHash, equal_pairs, group, near_duplicates, similar_pairs
-from examples.manpages.corpus.splits import LARGEST_GROUP, assign_splits
 from examples.manpages.evaluation.baselines import first_sentence, nearest_description, score_baselines
 from lsg_fairseq.modules.lsg_config import LSGError
 

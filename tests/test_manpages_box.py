@@ -12,16 +12,15 @@ from hub_checkpoints import documents_of, lively_copy
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
+from examples.manpages import demo_pages as demo
 from examples.manpages.box import put as put_module
-from examples.manpages.box.files import SeenBox, hashes
-from examples.manpages.box.pack import pack
+from examples.manpages.box.pack import SeenBox, hashes, pack
 from examples.manpages.box.put import put
-from examples.manpages.demo import choose as demo
 from examples.manpages.evaluation import results as results_module
 from examples.manpages.evaluation.answering import answer, open_answering
-from examples.manpages.evaluation.variants import AS_TRAINED
+from examples.manpages.evaluation.scores import AS_TRAINED
 from lsg_fairseq.checkpoints.export import export_checkpoint
-from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
+from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.hub.load import from_checkpoint
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -100,7 +99,7 @@ def test_what_float16_cannot_hold_is_refused(trained: Path, tmp_path: Path, corp
 
 def test_results_are_of_what_the_box_says(box: Path, corpus: Path, tmp_path: Path) -> None:
     pages = [page("p", f"n{number}", 1) | {"document": text} for number, text in enumerate(documents_of(corpus)[:4])]
-    run = open_answering(find_checkpoint(box, SourceOptions()), {"valid": pages}, tmp_path)
+    run = open_answering(find_checkpoint(box, CheckpointOptions()), {"valid": pages}, tmp_path)
     said = answer(run.stages, "valid", AS_TRAINED, run.variants[AS_TRAINED].flags)
     summaries = from_checkpoint(box).summarize([record["document"] for record in pages])
     assert said == [text.strip() for text in summaries]
@@ -113,7 +112,7 @@ def test_results_read_a_box_as_it_is(box: Path, trained: Path, corpus: Path, mon
     others = ["--short-model", str(trained), "--tokenizer", str(corpus / "tokenizer")]
     assert results_module.main(["--model", str(box), *others]) == 0
     [(files, _, choice, short)] = asked
-    assert files.tokenizer.is_relative_to(find_checkpoint(box, SourceOptions()).model.parent)
+    assert files.tokenizer.is_relative_to(find_checkpoint(box, CheckpointOptions()).model.parent)
     assert short.tokenizer == corpus / "tokenizer"
     assert choice.box == SeenBox(box, hashes(box))
 

@@ -15,30 +15,30 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, run
 
-from examples.manpages.corpus.records import TEST_SETS
-from examples.manpages.evaluation.answering import answer, binarize, open_answering, source_tokens
-from examples.manpages.evaluation.bootstrap import paired_bootstrap
-from examples.manpages.evaluation.example_page import EXAMPLES, draw, examples_page
-from examples.manpages.evaluation.markdown import escape, table
-from examples.manpages.evaluation.predictions import BASELINES, read_predictions, write_predictions
+from examples.manpages.corpus.pages import TEST_SETS
+from examples.manpages.evaluation.answering import answer, binarize, open_answering, open_run, source_tokens
+from examples.manpages.evaluation.baselines import BASELINES, read_predictions, write_predictions
 from examples.manpages.evaluation.results import OUT, Choice
-from examples.manpages.evaluation.results_text import TITLES, results_page
-from examples.manpages.evaluation.rouge import mean_scores
-from examples.manpages.evaluation.run_folder import open_run
-from examples.manpages.evaluation.scores import ALL, LONGER, is_better, measure, score_systems
-from examples.manpages.evaluation.sets import in_order
-from examples.manpages.evaluation.variants import (
+from examples.manpages.evaluation.results_text import EXAMPLES, TITLES, draw, escape, examples_page, results_page, table
+from examples.manpages.evaluation.scores import (
+    ALL,
     AS_TRAINED,
     CUT,
     GENERATION,
     LONG,
+    LONGER,
     SHORT,
     STAGE_BEFORE,
+    in_order,
+    is_better,
+    mean_scores,
+    measure,
+    paired_bootstrap,
+    score_systems,
     short_variant,
     variants_of,
 )
-from examples.manpages.training.curves import stage_ends, write_curves
-from examples.manpages.training.training_log import TRAINING, VALIDATION, read_logs
+from examples.manpages.training.curves import TRAINING, VALIDATION, read_logs, stage_ends, write_curves
 from lsg_fairseq.checkpoints.loading import CheckpointFiles
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
@@ -220,7 +220,7 @@ def test_a_checkpoint_that_is_being_written_is_refused(
         (tmp_path / "model.pt").write_bytes(b"2")
         copy(source, target)
 
-    monkeypatch.setattr("examples.manpages.evaluation.run_folder.shutil.copyfile", copy_late)
+    monkeypatch.setattr("examples.manpages.evaluation.answering.shutil.copyfile", copy_late)
     with pytest.raises(LSGError, match=r"model.pt changed while it was copied"):
         open_run(files, {"test_seen": pages_of(3)}, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -377,7 +377,7 @@ def test_results_are_told() -> None:
     assert len(re.findall(r"^\| test_\w+, ", page, re.MULTILINE)) == 2 * 2 * (len(TITLES) + len(TITLES) - 1)
     assert "| test_unseen, all | 30 | as trained | 100.00 | 100.00 | 100.00 | 60 |" in page
     assert "on test_seen and test_unseen: reached (test_seen: yes, test_unseen: yes)" in page
-    assert "resamples of the packages (`examples/manpages/evaluation/bootstrap.py`, seed 1)" in page
+    assert "resamples of the packages (`examples/manpages/evaluation/scores.py`, seed 1)" in page
     assert "500 parameters, which alone take 1,000 bytes in half precision (2 bytes a parameter)" in page
     assert "a file of 6,200 bytes with optimizer state;" in page
     assert "- the stage before, cut to 512: the checkpoint of the stage before" in page

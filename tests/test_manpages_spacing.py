@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from examples.manpages.box.spacing import write_tokenizer
-from examples.manpages.training.vocabulary import FIRST, LAST, write_vocabulary
+from examples.manpages.box.pack import write_tokenizer
+from examples.manpages.training.warm_start import FIRST, LAST, write_vocabulary
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, load_tokenizer
 
 WORDS = "object oriented c net amazon s3 etc passwd printf don t x 7 2 format the is key value".split()

@@ -18,8 +18,8 @@ import pytest
 import torch
 from encoder_models import build_hf_model, write_hf_folder
 
-from examples.manpages.training import copying, openings, texts, vocabulary, warm_start
 from examples.manpages.training import start as start_module
+from examples.manpages.training import texts, warm_start
 from examples.manpages.training import train as train_module
 from examples.manpages.training.start import START, StartPlan, make_start, start_facts
 from examples.manpages.training.train import STAGES, Stage, model_flags, train_all
@@ -105,9 +105,9 @@ def test_start_follows_the_corpus(data: Path) -> None:
         (start_module, "WHEEL_SHA256", "0"),
         (start_module, "FITTED", 3),
         (start_module, "SUMMARY_WEIGHT", 3),
-        (vocabulary, "SETTINGS", "{}"),
-        (copying, "LONGEST", 7),
-        (copying, "RIDGE", 0.5),
+        (warm_start, "SETTINGS", "{}"),
+        (warm_start, "LONGEST", 7),
+        (warm_start, "RIDGE", 0.5),
         (warm_start, "INITIAL_STD", 0.5),
         (warm_start, "SEED", 7),
     ],
@@ -305,7 +305,7 @@ def test_openings_follow_the_pages_and_their_length(
     trained: Path, rehearsal: type[Rehearsal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another length is other data; what is written is each page's first words, and all else of it."""
-    monkeypatch.setattr(openings, "WORDS", 3)
+    monkeypatch.setattr(texts, "WORDS", 3)
     with pytest.raises(LSGError, match=r"/model-openings was begun with other settings or data"):
         train_all(trained, PLAN, SMALL)
     assert rehearsal.ran == []
@@ -336,11 +336,11 @@ def test_a_mixture_has_more_than_pages(tmp_path: Path) -> None:
     for split, chosen in examples.items():
         rows = [{"document": document, "summary": f"{split} {number}"} for number, document in enumerate(chosen)]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    openings.write_mixture(tmp_path, "train", "descriptions_train")
-    rows = [json.loads(line) for line in (tmp_path / openings.mixture_of("train")).read_text().splitlines()]
+    texts.write_mixture(tmp_path, "train", "descriptions_train")
+    rows = [json.loads(line) for line in (tmp_path / texts.mixture_of("train")).read_text().splitlines()]
     assert [row["summary"] for row in rows] == [*(f"train {n}" for n in (0, 1, 2, 3, 0)), "descriptions_train 0"]
-    cut = [openings.cut(document, openings.WORDS) for document in documents]
-    assert [row["document"] for row in rows] == [*cut, openings.cut(text, openings.WORDS), "a package " * 200]
+    cut = [texts.cut(document, texts.WORDS) for document in documents]
+    assert [row["document"] for row in rows] == [*cut, texts.cut(text, texts.WORDS), "a package " * 200]
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_a_mixture_has_more_than_pages(tmp_path: Path) -> None:
     [("a b  c\n\nd e", 4, "a b  c\n\nd"), ("aa a", 2, "aa a"), (" b ab", 1, " b"), ("", 3, ""), ("a b", 9, "a b")],
 )
 def test_cutting_keeps_white_space(text: str, words: int, expected: str) -> None:
-    assert openings.cut(text, words) == expected
+    assert texts.cut(text, words) == expected
 
 
 # --- by fairseq -----------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lsg_fairseq.scoring import split_sentences
+from lsg_fairseq.tokenizers.base import LINE_BREAKS, on_one_line
 from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE, LineBPE, train_tokenizer
-from lsg_fairseq.tokenizers.one_line import LINE_BREAKS, on_one_line
 
 
 @pytest.fixture(scope="module")

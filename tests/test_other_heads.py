@@ -9,7 +9,7 @@ import pytest
 from encoder_models import build_hf_model, write_hf_folder
 
 from lsg_fairseq.checkpoints.convert import plan_conversion
-from lsg_fairseq.huggingface.architectures import check_head
+from lsg_fairseq.huggingface.folder_kinds import check_head
 from lsg_fairseq.modules.lsg_config import LSGError
 
 

@@ -11,18 +11,22 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, run
 
-from examples.manpages.corpus.leaks import copies_of
-from examples.manpages.corpus.moulds import MOST_SHARING
-from examples.manpages.corpus.pages import Example, Package, Reason, UnusablePage
-from examples.manpages.corpus.records import FIELDS
+from examples.manpages.corpus.examples import copies_of
+from examples.manpages.corpus.pages import FIELDS, Example, Package, Reason, UnusablePage
+from examples.manpages.corpus.selection import MOST_SHARING
 from examples.manpages.corpus.similarity import contained_in_any
-from examples.manpages.descriptions.apt_lists import PackageLists, fetch_lists
-from examples.manpages.descriptions.boilerplate import shared_moulds, without_boilerplate
-from examples.manpages.descriptions.examples import FEWEST_WORDS, example_of_package, read_examples
+from examples.manpages.descriptions.examples import (
+    FEWEST_WORDS,
+    example_of_package,
+    paragraphs_of_description,
+    read_examples,
+    shared_moulds,
+    without_boilerplate,
+    without_packaging,
+)
+from examples.manpages.descriptions.lists import Description, PackageLists, fetch_lists, read_descriptions, read_sources
 from examples.manpages.descriptions.prepare import prepare_descriptions
 from examples.manpages.descriptions.selection import HeldOut, hold_out, select_descriptions
-from examples.manpages.descriptions.stanzas import Description, read_descriptions, read_sources
-from examples.manpages.descriptions.text import paragraphs_of_description, without_packaging
 from lsg_fairseq.modules.lsg_config import LSGError
 
 TRANSLATION = """\

@@ -204,7 +204,7 @@ def test_every_layer_norm_has_the_epsilon(flags: dict[str, object], eps: float) 
     [
         (
             {"lsg_pass_global_tokens_to_decoder": True},
-            "pass_global_tokens_to_decoder must be false for an encoder alone",
+            "pass_global_tokens_to_decoder must be false for an encoder-only model",
         ),
         ({"layer_norm_eps": 0.0}, r"layer_norm_eps must be above 0, as 1e-5 and 1e-12 are, not 0\.0"),
         ({"lsg_sparsity_factor": 3}, "sparsity_factor must divide block_size"),

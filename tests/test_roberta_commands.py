@@ -91,7 +91,7 @@ def test_hydra_train(labelled: Path, tmp_path: Path) -> None:
     [
         (
             "--lsg-pass-global-tokens-to-decoder true",
-            "pass_global_tokens_to_decoder must be false for an encoder alone",
+            "pass_global_tokens_to_decoder must be false for an encoder-only model",
         ),
         ("--max-positions 512 --restore-file", "position table cannot be cut from the 4096 positions it was trained"),
     ],

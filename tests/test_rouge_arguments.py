@@ -11,7 +11,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.tasks import FairseqTask
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.rouge_arguments import SETTINGS, parse_rouge_arguments
+from lsg_fairseq.tasks.rouge_validation import SETTINGS, parse_rouge_arguments
 
 
 @pytest.mark.parametrize(

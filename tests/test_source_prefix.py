@@ -15,7 +15,7 @@ from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.commands.summarize import main as summarize_main
 from lsg_fairseq.huggingface.generation_config import source_prefix
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.one_line import on_one_line
+from lsg_fairseq.tokenizers.base import on_one_line
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")

@@ -23,7 +23,7 @@ from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
 from omegaconf import OmegaConf
 
 from lsg_fairseq.compat.pruning import layers_to_keep, prune_state_dict
-from lsg_fairseq.compat.whole_words import upstream_mask
+from lsg_fairseq.compat.task_settings import upstream_mask
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import train_tokenizer
 from recipes.tiny_models import TINY_SIZES, build_dictionary, build_model, random_tokens

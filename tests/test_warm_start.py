@@ -9,16 +9,18 @@ import torch
 from encoder_models import WORDPIECES, build_hf_model, write_hf_folder
 from transformers import AutoModel, BartForConditionalGeneration
 
-from examples.manpages.training.copying import embedding_reader, fit_linear
-from examples.manpages.training.vocabulary import (
+from examples.manpages.training.warm_start import (
     FIRST,
     LAST,
     choose_pieces,
     count_pieces,
+    embedding_reader,
+    fit_linear,
     read_pieces,
+    source_attention,
+    write_start,
     write_vocabulary,
 )
-from examples.manpages.training.warm_start import source_attention, write_start
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.modules.lsg_config import LSGError

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
-from lsg_fairseq.compat.plain_checkpoints import as_plain
+from lsg_fairseq.compat.checkpoint_files import as_plain
 from lsg_fairseq.modules.lsg_config import LSGError
 
 BY_EPOCH = re.compile(r"checkpoint(\d+)\.pt")
@@ -33,7 +33,7 @@ def last_checkpoints(folder: Path, count: int, by_update: bool, upper_bound: int
         LSGError: there are not so many.
     """
     if not folder.is_dir():
-        raise LSGError(f"{folder} is no folder: give the --save-dir of a training")
+        raise LSGError(f"{folder} is not a folder: give the --save-dir of a training")
     pattern, kind = (BY_UPDATE, "checkpoint_EPOCH_UPDATE.pt") if by_update else (BY_EPOCH, "checkpointEPOCH.pt")
     matches = [(pattern.fullmatch(path.name), path) for path in folder.iterdir()]
     numbered = sorted((int(match[1]), path) for match, path in matches if match)
@@ -54,7 +54,7 @@ def average_checkpoints(paths: Sequence[Path], output: Path, overwrite: bool = F
     appears as a whole or not at all.
 
     Raises:
-        LSGError: a file is no checkpoint, they are not of one model, or `output` exists.
+        LSGError: a file is not a checkpoint, they are not of one model, or `output` exists.
     """
     if output.exists() and any(output.samefile(path) for path in paths if path.exists()):
         raise LSGError(f"{output} is one of the checkpoints to be averaged: choose another --output")

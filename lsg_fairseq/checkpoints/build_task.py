@@ -1,4 +1,4 @@
-"""The fairseq task that goes with a checkpoint: its vocabulary and what surrounds a sequence, without its data."""
+"""What fairseq builds from a checkpoint's arguments: an LSG model and no other, and the task that goes with it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,57 @@ from pathlib import Path
 from typing import Any
 
 from fairseq.data import Dictionary
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import FairseqTask
 from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
 
+from lsg_fairseq.models.lsg_model import LSGModelMixin
+from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import in_task_languages
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, build_dictionary, read_dictionary, with_task_symbols
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.weights.families import family_of_arch
 
+# --- the model: a checkpoint must not choose another class than ours.
+
+
+def check_architecture(args: Namespace, checkpoint: Path) -> None:
+    """Refuse a model of another class than this package's and their subclasses.
+
+    Raises:
+        LSGError: the architecture is unknown, or registered with such a class.
+    """
+    if not is_lsg_architecture(args):
+        known = sorted(name for name, model in ARCH_MODEL_REGISTRY.items() if issubclass(model, LSGModelMixin))
+        raise LSGError(
+            f"{checkpoint} asks for the architecture {_built_name(args)!r}, which is not an LSG model (known: "
+            f"{', '.join(known)}): if a package of yours registers it with a subclass of one, import that package first"
+        )
+
+
+def is_lsg_architecture(args: Namespace) -> bool:
+    """Whether fairseq builds a class of this package, or a subclass, from these arguments."""
+    name = _built_name(args)
+    model = ARCH_MODEL_REGISTRY.get(name)
+    if model is None and name in MODEL_DATACLASS_REGISTRY:
+        model = MODEL_REGISTRY[name]
+    return model is not None and issubclass(model, LSGModelMixin)
+
+
+def _built_name(args: Namespace) -> str:
+    """The name that fairseq goes by, as in fairseq/models/__init__.py: `_name` comes before `arch`."""
+    name = getattr(args, "_name", None) or getattr(args, "arch", None)
+    return name if isinstance(name, str) else repr(name)
+
+
+# --- the task: its vocabulary and what surrounds a sequence, without its data.
+
 
 def build_task(
     args: Namespace, vocabulary: Path, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]
 ) -> FairseqTask:
-    """The task for a model: lsg_summarization, or masked_lm where the model is an encoder alone.
+    """The task for a model: lsg_summarization, or masked_lm for an encoder-only model.
 
     Args:
         args: the model's arguments.

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.find import find, find_at
-from lsg_fairseq.checkpoints.opened import Source
+from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
 from lsg_fairseq.checkpoints.write_folder import check_folder, generation_flags, write_folder
-from lsg_fairseq.data.output_folder import check_is_new, written_aside
+from lsg_fairseq.data.output_folder import check_is_new, staged_output
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
 from lsg_fairseq.weights.limits import MAX_POSITIONS, check_size
 from lsg_fairseq.weights.values import check_values
@@ -29,15 +29,15 @@ MIN_POSITIONS = 8
 class Plan:
     """What a conversion will do; nothing is written yet."""
 
-    source: Source
+    source: OpenedCheckpoint
     args: dict[str, Any]
     lengths: tuple[int, int]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The converted weights; see Source.state_dict for what is raised.
+        """The converted weights; see OpenedCheckpoint.state_dict for what is raised.
 
         Raises:
-            LSGError: also if a weight is no number.
+            LSGError: also if a weight is not a number.
         """
         state = self.source.state_dict(*self.lengths)
         check_values(state, self.source.name)
@@ -75,7 +75,7 @@ def convert_checkpoint(
     Args:
         source: a Hugging Face folder or hub id, a fairseq model.pt, or a folder with one.
         max_source_positions: default 4,096 for a short model (its own if that is more), an LSG model's own otherwise.
-        max_target_positions: default as many as source positions; none for an encoder alone.
+        max_target_positions: default as many as source positions; none for an encoder-only model.
         lsg: LSGConfig fields that replace those of the checkpoint.
         tokenizer: folder with Hugging Face tokenizer files that replace the checkpoint's.
 
@@ -104,7 +104,7 @@ def plan_conversion(
     length = max_source_positions or max(spec.max_source_positions, 0 if spec.is_lsg else DEFAULT_POSITIONS)
     target = max_target_positions or (max(length, spec.max_target_positions) if spec.has_decoder else 0)
     if target and not spec.has_decoder:
-        raise LSGError(f"{source.name} is an encoder alone: leave --max-target-positions out, as it has none")
+        raise LSGError(f"{source.name} is an encoder-only model: leave --max-target-positions out, as it has none")
     stated = {name.removeprefix("lsg_"): value for name, value in source.args.items() if name.startswith("lsg_")}
     asked = {FIELD_ALIASES.get(name, name): value for name, value in (lsg or {}).items()}
     settings = asdict(LSGConfig.from_dict({**stated, **asked}))
@@ -123,7 +123,7 @@ def write_conversion(plan: Plan, out: str | Path) -> None:
     source = plan.source
     logger.info(f"converting {source.name}")
     state = plan.state_dict()
-    with written_aside(out, must_be_new=True) as aside:
+    with staged_output(out, must_be_new=True) as aside:
         logger.info(f"writing {out}")
         write_folder(source, plan.args, state, aside)
         logger.info("checking what was written")

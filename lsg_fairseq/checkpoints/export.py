@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.find import HUGGING_FACE, find
-from lsg_fairseq.checkpoints.opened import Source
+from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
 from lsg_fairseq.data.one_sentence import written_whole
-from lsg_fairseq.data.output_folder import check_is_new, written_aside
+from lsg_fairseq.data.output_folder import check_is_new, staged_output
 from lsg_fairseq.huggingface.config import exported_spec, read_config, write_config
 from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -47,8 +47,8 @@ def export_checkpoint(
         half: write the weights as float16.
 
     Raises:
-        LSGError: `out` exists, the source is no LSG model that transformers could hold, or a weight does not fit into
-            float16; nothing is written then.
+        LSGError: `out` exists, the source is not an LSG model that transformers could hold, or a weight does not fit
+            into float16; nothing is written then.
     """
     check_is_new(out)
     opened = open_exportable(source, tokenizer)
@@ -60,7 +60,7 @@ def export_checkpoint(
     tensors = convert_to_hf(state, spec, None if torch.equal(rows, torch.arange(len(opened.dictionary))) else rows)
     tensors = halve(tensors) if half else tensors
     config = config_of(opened, spec, tensors, rows)
-    with written_aside(out, must_be_new=True) as aside:
+    with staged_output(out, must_be_new=True) as aside:
         opened.tokenizer.save(aside, with_rows=False)
         contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
         with written_whole(aside / WEIGHTS_FILE):
@@ -71,7 +71,7 @@ def export_checkpoint(
     return lines
 
 
-def open_exportable(source: str | Path, tokenizer: str | Path | None) -> Source:
+def open_exportable(source: str | Path, tokenizer: str | Path | None) -> OpenedCheckpoint:
     """Open a fairseq checkpoint and its tokenizer.
 
     Raises:
@@ -86,7 +86,7 @@ def open_exportable(source: str | Path, tokenizer: str | Path | None) -> Source:
     return opened
 
 
-def adapt(source: Source, short: bool) -> tuple[dict[str, Tensor], ModelSpec, list[str]]:
+def adapt(source: OpenedCheckpoint, short: bool) -> tuple[dict[str, Tensor], ModelSpec, list[str]]:
     """The weights and spec that are exported, and sentences about what was left out or changed."""
     state, spec, lines = dict(source.weights()), source.spec, []
     spec = exported_spec(spec, source.args, source.original.get("config"))
@@ -147,7 +147,9 @@ def repeats_after(table: Tensor, spec: ModelSpec, length: int) -> bool:
     return not spec.row.learned_positions or torch.equal(positions, tile_positions(positions[:length], len(positions)))
 
 
-def config_of(source: Source, spec: ModelSpec, tensors: Mapping[str, Tensor], rows: Tensor) -> dict[str, object]:
+def config_of(
+    source: OpenedCheckpoint, spec: ModelSpec, tensors: Mapping[str, Tensor], rows: Tensor
+) -> dict[str, object]:
     """The config.json of the tensors; `rows` are the dictionary's of Hugging Face's embedding rows."""
     token_ids = spec.row.token_ids
     if not spec.has_decoder:
@@ -157,7 +159,7 @@ def config_of(source: Source, spec: ModelSpec, tensors: Mapping[str, Tensor], ro
     return write_config(source.args, spec, tensors, token_ids, source.original.get("config"))
 
 
-def write_json_files(source: Source, config: Mapping[str, object], folder: Path) -> None:
+def write_json_files(source: OpenedCheckpoint, config: Mapping[str, object], folder: Path) -> None:
     """config.json, and generation_config.json if the model came with one."""
     files = {"config.json": config}
     if source.original.get("generation_config"):

@@ -1,4 +1,4 @@
-"""What a user calls a checkpoint: an entry, a path or a hub id; and which format it has."""
+"""Resolves what a user calls a checkpoint (an entry, a path or a hub id), and says which format it has."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, TRAINED_FILES
-from lsg_fairseq.checkpoints.open_fairseq import read_fairseq_source
-from lsg_fairseq.checkpoints.open_huggingface import read_hf_source
-from lsg_fairseq.checkpoints.opened import Source
+from lsg_fairseq.checkpoints.open_fairseq import open_fairseq
+from lsg_fairseq.checkpoints.open_huggingface import open_huggingface
+from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
 from lsg_fairseq.huggingface.download import Revision, download_checkpoint, find_revision
 from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -29,7 +29,7 @@ class Format:
 
     name: str
     locate: Callable[[Path], Path | None]
-    open: Callable[[Path, str | Path | None], Source]
+    open: Callable[[Path, str | Path | None], OpenedCheckpoint]
 
 
 def _fairseq_file(path: Path) -> Path | None:
@@ -42,8 +42,8 @@ def _hugging_face_folder(path: Path) -> Path | None:
     return path if (path / "config.json").is_file() else None
 
 
-FAIRSEQ = Format("fairseq", _fairseq_file, read_fairseq_source)
-HUGGING_FACE = Format("Hugging Face", _hugging_face_folder, read_hf_source)
+FAIRSEQ = Format("fairseq", _fairseq_file, open_fairseq)
+HUGGING_FACE = Format("Hugging Face", _hugging_face_folder, open_huggingface)
 # The first that a path has.
 FORMATS = (FAIRSEQ, HUGGING_FACE)
 
@@ -60,7 +60,7 @@ class Found:
         """Where it is on this machine; downloads it if need be."""
         return self.path or download_checkpoint(self.revision)
 
-    def open(self, tokenizer: str | Path | None = None) -> Source:
+    def open(self, tokenizer: str | Path | None = None) -> OpenedCheckpoint:
         """Open it, downloaded if need be; the format's opener says what is raised."""
         return self.format.open(self.local(), tokenizer)
 

@@ -1,4 +1,4 @@
-"""What surrounds a checkpoint file: its tokenizer, vocabulary and generation settings."""
+"""The files around a checkpoint: its tokenizer, vocabulary and generation settings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_tokenizer(model: Path, given: str | Path | None, task: Mapping[str, Any
 
 
 def missing_tokenizer(model: Path, given: str | Path | None, task: Mapping[str, Any]) -> str:
-    """The sentence that says so."""
+    """The message for a checkpoint without a tokenizer."""
     looked = ", ".join(map(str, _tokenizer_folders(model, given, task)))
     return f"{model} comes without a tokenizer (looked in {looked}): give its folder as tokenizer="
 

@@ -17,8 +17,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lsg_fairseq.checkpoints.architectures import check_architecture
-from lsg_fairseq.checkpoints.build_task import build_task, set_max_positions
+from lsg_fairseq.checkpoints.build_task import build_task, check_architecture, set_max_positions
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX
@@ -73,20 +72,20 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a fairseq checkpoint, tensors mapped into memory where the file's format allows.
 
     Raises:
-        LSGError: the file is damaged, is a pickle that asks for code, or is no fairseq checkpoint.
+        LSGError: the file is damaged, is a pickle that asks for code, or is not a fairseq checkpoint.
     """
     state = load_checkpoint_file(str(path), mmap=zipfile.is_zipfile(path))
     if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
-        raise LSGError(f"{path} is no fairseq checkpoint, as it has no 'model': give a model.pt or checkpoint_*.pt")
+        raise LSGError(f"{path} is not a fairseq checkpoint, as it has no 'model': give a model.pt or checkpoint_*.pt")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
-        raise LSGError(f"{path} is no fairseq checkpoint: 'model' must hold named tensors and nothing else")
+        raise LSGError(f"{path} is not a fairseq checkpoint: 'model' must hold named tensors and nothing else")
     cfg = state.get("cfg") or {}
     groups = {"cfg": cfg, "args": state.get("args") or {}, "task_state": state.get("task_state") or {}}
     groups |= {f"cfg.{name}": cfg.get(name) or {} for name in ("model", "task")} if isinstance(cfg, Mapping) else {}
     for name, group in groups.items():
         names = vars(group) if isinstance(group, Namespace) else group
         if not isinstance(names, Mapping) or not all(isinstance(key, str) for key in names):
-            raise LSGError(f"{path} is no fairseq checkpoint: its {name} is {group!r:.80}, not named arguments")
+            raise LSGError(f"{path} is not a fairseq checkpoint: its {name} is {group!r:.80}, not named arguments")
     return state
 
 

@@ -12,7 +12,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 
 from lsg_fairseq.checkpoints.folder_files import find_tokenizer, read_generation_settings
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, training_arguments
-from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, Source, Upgrade
+from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, OpenedCheckpoint, Upgrade
 from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import in_task_languages
@@ -45,7 +45,7 @@ MODEL_ARGUMENTS = (
 )
 
 
-def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Source:
+def open_fairseq(path: Path, tokenizer_folder: str | Path | None) -> OpenedCheckpoint:
     """Open a fairseq checkpoint: fairseq's own BART or RoBERTa, or an LSG model.
 
     Its dict.txt is read from beside it. The tokenizer is the folder given, or `tokenizer` beside it or in its data
@@ -67,7 +67,7 @@ def read_fairseq_source(path: Path, tokenizer_folder: str | Path | None) -> Sour
     dictionary = _dictionary_of(vocabulary, tokenizer, len(tokens), task.get("langs"))
     spec = replace(spec, vocab_size=len(tokens), is_lsg=spec.encoder_key(GLOBAL_TABLE) in weights)
     notes = () if tokenizer else (f"{path} comes without a tokenizer: name a Hugging Face one with --tokenizer",)
-    return Source(
+    return OpenedCheckpoint(
         name=str(path),
         spec=spec,
         args=args,

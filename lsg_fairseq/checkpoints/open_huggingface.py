@@ -9,11 +9,11 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from lsg_fairseq.checkpoints.opened import MASK, Source, find_mask
-from lsg_fairseq.huggingface.architectures import check_head
+from lsg_fairseq.checkpoints.opened import MASK, OpenedCheckpoint, find_mask
 from lsg_fairseq.huggingface.config import check_lm_activation, read_config
 from lsg_fairseq.huggingface.encoder_heads import encoder_notes, parts_of_hf
 from lsg_fairseq.huggingface.encoder_keys import key_layout_of
+from lsg_fairseq.huggingface.folder_kinds import check_head
 from lsg_fairseq.huggingface.generation_config import generation_settings, source_prefix
 from lsg_fairseq.huggingface.read_folder import HFCheckpoint, read_hf_folder
 from lsg_fairseq.huggingface.seq2seq_weights import name_in_fairseq
@@ -31,11 +31,11 @@ from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
 
 
-def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
+def open_huggingface(folder: Path, tokenizer_folder: str | Path | None) -> OpenedCheckpoint:
     """Open a Hugging Face folder; the tokenizer is the folder's own unless another is given.
 
     Raises:
-        LSGError: it is no checkpoint, is damaged or of another type, or the tokenizer does not fit.
+        LSGError: it is not a checkpoint, is damaged or of another type, or the tokenizer does not fit.
     """
     checkpoint = read_hf_folder(folder)
     spec, args = read_config(checkpoint.config)
@@ -46,7 +46,7 @@ def read_hf_source(folder: Path, tokenizer_folder: str | Path | None) -> Source:
     rows = None if in_order else hf_rows
     # A BART that was fine-tuned with fairseq has no `<mask>`, which its global tokens are made from.
     is_without_mask = bool(spec.row.stock) and not spec.is_lsg and find_mask(dictionary, tokenizer) is None
-    source = Source(
+    source = OpenedCheckpoint(
         name=str(folder),
         spec=spec,
         args=args,
@@ -65,7 +65,7 @@ def _filler_notes(tokenizer: DocumentTokenizer) -> list[str]:
     return [f"{count} of {rows:,} embedding rows have no token and take filler symbols"] if count else []
 
 
-def _with_generation(source: Source, checkpoint: HFCheckpoint, hf_rows: Tensor) -> Source:
+def _with_generation(source: OpenedCheckpoint, checkpoint: HFCheckpoint, hf_rows: Tensor) -> OpenedCheckpoint:
     """What an encoder-decoder's files say about generation."""
     dictionary = source.dictionary
     settings, notes = generation_settings(checkpoint.config, checkpoint.generation_config)
@@ -88,7 +88,7 @@ def _prefix_notes(prefix: str) -> list[str]:
     return [f"{told} transformers' pipeline; data for fairseq-generate must have it already"] if prefix else []
 
 
-def _with_target_language(source: Source, start: str, settings: dict[str, object]) -> SequenceFormat:
+def _with_target_language(source: OpenedCheckpoint, start: str, settings: dict[str, object]) -> SequenceFormat:
     """The format with the decoder's start; a start or a forced first token that is a language is the targets'.
 
     A forced language is taken out of `settings`: it would stand for every output, whatever language is asked for.
@@ -102,7 +102,7 @@ def _with_target_language(source: Source, start: str, settings: dict[str, object
     return stored if start in source.tokenizer.languages else replace(stored, decoder_start=start)
 
 
-def _with_heads(source: Source, checkpoint: HFCheckpoint) -> Source:
+def _with_heads(source: OpenedCheckpoint, checkpoint: HFCheckpoint) -> OpenedCheckpoint:
     """What becomes of an encoder's heads and token types, also for the converted folder's record."""
     layout = key_layout_of(source.spec)
     if layout.lm in parts_of_hf(checkpoint.tensors, layout):

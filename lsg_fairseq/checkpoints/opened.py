@@ -1,4 +1,4 @@
-"""A checkpoint that was opened and is to be converted, in one form for Hugging Face folders and fairseq files."""
+"""OpenedCheckpoint: a checkpoint before conversion, in one form for Hugging Face folders and fairseq files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Upgrade = Callable[[Mapping[str, Tensor], ModelSpec, int | None], dict[str, Tens
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenedCheckpoint:
     """A checkpoint that was opened, but not converted yet.
 
     `weights` reads the tensors, in fairseq's names, each time it is called; position_tables.lengthen says what else
@@ -45,7 +45,7 @@ class Source:
     original: Mapping[str, Any] = field(default_factory=dict)
 
     def state_dict(self, max_source_positions: int, max_target_positions: int) -> dict[str, Tensor]:
-        """The state dict of an LSG model of these lengths; the second is 0 for an encoder alone.
+        """The state dict of an LSG model of these lengths; the second is 0 for an encoder-only model.
 
         Raises:
             LSGError: weights and configuration do not fit, or a trained position table would have to be cut.

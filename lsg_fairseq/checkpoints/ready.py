@@ -1,4 +1,4 @@
-"""A checkpoint -> files that can be loaded at once: its own, or those of a conversion that is made once and kept."""
+"""A checkpoint -> files that can be loaded as they are: its own, or those of a cached conversion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from filelock import FileLock
 
-from lsg_fairseq.checkpoints.architectures import is_lsg_architecture
+from lsg_fairseq.checkpoints.build_task import is_lsg_architecture
 from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
 from lsg_fairseq.checkpoints.find import FAIRSEQ, Found, find, find_at
 from lsg_fairseq.checkpoints.folder_files import (
@@ -38,7 +38,7 @@ SMALL = 100_000_000  # bytes, hashed in a fraction of a second
 
 
 @dataclass(frozen=True)
-class SourceOptions:
+class CheckpointOptions:
     """What decides, beside the checkpoint's name, which files are used."""
 
     family: str | None = None
@@ -48,7 +48,7 @@ class SourceOptions:
 
 
 def find_checkpoint(
-    checkpoint: str | Path, options: SourceOptions, entries: Mapping[str, str] = MappingProxyType({})
+    checkpoint: str | Path, options: CheckpointOptions, entries: Mapping[str, str] = MappingProxyType({})
 ) -> CheckpointFiles:
     """The files of whatever find.find resolves.
 
@@ -64,8 +64,8 @@ def find_checkpoint(
     return _converted(found, found.path.resolve().name, _fingerprint(found.path.iterdir()), options)
 
 
-def _with_needed_length(found: Found, options: SourceOptions) -> SourceOptions:
-    """A length that an LSG checkpoint has is no other conversion: its documents are cut when it is loaded."""
+def _with_needed_length(found: Found, options: CheckpointOptions) -> CheckpointOptions:
+    """Ignore a length that an LSG checkpoint already has: documents are cut when it is loaded."""
     asked = options.max_source_positions
     if asked is None or found.format is FAIRSEQ:
         return options
@@ -80,7 +80,7 @@ def cache_folder() -> Path:
     return Path(torch.hub.get_dir()) / "lsg_fairseq"
 
 
-def _files_of_model(found: Found, options: SourceOptions) -> CheckpointFiles:
+def _files_of_model(found: Found, options: CheckpointOptions) -> CheckpointFiles:
     """A fairseq checkpoint: used as it is if its model is an LSG one, else converted."""
     path = found.path
     state = open_checkpoint(path)
@@ -103,7 +103,7 @@ def _files_of_model(found: Found, options: SourceOptions) -> CheckpointFiles:
     )
 
 
-def _converted(found: Found, name: str, fingerprint: str, options: SourceOptions) -> CheckpointFiles:
+def _converted(found: Found, name: str, fingerprint: str, options: CheckpointOptions) -> CheckpointFiles:
     """The result of converting a checkpoint, made now unless it was made before.
 
     Args:
@@ -114,7 +114,7 @@ def _converted(found: Found, name: str, fingerprint: str, options: SourceOptions
     with _locked(folder):
         if not _is_whole(folder / CONVERTED_FILE):
             _convert(found.local(), folder, options)
-    return _files_of_model(find_at(folder), SourceOptions(family=options.family))
+    return _files_of_model(find_at(folder), CheckpointOptions(family=options.family))
 
 
 def _is_whole(model: Path) -> bool:
@@ -148,7 +148,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _key(name: str, fingerprint: str, options: SourceOptions) -> str:
+def _key(name: str, fingerprint: str, options: CheckpointOptions) -> str:
     tokenizer = _tokenizer_fingerprint(options.tokenizer) if options.tokenizer else ""
     parts = [CONVERSION_VERSION, name, fingerprint, tokenizer, options.max_source_positions]
     readable = re.sub(r"[^\w.-]+", "--", name)[-80:]
@@ -161,7 +161,7 @@ def _tokenizer_fingerprint(folder: str | Path) -> str:
     return hashlib.sha256(json.dumps([[f.name, _hash(f)] for f in files if f.is_file()]).encode()).hexdigest()
 
 
-def _convert(source: Path, folder: Path, options: SourceOptions) -> None:
+def _convert(source: Path, folder: Path, options: CheckpointOptions) -> None:
     plan, asked = plan_conversion(source, tokenizer=options.tokenizer), options.max_source_positions
     check_family(plan.source.spec.row, source, options.family)
     # Left by a process that was killed; nobody else is here, as the lock is ours.

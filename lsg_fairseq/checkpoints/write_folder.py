@@ -1,4 +1,4 @@
-"""The folder that a conversion writes: weights, dictionaries, tokenizer, and how to generate; written and checked."""
+"""Writes the folder of a converted checkpoint (weights, dictionaries, tokenizer, generation settings) and checks it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lsg_fairseq.checkpoints.loading import (
     load_task_and_model,
     open_checkpoint,
 )
-from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, Source
-from lsg_fairseq.data.generation_settings import check_generation_settings
+from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, OpenedCheckpoint
+from lsg_fairseq.data.generation_settings import SETTINGS, check_generation_settings
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
@@ -30,11 +30,9 @@ from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, dictionary_fing
 from lsg_fairseq.weights.families import family_of_arch
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
-# How the settings in generation.json are spelled for fairseq-generate; forced_eos is a flag without a value.
-FLAGS = ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size", "forced_first_token")
 
 
-def write_folder(source: Source, args: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
+def write_folder(source: OpenedCheckpoint, args: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
     """Write all files of a converted checkpoint; `args` are the model's arguments."""
     content = checkpoint_content(args, state)
     content["task_state"] = {DICTIONARY_STATE: dictionary_fingerprint(source.dictionary)}
@@ -68,7 +66,7 @@ def task_of(args: Mapping[str, Any]) -> tuple[str, FairseqDataclass]:
     return "lsg_summarization", LSGSummarizationConfig(source_lang="source", target_lang="target")
 
 
-def write_companions(source: Source, folder: Path) -> None:
+def write_companions(source: OpenedCheckpoint, folder: Path) -> None:
     """Everything beside the weights: dictionaries, tokenizer, sequence format, a decoder's generation settings."""
     for name in DICTIONARY_FILES:
         source.dictionary.save(str(folder / name))
@@ -86,10 +84,11 @@ def write_companions(source: Source, folder: Path) -> None:
 def generation_flags(settings: Mapping[str, Any]) -> list[str]:
     """The settings as words of a fairseq-generate command line."""
     words = []
-    for name in FLAGS:
-        if name in settings:
-            words += ["--" + name.replace("_", "-"), str(settings[name])]
-    return [*words, "--forced-eos"] if settings.get("forced_eos") else words
+    for name in SETTINGS:
+        value = settings.get(name)
+        if value is not None and value is not False:
+            words += ["--" + name.replace("_", "-"), *([] if value is True else [str(value)])]
+    return words
 
 
 def check_folder(state: Mapping[str, Tensor], folder: Path) -> None:

@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(PROGRAM, description=__doc__)
     parser.add_argument("paths", nargs="*", type=Path, metavar="INPUT", help="checkpoints, or one training folder")
     parser.add_argument(
-        "--inputs", nargs="+", type=Path, default=[], metavar="INPUT", help="the same, as fairseq has it"
+        "--inputs", nargs="+", type=Path, default=[], metavar="INPUT", help="the same, by fairseq's name"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="F", help="the checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace F if it exists")
@@ -35,7 +35,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--num-update-checkpoints", type=int, metavar="N", help="of a folder: the last N of --save-interval-updates"
     )
     parser.add_argument(
-        "--checkpoint-upper-bound", type=int, metavar="M", help="of a folder: none after epoch, or update, M"
+        "--checkpoint-upper-bound",
+        type=int,
+        metavar="M",
+        help="of a folder: ignore checkpoints after epoch (or update) M",
     )
     return parser
 

@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--short",
         action="store_true",
-        help="a plain model of its kind: full attention, no global tokens, its old length where that was only tiled",
+        help="a short model: full attention, no global tokens, its original length if the positions were only tiled",
     )
     return parser
 

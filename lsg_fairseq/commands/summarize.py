@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
-from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
+from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
@@ -129,9 +129,9 @@ def find_files(args: argparse.Namespace) -> CheckpointFiles:
     """The files of the checkpoint, downloaded and converted if need be.
 
     Raises:
-        LSGError: it cannot be found, or is an encoder alone.
+        LSGError: it cannot be found, or is an encoder-only model.
     """
-    options = SourceOptions(
+    options = CheckpointOptions(
         tokenizer=args.tokenizer, revision=args.revision, max_source_positions=args.max_source_positions
     )
     entry = ENTRY_CHECKPOINTS.get(args.checkpoint)
@@ -146,7 +146,7 @@ def load(args: argparse.Namespace, files: CheckpointFiles) -> LSGHubInterface:
     """The model that the arguments ask for, where and as what they ask for.
 
     Raises:
-        LSGError: it cannot be loaded, is an encoder alone, or the device is not there.
+        LSGError: it cannot be loaded, is an encoder-only model, or the device is not there.
     """
     device = _device(args.device)
     hub = from_files(files, _overrides(args))
@@ -170,7 +170,7 @@ def _device(name: str) -> torch.device:
 
 def _encoder_alone(checkpoint: str) -> LSGError:
     able = " or ".join(family.title for family in FAMILIES.values() if family.has_decoder)
-    return LSGError(f"{checkpoint} is an encoder alone, which cannot summarise: give a {able} checkpoint")
+    return LSGError(f"{checkpoint} is an encoder-only model, which cannot summarise: give a {able} checkpoint")
 
 
 def build_parser() -> argparse.ArgumentParser:

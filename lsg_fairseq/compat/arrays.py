@@ -1,4 +1,4 @@
-"""Arrays: names that fairseq takes from numpy and numpy 2 no longer has."""
+"""Arrays: names that fairseq uses and numpy 2 has removed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RandomAsItWas(ModuleType):
 
 
 class NumpyAsItWas(ModuleType):
-    """Stands for the module `numpy` in fairseq: the same, with the names that were taken out."""
+    """Stands for the module `numpy` in fairseq: the same, with the removed names."""
 
     compat = SimpleNamespace(long=int)
     int = int

@@ -1,4 +1,4 @@
-"""Batching: the last batch, which holds the longest examples, must not be lost; buckets of lengths need no tokens."""
+"""Batching: the last batch is kept, length buckets need no --max-tokens, shortening leaves room for `<s>`, `</s>`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from fairseq.data import FairseqDataset, data_utils
+from fairseq.tasks import denoising, masked_lm, span_masked_lm
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -91,3 +92,30 @@ def _too_long(
 def _keyword(function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     bound = inspect.signature(function).bind_partial(None, *args, **kwargs)
     return bound.arguments.get(name)
+
+
+# --- documents are cut to --tokens-per-sample, and then get <s> (and </s>): one or two too long, so that they are
+# --- skipped (masked_lm), or longer than the model (denoising).
+
+# What each task adds after cutting. masked_lm cuts documents that end in </s> already, which goes with what is cut.
+ADDED_TOKENS = {masked_lm: 1, denoising: 2, span_masked_lm: 2}
+
+
+def cut_documents_are_too_long() -> bool:
+    return any(not hasattr(module.maybe_shorten_dataset, "lsg_fairseq_fix") for module in ADDED_TOKENS)
+
+
+def leave_room_when_cutting() -> None:
+    for module, added in ADDED_TOKENS.items():
+        module.maybe_shorten_dataset = _with_room(module.maybe_shorten_dataset, added)
+
+
+def _with_room(upstream: Any, added: int) -> Any:
+    @functools.wraps(upstream)
+    def maybe_shorten_dataset(
+        dataset: FairseqDataset, split: str, splits: str, method: str, tokens_per_sample: int, seed: int
+    ) -> FairseqDataset:
+        return upstream(dataset, split, splits, method, tokens_per_sample - added, seed)
+
+    maybe_shorten_dataset.lsg_fairseq_fix = True
+    return maybe_shorten_dataset

@@ -1,4 +1,4 @@
-"""The best checkpoint: whether its metric is one that validation has, and which way it gets better."""
+"""Checks --best-checkpoint-metric: does validation compute it, and is higher or lower better?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_best_metric() -> None:
 
 
 def check_direction(metric: str, maximize: bool) -> None:
-    """What is known of a metric's direction; of others the flag alone says it.
+    """Compare the flag with the metric's known direction; unknown metrics pass.
 
     Raises:
         LSGError: the checkpoint called the best would be the worst.
@@ -65,12 +65,12 @@ def _check_name(trainer: Trainer, metric: str) -> None:
     others = sorted(known - {"num_updates", "wps", "ups", "wpb", "bsz"})
     needs = "; ROUGE needs --eval-rouge" if metric.lower().startswith("rouge") and "rougeL" not in known else ""
     raise LSGError(
-        f"--best-checkpoint-metric {metric} is no metric of this validation, which has {', '.join(others)}{needs}"
+        f"--best-checkpoint-metric {metric} is not a metric of this validation, which has {', '.join(others)}{needs}"
     )
 
 
 def _known_metrics(trainer: Trainer) -> set[str]:
-    """Metrics that need no look: every criterion has a loss, and a task may say what it computes of generated texts."""
+    """Metrics known without validating: the loss, and what a task computes from generated texts."""
     return {"loss", *getattr(trainer.task, "generation_metrics", ())}
 
 

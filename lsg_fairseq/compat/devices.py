@@ -1,4 +1,4 @@
-"""Devices: 16-bit training without a TPU, and what several processes without a GPU exchange."""
+"""Devices: 16-bit training without a TPU, and several processes without a GPU."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def ddp_without_device_ids() -> None:
     distributed_fairseq_model.DistributedDataParallel = distributed_data_parallel
 
 
-# --- what validation says is gathered in a buffer on the GPU, also where there is none.
+# --- all_gather_list, which gathers validation statistics, wants a buffer on the GPU even where there is none.
 
 
 def gathering_needs_cuda() -> bool:

@@ -1,4 +1,4 @@
-"""Divergence: gradients that are no numbers end training in the sentence that says so."""
+"""Divergence: NaN or infinite gradients end training in one sentence."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
-# --- the search for the first NaN hooks the gradients of encoders, too, whose output is a dictionary of lists: torch
-# --- ends it with a StopIteration.
+# --- NanDetector hooks the gradients of encoders too, whose output is a dictionary of lists: torch raises
+# --- StopIteration.
 
 
 def nan_detector_hooks_dictionaries() -> bool:
@@ -31,7 +31,7 @@ def hook_gradients_of_leaves() -> None:
     NanDetector.add_hooks = add_hooks
 
 
-# --- a training that diverges, or whose loss scale has no smaller value left, ends in a page.
+# --- a training that diverges, or whose loss scale has no smaller value left, ends in a traceback.
 
 
 def divergence_is_a_page() -> bool:

@@ -1,4 +1,4 @@
-"""Launching: processes that are started together make one training, on CPUs as on GPUs."""
+"""Launching: processes that are started together train one model, on CPUs as on GPUs."""
 
 from __future__ import annotations
 

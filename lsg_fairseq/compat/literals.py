@@ -1,4 +1,4 @@
-"""Literals: settings that fairseq keeps as text, which a checkpoint brings along, must not be run as code."""
+"""Literals: text that a checkpoint brings along is run neither as Python nor by a shell."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import ast
 import operator
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from fairseq import utils
+from fairseq.data import fasta_dataset
+from fairseq.data.fasta_dataset import FastaDataset
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -30,10 +34,10 @@ OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 def evaluate_literal(text: str) -> Any:
     """The value of a Python literal; sums and products of numbers, and of lists and tuples, count as literals.
 
-    Takes the place of the builtin `eval`, so what is no text raises its TypeError, which fairseq expects.
+    Takes the place of the builtin `eval`, so anything but a string raises TypeError, as fairseq expects.
 
     Raises:
-        TypeError: `text` is no string.
+        TypeError: `text` is not a string.
         LSGError: it holds anything else than literals, or makes more than MAX_ITEMS items.
     """
     if not isinstance(text, str):
@@ -44,7 +48,7 @@ def evaluate_literal(text: str) -> Any:
         return _value(ast.parse(text.strip(), mode="eval").body)
     except (ValueError, TypeError, SyntaxError, ArithmeticError, RecursionError, MemoryError) as error:
         raise LSGError(
-            f"a setting of the model, task, criterion or optimizer is {text!r:.200}, which is no literal value such as "
+            f"a setting of the model, task, criterion or optimizer is {text!r:.200}, which is not a literal such as "
             "True, '(0.9, 0.98)' or '[(512, 3)] * 20', and code is not run: correct it where it was set, or do not use "
             "the checkpoint it came with"
         ) from error
@@ -99,3 +103,28 @@ def _fairseq_modules() -> list[ModuleType]:
     outside = (f"{package}.examples.",)
     names = [name for name in sys.modules if name.startswith(f"{package}.") and not name.startswith(outside)]
     return [module for name in names if isinstance(module := sys.modules[name], ModuleType)]
+
+
+# --- A language of cfg.task, which a checkpoint brings along, is part of the name: `;` and all.
+
+
+def fasta_index_runs_a_shell() -> bool:
+    return FastaDataset._build_index is not build_index
+
+
+def read_fasta_index() -> None:
+    FastaDataset._build_index = build_index
+
+
+def build_index(self: Any, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where each entry's header starts in bytes, and how many letters its sequence has; int64 each."""
+    offsets, sizes, place = [], [], 0
+    with Path(fasta_dataset.fasta_file_path(path)).open("rb") as file:
+        for line in file:
+            if line.startswith(b">"):
+                offsets.append(place)
+                sizes.append(0)
+            elif sizes:
+                sizes[-1] += len(line.strip())
+            place += len(line)
+    return np.array(offsets, np.int64), np.array(sizes, np.int64)

@@ -14,7 +14,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 
-from lsg_fairseq.compat.plain_checkpoints import with_namespaces
+from lsg_fairseq.compat.checkpoint_files import with_namespaces
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- torchaudio: fairseq requires it, PyPI's build does not load beside a CPU torch, and transformers then fails too.
@@ -50,7 +50,7 @@ class SafeLoadingTorch(ModuleType):
 
 
 class DamagedCheckpointError(LSGError):
-    """A file that is no checkpoint, or not a whole one."""
+    """A file that is not a checkpoint, or is truncated."""
 
 
 def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = False) -> Any:
@@ -59,8 +59,8 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
     A command line stored as a dict is made a Namespace, as fairseq expects.
 
     Raises:
-        DamagedCheckpointError: the file is damaged or none.
-        LSGError: a pickle in it asks for other classes or functions.
+        DamagedCheckpointError: the file is damaged, or not a checkpoint.
+        LSGError: it holds a pickle that asks for other classes or functions.
     """
     name = getattr(file, "name", file)
     try:
@@ -72,10 +72,10 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
             raise LSGError(
                 f"{name} is refused: it is a pickle that may run code (it asks for {asked_for[1]})"
             ) from error
-        raise DamagedCheckpointError(f"{name} is no checkpoint, or a damaged one; copy or download it again") from error
+        raise DamagedCheckpointError(f"{name} is not a checkpoint, or is damaged; copy or download it again") from error
     except (FileNotFoundError, PermissionError, MemoryError):
         raise
-    except Exception as error:  # what is no checkpoint fails in many ways, IndexError among them
+    except Exception as error:  # a file of another kind fails in many ways, IndexError among them
         raise DamagedCheckpointError(f"{name} is damaged or cut short ({error}); copy or download it again") from error
 
 

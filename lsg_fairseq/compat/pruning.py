@@ -31,7 +31,7 @@ def layers_to_keep(settings: Any, side: str) -> list[int] | None:
     """The layers of a side that stay, in order; None where all do.
 
     Raises:
-        LSGError: the setting is no list of layer numbers.
+        LSGError: the setting is not a list of layer numbers.
     """
     value = getattr(settings, f"{side}_layers_to_keep", None)
     if not value and value != 0:

@@ -1,4 +1,4 @@
-"""Flags that cannot do here what they say are refused in one sentence, before anything is loaded."""
+"""Flags that cannot work are refused in one sentence before anything is loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fairseq.distributed import utils as distributed_utils
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
-# --- flags of distributed training that are ignored, or end in a page about CUDA, a package or a missing GPU.
+# --- flags of distributed training that are ignored, or end in a traceback about CUDA, a package or a missing GPU.
 
 
 def flags_are_ignored() -> bool:
@@ -89,10 +89,10 @@ def generate_shards() -> None:
 
 
 def take_shard(flags: Any) -> None:
-    """Say which part is to be generated where fairseq-generate looks: in world size and rank.
+    """Copy the shard into world size and rank, where fairseq-generate looks for it.
 
     Raises:
-        LSGError: the shard is none of them, or two pairs of flags say different things.
+        LSGError: there is no such shard, or two pairs of flags say different things.
     """
     refuse_pipelines(flags.pipeline_model_parallel, None)
     names = ("num_shards", "shard_id") if flags.num_shards > 1 else ("distributed_world_size", "distributed_rank")

@@ -22,7 +22,7 @@ MOVES_FILE = "moves.json"
 
 
 @contextmanager
-def written_aside(folder: str | Path, stale: Iterable[str] = (), must_be_new: bool = False) -> Iterator[Path]:
+def staged_output(folder: str | Path, stale: Iterable[str] = (), must_be_new: bool = False) -> Iterator[Path]:
     """Yield an empty folder whose files become those of `folder` if the block ends well, and are removed if not.
 
     An existing folder is worked in, as it may be a mount point, or its parent not ours to write to; a new one is made

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
 from lsg_fairseq.data.languages import check_codes, languages_file, write_languages
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     build_dictionary,
@@ -93,7 +93,7 @@ def preprocess(job: Job) -> list[SplitReport]:
     """
     check_is_no_input(job)
     checks = [check_split(s, tqdm(s.read(), f"check {s.name}", unit="", delay=2, leave=False)) for s in job.splits]
-    with written_aside(job.out, [f"{split.name}.source-target.*" for split in job.splits]) as aside:
+    with staged_output(job.out, [f"{split.name}.source-target.*" for split in job.splits]) as aside:
         source = prepare_tokenizer(job, aside / "tokenizer")
         tokenizer = load_tokenizer(aside / "tokenizer")
         dictionary = build_dictionary(tokenizer)

@@ -1,4 +1,4 @@
-"""What every hub interface is: a model with its task and tokenizer, from text to ids and back, and its heads."""
+"""HubInterface: a model with its task and tokenizer; text to ids and back, and classification heads."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class HubInterface(nn.Module):
             source_lang: the texts' language where the model has language codes (default: the checkpoint's own).
 
         Raises:
-            LSGError: a text is no str, or the model has no such language, or has language codes and none is settled.
+            LSGError: a text is not a str, or the model has no such language, or has language codes and none is settled.
         """
         front, behind = self.ends(source_lang)
         is_doubled = FAMILIES[self.model.family].doubled_separator if no_separator is None else not no_separator
@@ -144,7 +144,7 @@ class HubInterface(nn.Module):
         """(T,) or (B,T) ids as (B,T), where the weights are.
 
         Raises:
-            LSGError: they are no ids of this model's dictionary.
+            LSGError: they are not ids of this model's dictionary.
         """
         check_tokens(tokens)
         size = len(self.task.source_dictionary)
@@ -159,7 +159,7 @@ def as_texts(text: str | Sequence[str]) -> list[str]:
     """One text or several as a list.
 
     Raises:
-        LSGError: one is no str.
+        LSGError: one is not a str.
     """
     if not isinstance(text, Iterable):
         raise LSGError(f"a text must be a str, or several a list of them, not {text!r:.80}")
@@ -170,17 +170,17 @@ def as_texts(text: str | Sequence[str]) -> list[str]:
 
 
 def check_text(text: object) -> None:
-    """Refuse what is no text.
+    """Check that a text is a str.
 
     Raises:
-        LSGError: it is no str.
+        LSGError: it is not a str.
     """
     if not isinstance(text, str):
         raise LSGError(f"a text must be a str, not {type(text).__name__}: {text!r:.80}")
 
 
 def check_tokens(tokens: object) -> None:
-    """Refuse what is no tensor of ids.
+    """Check that tokens are a tensor of ids.
 
     Raises:
         LSGError: it is something else.
@@ -190,7 +190,7 @@ def check_tokens(tokens: object) -> None:
 
 
 def check_list(values: object) -> Sequence[Tensor]:
-    """Refuse what is no list of sequences.
+    """Check that values are a list of sequences.
 
     Raises:
         LSGError: it is something else, or empty.

@@ -270,7 +270,7 @@ class BatchedGenerator:
             return hub.task.inference_step(self.generator, [hub.model], sample)
         except AssertionError as error:  # fairseq's, at the end of a search in which nothing was finished
             raise LSGError(
-                "the model's scores are no numbers (NaN), so nothing can be generated: use float32, or a checkpoint "
+                "the model's scores are NaN, so nothing can be generated: use float32, or a checkpoint "
                 "whose weights are in range"
             ) from error
 

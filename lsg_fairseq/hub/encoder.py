@@ -1,4 +1,4 @@
-"""LSGEncoderHubInterface: an encoder alone (RoBERTa, BERT) with its task and tokenizer, for use from Python."""
+"""LSGEncoderHubInterface: an encoder-only model (RoBERTa, BERT) with its task and tokenizer, for use from Python."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LSGEncoderHubInterface(HubInterface):
 
     def __getattr__(self, name: str) -> Any:
         if name in NEEDS_DECODER:
-            raise AttributeError(f"an encoder alone cannot summarise: .{name} needs a BART or Pegasus checkpoint")
+            raise AttributeError(f"an encoder-only model cannot summarise: .{name} needs a BART or Pegasus checkpoint")
         return super().__getattr__(name)
 
     @property
@@ -80,7 +80,7 @@ class LSGEncoderHubInterface(HubInterface):
             # BERT's texts say [MASK], whatever its dictionary calls it.
             name = self.tokenizer.mask and self.tokenizer.decode([self.tokenizer.mask])
             raise LSGError(
-                f"fill_mask of an encoder alone needs the mask token {name!r} once in each text, not "
+                f"fill_mask of an encoder-only model needs the mask token {name!r} once in each text, not "
                 f"{int(is_mask.sum())} times: put it where one token is missing"
             )
         masked = is_mask[None].to(self.device)

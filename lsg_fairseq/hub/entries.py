@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lsg_fairseq.checkpoints.loading import Overrides
-from lsg_fairseq.checkpoints.ready import SourceOptions
+from lsg_fairseq.checkpoints.ready import CheckpointOptions
 from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.hub.base import HubInterface
-from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
-from lsg_fairseq.hub.help import documentation
+from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS, documentation
 from lsg_fairseq.hub.load import from_checkpoint
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
 from lsg_fairseq.weights.limits import MAX_POSITIONS
@@ -82,7 +81,7 @@ def _load(name: str, given: dict[str, Any]) -> HubInterface:
     overrides = read_overrides(given)
     own = ENTRY_CHECKPOINTS[name]
     checkpoint = given.get("checkpoint")
-    options = SourceOptions(
+    options = CheckpointOptions(
         family=own.family,
         tokenizer=given.get("tokenizer"),
         revision=given.get("revision"),

@@ -1,18 +1,12 @@
-"""The LSG checkpoints that the hub entries stand for, in one table: one in this package, and the published ones.
-
-The published ones were confirmed from the publisher's own list of models (https://huggingface.co/ccdv/models) and the
-pages of each of them. Left out, because there is no such model here: lsg-albert-base-v2-4096. None of these pages
-states a licence; the code behind the checkpoints (lsg-converter) is MIT, and the weights descend from the models of
-their names: facebook/bart-base, google/pegasus-large, bert-base-uncased and so on (LEGAL-BERT's own licence is CC BY-SA
-4.0). Ask the publisher before you pass them on.
-"""
+"""The checkpoints that the torch.hub entries stand for, and what torch.hub.help says about them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from lsg_fairseq.weights.families import PUBLISHER
+from lsg_fairseq.modules.lsg_config import LSGConfig
+from lsg_fairseq.weights.families import FAMILIES, PUBLISHER
 
 
 @dataclass(frozen=True)
@@ -47,64 +41,100 @@ class EntryCheckpoint:
 
 # What lsg-summarize loads when no checkpoint is named.
 DEFAULT_ENTRY = "lsg_bart_manpages"
-
-# fmt: off
-# Entry of hubconf.py                               repository or folder             family     tokens  fine-tuned on
+_ROWS = (
+    # entry of hubconf.py, repository or folder, family, tokens, what it was fine-tuned on, what it was made from
+    (DEFAULT_ENTRY, DEFAULT_ENTRY, "bart", 4096, "manual pages and their one-line descriptions", "all-MiniLM-L6-v2"),
+    ("lsg_bart_base", "lsg-bart-base-4096", "bart", 4096),
+    ("lsg_bart_large", "lsg-bart-large-4096", "bart", 4096),
+    ("lsg_pegasus_large", "lsg-pegasus-large-4096", "pegasus", 4096),
+    ("lsg_bart_base_16384", "lsg-bart-base-16384", "bart", 16384),
+    ("lsg_bart_base_4096_arxiv", "lsg-bart-base-4096-arxiv", "bart", 4096, "scientific_papers (arxiv)"),
+    ("lsg_bart_base_4096_pubmed", "lsg-bart-base-4096-pubmed", "bart", 4096, "scientific_papers (pubmed)"),
+    ("lsg_bart_base_4096_mediasum", "lsg-bart-base-4096-mediasum", "bart", 4096, "ccdv/mediasum (roberta_prepended)"),
+    ("lsg_bart_base_4096_multinews", "lsg-bart-base-4096-multinews", "bart", 4096, "multi_news"),
+    ("lsg_bart_base_4096_wcep", "lsg-bart-base-4096-wcep", "bart", 4096, "ccdv/WCEP-10"),
+    ("lsg_bart_base_4096_booksum", "lsg-bart-base-4096-booksum", "bart", 4096, "kmfoda/booksum"),
+    ("lsg_bart_base_16384_arxiv", "lsg-bart-base-16384-arxiv", "bart", 16384, "scientific_papers (arxiv)"),
+    ("lsg_bart_base_16384_pubmed", "lsg-bart-base-16384-pubmed", "bart", 16384, "scientific_papers (pubmed)"),
+    ("lsg_bart_base_16384_mediasum", "lsg-bart-base-16384-mediasum", "bart", 16384, "ccdv/mediasum"),
+    ("lsg_barthez", "lsg-barthez-4096", "mbart", 4096, "", "BARThez (moussaKam/barthez)"),
+    ("lsg_roberta_base", "lsg-base-4096", "roberta", 4096, "", "RoBERTa-base, trained further on 16 GB of text"),
+    ("lsg_distilroberta_base", "lsg-distilroberta-base-4096", "roberta", 4096, "", "distilroberta-base"),
+    ("lsg_xlm_roberta_base", "lsg-xlm-roberta-base-4096", "roberta", 4096, "", "xlm-roberta-base"),
+    ("lsg_camembert_base", "lsg-camembert-base-4096", "roberta", 4096, "", "camembert-base"),
+    ("lsg_distilcamembert_base", "lsg-distilcamembert-base-4096", "roberta", 4096, "", "distilcamembert-base"),
+    ("lsg_bert_base", "lsg-bert-base-uncased-4096", "bert", 4096, "", "bert-base-uncased"),
+    ("lsg_distilbert_base", "lsg-distilbert-base-uncased-4096", "bert", 4096, "", "distilbert-base-uncased"),
+    ("lsg_legal_base", "lsg-legal-base-uncased-4096", "bert", 4096, "", "LEGAL-BERT (nlpaueb/legal-bert-base-uncased)"),
+    ("lsg_legal_small", "lsg-legal-small-uncased-4096", "bert", 4096, "", "LEGAL-BERT small"),
+)
 ENTRY_CHECKPOINTS: dict[str, EntryCheckpoint] = {
-    DEFAULT_ENTRY: EntryCheckpoint(                 DEFAULT_ENTRY,                   "bart",     4096,
-                                                    "manual pages and their one-line descriptions",
-                                                    made_from="all-MiniLM-L6-v2", is_bundled=True),
-    "lsg_bart_base": EntryCheckpoint(               "lsg-bart-base-4096",            "bart",     4096),
-    "lsg_bart_large": EntryCheckpoint(              "lsg-bart-large-4096",           "bart",     4096),
-    "lsg_pegasus_large": EntryCheckpoint(           "lsg-pegasus-large-4096",        "pegasus",  4096),
-    "lsg_bart_base_16384": EntryCheckpoint(         "lsg-bart-base-16384",           "bart",    16384),
-    "lsg_bart_base_4096_arxiv": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-arxiv",      "bart",     4096,
-                                                    "scientific_papers (arxiv)"),
-    "lsg_bart_base_4096_pubmed": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-pubmed",     "bart",     4096,
-                                                    "scientific_papers (pubmed)"),
-    "lsg_bart_base_4096_mediasum": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-mediasum",   "bart",     4096,
-                                                    "ccdv/mediasum (roberta_prepended)"),
-    "lsg_bart_base_4096_multinews": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-multinews",  "bart",     4096,
-                                                    "multi_news"),
-    "lsg_bart_base_4096_wcep": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-wcep",       "bart",     4096,
-                                                    "ccdv/WCEP-10"),
-    "lsg_bart_base_4096_booksum": EntryCheckpoint(
-                                                    "lsg-bart-base-4096-booksum",    "bart",     4096,
-                                                    "kmfoda/booksum"),
-    "lsg_bart_base_16384_arxiv": EntryCheckpoint(
-                                                    "lsg-bart-base-16384-arxiv",     "bart",    16384,
-                                                    "scientific_papers (arxiv)"),
-    "lsg_bart_base_16384_pubmed": EntryCheckpoint(
-                                                    "lsg-bart-base-16384-pubmed",    "bart",    16384,
-                                                    "scientific_papers (pubmed)"),
-    "lsg_bart_base_16384_mediasum": EntryCheckpoint(
-                                                    "lsg-bart-base-16384-mediasum",  "bart",    16384,
-                                                    "ccdv/mediasum"),
-    "lsg_barthez": EntryCheckpoint(                 "lsg-barthez-4096",              "mbart",    4096,
-                                                    made_from="BARThez (moussaKam/barthez)"),
-    "lsg_roberta_base": EntryCheckpoint(            "lsg-base-4096",                 "roberta",  4096,
-                                                    made_from="RoBERTa-base, trained further on 16 GB of text"),
-    "lsg_distilroberta_base": EntryCheckpoint(      "lsg-distilroberta-base-4096",   "roberta",  4096,
-                                                    made_from="distilroberta-base"),
-    "lsg_xlm_roberta_base": EntryCheckpoint(        "lsg-xlm-roberta-base-4096",     "roberta",  4096,
-                                                    made_from="xlm-roberta-base"),
-    "lsg_camembert_base": EntryCheckpoint(          "lsg-camembert-base-4096",       "roberta",  4096,
-                                                    made_from="camembert-base"),
-    "lsg_distilcamembert_base": EntryCheckpoint(    "lsg-distilcamembert-base-4096", "roberta",  4096,
-                                                    made_from="distilcamembert-base"),
-    "lsg_bert_base": EntryCheckpoint(               "lsg-bert-base-uncased-4096",    "bert",     4096,
-                                                    made_from="bert-base-uncased"),
-    "lsg_distilbert_base": EntryCheckpoint(         "lsg-distilbert-base-uncased-4096", "bert",  4096,
-                                                    made_from="distilbert-base-uncased"),
-    "lsg_legal_base": EntryCheckpoint(              "lsg-legal-base-uncased-4096",   "bert",     4096,
-                                                    made_from="LEGAL-BERT (nlpaueb/legal-bert-base-uncased)"),
-    "lsg_legal_small": EntryCheckpoint(             "lsg-legal-small-uncased-4096",  "bert",     4096,
-                                                    made_from="LEGAL-BERT small"),
+    entry: EntryCheckpoint(*row, is_bundled=entry == DEFAULT_ENTRY) for entry, *row in _ROWS
 }
-# fmt: on
 ENTRY_LOCATIONS = {name: checkpoint.location for name, checkpoint in ENTRY_CHECKPOINTS.items()}
+
+
+# --- what torch.hub.help says about an entry.
+
+HELP = """LSG-{family} that reads {length:,} tokens, {purpose}.
+
+{origin}.
+
+Args:
+    checkpoint: what to load instead of these weights: a Hugging Face folder or hub id ({members};
+        short or LSG; sizes come from its config.json), a fairseq model.pt, a folder that lsg-convert wrote, or a
+        training folder (checkpoint_best.pt, else checkpoint_last.pt). A path is tried before a hub id.
+    tokenizer: folder of the tokenizer, where it is not found with the checkpoint.
+    revision: branch, tag or commit of a hub id.
+    max_source_positions: longest document in tokens, `<s>` and `</s>` included. More than the checkpoint has: its
+        position tables are lengthened. Less: {too_long}.
+    attention_probs_dropout_prob: dropout of the attention (in training).
+    lsg_num_pre_rounds: the model cards' name of lsh_num_pre_rounds.
+{fields}
+
+What is not given stays as the checkpoint has it. sparsity_type=None means "none".{note}
+
+Returns:
+    {returns}
+
+Raises:
+    LSGError: a name or a value is not allowed (the sentence names those that are), or there is no such checkpoint.
+
+Example:
+    lsg = torch.hub.load("lsg_fairseq", "{entry}", source="local", trust_repo=True)  # the folder of the checkout
+    {example}
+"""
+
+
+# What differs between encoder-decoders and encoder-only models; the names are those of HELP.
+ENCODER_DECODER = {
+    "too_long": "documents are cut",
+    "returns": """LSGHubInterface, in evaluation mode: .summarize(text), .encode, .decode, .extract_features,
+    .fill_mask, .register_classification_head, .predict, and fairseq's .model and .task.""",
+    "example": "print(lsg.summarize(document))",
+    "note": "",
+}
+ENCODER = {
+    "too_long": "longer documents are refused",
+    "returns": """LSGEncoderHubInterface, in evaluation mode: .extract_features(tokens), .fill_mask(text), .encode,
+    .decode, .collate, .register_classification_head, .predict, and fairseq's .model and .task.""",
+    "example": "features = lsg.extract_features(lsg.encode(document))  # (1, tokens, width)",
+    "note": " Global tokens have no\nrows in the output: pass_global_tokens_to_decoder cannot be true.",
+}
+
+
+def documentation(entry: str, checkpoint: EntryCheckpoint) -> str:
+    """The docstring of the entry that stands for a checkpoint of the table."""
+    family = FAMILIES[checkpoint.family]
+    made = [f"made from {checkpoint.made_from}"] if checkpoint.made_from else []
+    trained = [f"fine-tuned on {checkpoint.fine_tuned_on}"] if checkpoint.fine_tuned_on else []
+    return HELP.format(
+        entry=entry,
+        family=family.title,
+        members=family.members,
+        length=checkpoint.max_source_positions,
+        purpose=", ".join(made + trained) or "not fine-tuned",
+        origin=checkpoint.origin,
+        fields="\n".join(f"    {f.name}: {f.metadata['help']}." for f in fields(LSGConfig)),
+        **(ENCODER_DECODER if family.has_decoder else ENCODER),
+    )

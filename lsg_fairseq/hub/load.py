@@ -8,7 +8,7 @@ from fairseq.models import FairseqEncoderModel
 
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.checkpoints.open_fairseq import read_original
-from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
+from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
 from lsg_fairseq.hub.encoder import LSGEncoderHubInterface
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_LOCATIONS
 from lsg_fairseq.hub.summarizer import LSGHubInterface
@@ -18,15 +18,15 @@ from lsg_fairseq.weights.state_dicts import HEAD_NAME
 
 
 def from_checkpoint(
-    checkpoint: str | Path, options: SourceOptions | None = None, overrides: Overrides | None = None
+    checkpoint: str | Path, options: CheckpointOptions | None = None, overrides: Overrides | None = None
 ) -> LSGHubInterface | LSGEncoderHubInterface:
-    """Load whatever find_checkpoint knows: LSGEncoderHubInterface for an encoder alone, else LSGHubInterface.
+    """Load whatever find_checkpoint knows: LSGEncoderHubInterface for an encoder-only model, else LSGHubInterface.
 
     Raises:
         LSGError: the checkpoint cannot be found or loaded, or a setting is not allowed.
     """
     return from_files(
-        find_checkpoint(checkpoint, options or SourceOptions(), ENTRY_LOCATIONS), overrides or Overrides()
+        find_checkpoint(checkpoint, options or CheckpointOptions(), ENTRY_LOCATIONS), overrides or Overrides()
     )
 
 

@@ -85,8 +85,8 @@ def read_config(config: Mapping[str, Any]) -> tuple[ModelSpec, dict[str, object]
     The architecture among the arguments only names the family: every size that it would choose is spelled out.
 
     Raises:
-        LSGError: another model_type, a layer layout that is not the family's, a size that is no positive integer, or an
-            activation that fairseq does not have.
+        LSGError: another model_type, a layer layout that is not the family's, a size that is not a positive integer, or
+            an activation that fairseq does not have.
     """
     family, kind = MODEL_TYPES[model_type_of(config)]
     _check_fixed(config, family, kind)

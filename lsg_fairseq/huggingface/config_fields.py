@@ -1,4 +1,4 @@
-"""Single values of a Hugging Face config.json, checked, and its LSG settings: what every family's configuration has."""
+"""Checked values of a Hugging Face config.json, and its LSG settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LSG_FIELDS = tuple(f.name for f in fields(LSGConfig) if f.name not in NOT_IN_HF)
 
 
 def plain_model_type(config: Mapping[str, Any]) -> str | None:
-    """model_type, without the `lsg` in front that LSG checkpoints have; None where it is no string."""
+    """model_type, without the `lsg` prefix of LSG checkpoints; None if it is not a string."""
     stated = config.get("model_type")
     return stated.removeprefix("lsg_").removeprefix("lsg-") if isinstance(stated, str) else None
 
@@ -52,10 +52,10 @@ def lsg_config_from_hf(config: Mapping[str, Any]) -> LSGConfig:
 
 
 def size_of(config: Mapping[str, Any], name: str, default: int) -> int:
-    """Return a positive integer.
+    """The setting `name`, a positive integer.
 
     Raises:
-        LSGError: it is none.
+        LSGError: it is not a positive integer.
     """
     value = config.get(name, default)
     if type(value) is not int or value < 1:
@@ -64,10 +64,10 @@ def size_of(config: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def rate_of(config: Mapping[str, Any], name: str, default: float) -> float:
-    """Return a number from 0 to 1; null counts as not stated.
+    """The setting `name`, a number from 0 to 1; null counts as missing.
 
     Raises:
-        LSGError: it is none.
+        LSGError: it is not a number from 0 to 1.
     """
     value = default if config.get(name) is None else config[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -76,10 +76,10 @@ def rate_of(config: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def epsilon_of(config: Mapping[str, Any], name: str, default: float) -> float:
-    """Return a number between 0 and 1.
+    """The setting `name`, a number between 0 and 1, both excluded.
 
     Raises:
-        LSGError: it is none.
+        LSGError: it is not such a number.
     """
     value = config.get(name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
@@ -91,7 +91,7 @@ def activation_of(config: Mapping[str, Any], key: str) -> str:
     """Return fairseq's name of the activation that config.json states under `key` (default: gelu).
 
     Raises:
-        LSGError: fairseq has none such.
+        LSGError: fairseq has no such activation.
     """
     name = config.get(key, "gelu")
     if not isinstance(name, str) or name not in ACTIVATIONS:
@@ -105,7 +105,7 @@ def hf_activation(name: str) -> str:
     """Return transformers' name of an activation of fairseq.
 
     Raises:
-        LSGError: transformers has none such.
+        LSGError: transformers has no such activation.
     """
     for hf, fairseq in ACTIVATIONS.items():
         if name == fairseq:

@@ -95,7 +95,9 @@ def _weight_files(revision: Revision) -> list[str]:
     try:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LSGError(f"{name} of {revision.hub_id} is no index of weights ({error}): ask its publisher") from error
+        raise LSGError(
+            f"{name} of {revision.hub_id} is not an index of weights ({error}): ask its publisher"
+        ) from error
     lost = sorted(str(shard) for shard in shards if shard not in revision.files)
     if lost:
         raise LSGError(f"{name} of {revision.hub_id} names files that the repository lacks: {first_names(lost)}")

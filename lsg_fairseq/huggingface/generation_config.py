@@ -83,7 +83,7 @@ def source_prefix(config: Mapping[str, Any]) -> str:
     """What transformers' summarization pipeline puts in front of every document; "" where nothing is stated.
 
     Raises:
-        LSGError: it is no string.
+        LSGError: it is not a string.
     """
     task_specific = (config.get("task_specific_params") or {}).get(TASK) or {}
     stated = next((level["prefix"] for level in (task_specific, config) if level.get("prefix") is not None), "")
@@ -150,7 +150,7 @@ def _decoder_start(config: Mapping[str, Any], stated: Mapping[str, Any]) -> int:
 
 
 def _assumed(config: Mapping[str, Any]) -> Mapping[str, int]:
-    """The token ids that transformers' configuration class assumes; BART's for what is no known model_type."""
+    """The token ids that transformers' configuration class assumes; BART's for an unknown model_type."""
     return MODEL_TYPES.get(plain_model_type(config) or "", MODEL_TYPES["bart"])[0].token_ids
 
 

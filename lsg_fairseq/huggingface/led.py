@@ -38,7 +38,7 @@ def bart_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json of the BART that a LED's becomes, as long as the longer of its two position tables.
 
     Raises:
-        LSGError: a length is no positive integer.
+        LSGError: a length is not a positive integer.
     """
     length = max(size_of(config, name, default) for name, default in LENGTHS.items())
     kept = {name: value for name, value in config.items() if name not in (*LENGTHS, "attention_window")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,10 +17,34 @@ from torch import Tensor
 from lsg_fairseq.huggingface.config import model_type_of
 from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
 from lsg_fairseq.huggingface.led import LED, NOTE, bart_config, bart_loaders
-from lsg_fairseq.huggingface.wrapped_names import unwrapped_names
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.limits import first_names
 from lsg_fairseq.weights.values import check_kind
+
+# --- names as they were before a model was wrapped: DataParallel and torch.compile put a name of theirs in.
+
+# nn.DataParallel and DistributedDataParallel; torch.compile.
+WRAPPERS = ("module", "_orig_mod")
+
+
+def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
+    """Name -> the same without the wrappers' names, wherever in the model they are; no part of a model is called so.
+
+    Raises:
+        LSGError: two tensors would have one name.
+    """
+    unwrapped = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in names}
+    first: dict[str, str] = {}
+    for name, bare in unwrapped.items():
+        if first.setdefault(bare, name) != name:
+            raise LSGError(
+                f"the tensors {first[bare]} and {name} are one and the same without {' and '.join(WRAPPERS)}"
+                ": save the model once, unwrapped"
+            )
+    return unwrapped
+
+
+# --- the folder.
 
 # In the order of preference, which is transformers': one file, or an index that names its shards.
 WEIGHT_FILES = (
@@ -128,7 +152,7 @@ def _open_shards(index_path: Path) -> dict[str, Loader]:
     """Open all shards of an index and check that each tensor is where the index says.
 
     Raises:
-        LSGError: the index is none, names a file outside its folder, or a shard or tensor is missing.
+        LSGError: the file is not an index, names a file outside its folder, or a shard or tensor is missing.
     """
     weight_map = read_json(index_path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
@@ -173,7 +197,7 @@ def _open_pickle(path: Path) -> dict[str, Loader]:
         LSGError: it holds anything but named tensors, or cannot be read.
     """
     try:
-        # Files from before torch 1.6 (2020) are no zip archives and cannot be mapped.
+        # Files from before torch 1.6 (2020) are not zip archives and cannot be mapped.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise LSGError(

@@ -1,7 +1,7 @@
-"""Hugging Face and fairseq state dicts, short or LSG, into each other without losing a digit.
+"""Encoder-decoders between Hugging Face and fairseq: state dicts, short or LSG, converted bit for bit.
 
-Pure functions state_dict -> state_dict; hf_checkpoint.py reads the files. BART and Pegasus are converted here, encoders
-alone (BERT, RoBERTa, ...) in checkpoints/encoder_conversion.py. A row of a Hugging Face embedding table is
+Pure functions state_dict -> state_dict; read_folder.py reads the files. Encoder-decoders are converted here,
+encoder-only models (BERT, RoBERTa, ...) in encoder_weights.py. A row of a Hugging Face embedding table is
 a token id; `rows` (LongTensor [V], rows[i] = fairseq row of Hugging Face id i) says where it goes. Without `rows` the
 order is the same, as it is for BART. Pegasus' rows leave fairseq's `<pad>` free: Hugging Face's `<pad>`, which also
 starts its decoder, becomes fairseq's `<s>`.

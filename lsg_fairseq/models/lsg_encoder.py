@@ -208,5 +208,5 @@ class LSGEncoder(TransformerEncoderBase):
         if longest > allowed:
             raise LSGError(
                 f"a source of {longest} tokens is longer than the model's {allowed} source positions; truncate it, or "
-                f"build a model with {longest} or more (--max-source-positions; --max-positions of an encoder alone)"
+                f"build a model with {longest} or more (--max-source-positions; --max-positions if encoder-only)"
             )

@@ -1,4 +1,4 @@
-"""LSG-RoBERTa: fairseq's RoBERTa, an encoder alone, with the LSG encoder inside; BERT has its architecture too."""
+"""LSG-RoBERTa: fairseq's RoBERTa, an encoder-only model, with the LSG encoder inside; BERT has its architecture too."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ class LSGRobertaEncoder(RobertaEncoder):
             LSGError: a row begins with padding: the LSG encoder moves it, and targets would no longer match their rows.
         """
         if not torch.compiler.is_compiling() and src_tokens[:, 0].eq(self.dictionary.pad()).any():
-            raise LSGError(
-                "a row of src_tokens begins with <pad>: pad on the right for a model that is an encoder alone"
-            )
+            raise LSGError("a row of src_tokens begins with <pad>: pad on the right for an encoder-only model")
         return super().extract_features(src_tokens, return_all_hiddens, **kwargs)
 
 
@@ -94,8 +92,8 @@ class LSGRobertaModel(LSGModelMixin, RobertaModel):
         _fill_lsg_roberta_defaults(args)
         if args.lsg_config.pass_global_tokens_to_decoder:
             raise LSGError(
-                "pass_global_tokens_to_decoder must be false for an encoder alone, whose output rows are its tokens': "
-                "leave it out (pool_with_global puts a global token's output in the first row)"
+                "pass_global_tokens_to_decoder must be false for an encoder-only model, whose output rows are its "
+                "tokens': leave it out (pool_with_global puts a global token's output in the first row)"
             )
         model = cls(args, LSGRobertaEncoder(args, task.source_dictionary))
         set_layer_norm_eps(model, args.layer_norm_eps)

@@ -27,7 +27,6 @@ from lsg_fairseq.data.surrounded import SpokenPairDataset, SurroundedDataset
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.rouge_arguments import parse_rouge_arguments
 from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
 from lsg_fairseq.tasks.data_folders import check_data_folders, missing_split, name_sides, unchanged_sequences
 from lsg_fairseq.tasks.languages import decoder_starts, in_task_languages, row_of_symbol, rows_of_symbols
@@ -37,7 +36,7 @@ from lsg_fairseq.tasks.requirements import (
     require_summaries,
     require_summaries_for,
 )
-from lsg_fairseq.tasks.rouge_validation import RougeValidation
+from lsg_fairseq.tasks.rouge_validation import RougeValidation, parse_rouge_arguments
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
 from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, LSGBPE, LineBPE, dictionary_fingerprint
 from lsg_fairseq.tokenizers.load import has_tokenizer

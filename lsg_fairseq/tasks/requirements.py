@@ -1,4 +1,4 @@
-"""What a command needs of its data: one sentence before fairseq looks for a summary or a constraint in vain."""
+"""Checks what a command needs of its data before fairseq fails for lack of a summary or a constraint."""
 
 from __future__ import annotations
 

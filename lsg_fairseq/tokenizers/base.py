@@ -1,7 +1,8 @@
-"""What every tokenizer is here: text <-> token strings, the special tokens in fairseq's names, and its files."""
+"""DocumentTokenizer, the base of all tokenizers: text <-> token strings, special tokens in fairseq's names, files."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -151,3 +152,15 @@ def add_tokens(
                 f"the added token {name!r} is to have id {flags['id']}, and the vocabulary gives it {index}: correct "
                 "added_tokens.json or tokenizer_config.json, or give a tokenizer.json"
             )
+
+
+# --- texts in files and logs that hold a text a line.
+
+# What readers take for the end of a line: everything that str.splitlines does.
+LINE_BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+_BREAK_AND_SPACES = re.compile(rf"\s*[{LINE_BREAKS}]\s*")
+
+
+def on_one_line(text: str) -> str:
+    """The text on one line, its line breaks written as `<n>`, which is how Pegasus writes them."""
+    return _BREAK_AND_SPACES.sub(" <n> ", text).strip()

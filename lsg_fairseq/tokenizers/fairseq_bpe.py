@@ -20,6 +20,7 @@ from lsg_fairseq.tokenizers.base import (
     MERGES_FILE,
     VOCAB_FILE,
     DocumentTokenizer,
+    on_one_line,
     replace_surrogates,
 )
 from lsg_fairseq.tokenizers.languages import language_symbol
@@ -30,7 +31,6 @@ from lsg_fairseq.tokenizers.load import (
     has_tokenizer,
     load_tokenizer,
 )
-from lsg_fairseq.tokenizers.one_line import on_one_line
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 from lsg_fairseq.tokenizers.settings import clear_error
 

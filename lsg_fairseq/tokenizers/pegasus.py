@@ -1,4 +1,4 @@
-"""Pegasus' ids in tokenizer.json: recognised whatever class it was saved with, and its two masks where they belong."""
+"""Pegasus in tokenizer.json: recognised by its vocabulary, and its two mask tokens under their own ids."""
 
 from __future__ import annotations
 

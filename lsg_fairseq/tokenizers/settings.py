@@ -35,7 +35,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json over special_tokens_map.json; every *_token as a plain string, null as not stated.
 
     Raises:
-        LSGError: a file is no JSON object, or a setting has another type than transformers writes.
+        LSGError: a file is not a JSON object, or a setting has another type than transformers writes.
     """
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", SETTINGS_FILE):

@@ -1,4 +1,4 @@
-"""Every model family in one row: what the rest of the package asks instead of a family's name."""
+"""One row per model family: the rest of the package reads the row and never asks for a family by name."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def family_of_arch(arch: str) -> Family:
     name = getattr(model, "family", None)
     if name not in FAMILIES:
         raise LSGError(
-            f"{arch!r} is no architecture of an LSG model: give a checkpoint of fairseq's "
+            f"{arch!r} is not an architecture of an LSG model: give a checkpoint of fairseq's "
             f"{', '.join(STOCK_ARCHITECTURES)} or of an LSG model"
         )
     return FAMILIES[name]

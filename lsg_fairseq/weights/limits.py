@@ -1,4 +1,4 @@
-"""How large a model may be: checked before memory is taken for what a file or a flag asks for."""
+"""Size limits, checked before memory is allocated for what a file or a flag asks for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
-# Far above what is published, and below what no machine has.
+# Far above every published model.
 MAX_POSITIONS, MAX_LAYERS, MAX_WIDTH, MAX_VOCABULARY = 2**18, 1024, 2**17, 2**24
 NAMES_SHOWN = 5
 # fairseq's names of model arguments that are sizes: smallest and largest value.
@@ -31,20 +31,20 @@ RATES = (
 
 
 def check_size(name: str, value: Any, least: int, most: int) -> None:
-    """Refuse what is no size.
+    """Check one size.
 
     Raises:
-        LSGError: it is no integer, or not from `least` to `most`.
+        LSGError: it is not an integer from `least` to `most`.
     """
     if type(value) is not int or not least <= value <= most:
         raise LSGError(f"{name} must be an integer from {least} to {most:,}, not {value!r:.80}: correct it")
 
 
 def check_sizes(args: Mapping[str, Any]) -> None:
-    """Check those of fairseq's model arguments that are sizes or rates, as far as they are stated.
+    """Check the sizes and rates among fairseq's model arguments; missing ones pass.
 
     Raises:
-        LSGError: one is no number, or out of range.
+        LSGError: one is not a number, or out of range.
     """
     for name, limits in SIZES.items():
         if args.get(name) is not None:

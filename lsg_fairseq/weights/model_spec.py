@@ -1,4 +1,4 @@
-"""What fixes the shapes of a model's state dict, whatever brought the model: fairseq or Hugging Face."""
+"""ModelSpec: the sizes that fix a state dict's shapes, from fairseq's arguments or Hugging Face's config.json."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class ModelSpec:
     """Everything that fixes the shapes of a checkpoint.
 
     vocab_size counts Hugging Face's embedding rows; fairseq's table has one more where `rows` leaves `<pad>` free.
-    Positions are usable ones: fairseq's two offset rows are not counted. An encoder alone has decoder sizes and target
-    positions of 0.
+    Positions are usable ones: fairseq's two offset rows are not counted. An encoder-only model has decoder sizes and
+    target positions of 0.
 
     family is the name of a row of families.FAMILIES, model_type Hugging Face's name where the family has several
     ("camembert" is a roberta), "" for the family's own; token_types counts the rows of Hugging Face's token type table,

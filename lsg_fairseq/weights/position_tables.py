@@ -1,4 +1,4 @@
-"""Position and global tables of a model made longer (docs: lsg_semantics.md section 5). Pure functions on tensors."""
+"""Position and global tables of a model made longer (docs/lsg.md, "From a short model to a long one")."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def make_global_table(
         generator: draws the rows that a table of n < 512 lacks, from N(mean row, std row); seeded with 0 by default.
 
     Raises:
-        LSGError: bos_row or mask_row is no row of token_embeddings.
+        LSGError: bos_row or mask_row is not a row of token_embeddings.
     """
     for name, row in (("bos_row", bos_row), ("mask_row", mask_row)):
         if not 0 <= row < token_embeddings.size(0):
@@ -130,7 +130,7 @@ def resize_both(
 ) -> tuple[dict[str, Tensor], ModelSpec]:
     """Resize the position tables of a fairseq state dict; everything else is the same tensor as before.
 
-    An encoder alone has one table, and 0 for its target positions.
+    An encoder-only model has one table, and 0 for its target positions.
     """
     tables = {spec.encoder_key(SOURCE_POSITIONS): (max_source_positions, "source position table")}
     if spec.has_decoder:
@@ -150,7 +150,7 @@ def lengthen(
     present ones.
 
     Args:
-        max_target_positions: 0 for an encoder alone.
+        max_target_positions: 0 for an encoder-only model.
         mask_row: fairseq row of the mask token (BART `<mask>`, Pegasus `<mask_2>`); not read for an LSG model.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every conversion needs of a state dict: that it fits the model, and rows of vocabulary tables moved about."""
+"""What conversions share: keys, whether a state dict fits a model, and moving rows of vocabulary tables."""
 
 from __future__ import annotations
 

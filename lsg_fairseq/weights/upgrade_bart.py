@@ -1,4 +1,4 @@
-"""fairseq's own BART checkpoints (bart.base, bart.large, bart.large.cnn) brought up to an LSG model. Pure functions."""
+"""fairseq's own BART checkpoints (bart.base, bart.large, bart.large.cnn) upgraded to an LSG model. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fairseq's own RoBERTa checkpoints (roberta.base, roberta.large) brought up to an LSG model. Pure functions."""
+"""fairseq's own RoBERTa checkpoints (roberta.base, roberta.large) upgraded to an LSG model. Pure functions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def upgrade_fairseq_roberta(state: Mapping[str, Tensor], spec: ModelSpec, mask_row: int | None) -> dict[str, Tensor]:
     """Return `state` (today's names) with all that an LSG-RoBERTa of this spec needs; the input is left as it is.
 
-    Positions are grown (tiled), the global table is made (lsg_semantics section 5: row 0 with the embedding of `<s>`,
+    Positions are grown (tiled), the global table is made (docs/lsg.md: row 0 with the embedding of `<s>`,
     the others with `<mask>`'s), and an encoder that comes without a masked-LM head gets an untrained one. What is there
     already stays the same tensor, so an LSG checkpoint passes through and keeps its trained global table.
 
@@ -47,7 +47,7 @@ def upgrade_fairseq_roberta(state: Mapping[str, Tensor], spec: ModelSpec, mask_r
         mask_row: the dictionary's row of `<mask>`, None if it has none; see fit_mask_row.
 
     Raises:
-        LSGError: it is no RoBERTa, or its embedding rows, layers or widths are not the model's, or it has more
+        LSGError: it is not a RoBERTa, or its embedding rows, layers or widths are not the model's, or it has more
             positions than the model.
     """
     token_key, global_key = spec.encoder_key(TOKEN_TABLE), spec.encoder_key(GLOBAL_TABLE)

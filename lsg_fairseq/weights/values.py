@@ -1,4 +1,4 @@
-"""What a weight may be: numbers that a model can compute with."""
+"""What a weight may be: a dense tensor of finite floating-point numbers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BIAS_OF_LOGITS = "final_logits_bias"
 
 
 def check_kind(name: str, tensor: object) -> None:
-    """Refuse a weight that is no dense tensor of real floating-point numbers.
+    """Check that a weight is a dense tensor of real floating-point numbers.
 
     Raises:
-        LSGError: it is integer, bool, complex, sparse, quantised, or no tensor.
+        LSGError: it is integer, bool, complex, sparse, quantised, or not a tensor.
     """
     if not isinstance(tensor, Tensor):
-        raise LSGError(f"{name} is no tensor but a {type(tensor).__name__}: the checkpoint is damaged, or no model")
+        raise LSGError(f"{name} is not a tensor but a {type(tensor).__name__}: the checkpoint is damaged, or no model")
     if tensor.layout is torch.strided and tensor.is_floating_point() and not tensor.is_quantized:
         return
     kind = str(tensor.layout if tensor.layout is not torch.strided else tensor.dtype).removeprefix("torch.")
@@ -32,7 +32,7 @@ def check_kind(name: str, tensor: object) -> None:
 
 
 def check_values(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights that are no numbers: whatever is computed from them is none either.
+    """Check that all weights are finite floating-point numbers.
 
     Raises:
         LSGError: there is a NaN or an infinity, or a weight of another kind.

@@ -10,15 +10,91 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from examples.manpages.box.spacing import write_tokenizer
-from examples.manpages.evaluation.variants import GENERATION
+from tokenizers import Regex, decoders, processors
+
+from examples.manpages.evaluation.scores import GENERATION
+from examples.manpages.training.warm_start import FIRST
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.output_folder import written_aside
-from lsg_fairseq.tokenizers.base import WORDPIECE_FILE
+from lsg_fairseq.data.output_folder import staged_output
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.base import JSON_FILE, WORDPIECE_FILE
+from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
+from lsg_fairseq.tokenizers.wordpiece import CONTINUATION
+from recipes.files import sha256_of
+
+# --- what a box is made of, so that results and package can be told to be of the same ---------------------------------
+
+CARD, LICENCE = "README.md", "LICENSE"
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a box; card and licence are added in the package."""
+    return {path.name: sha256_of([path]) for path in sorted(folder.iterdir()) if path.name not in (CARD, LICENCE)}
+
+
+@dataclass(frozen=True)
+class SeenBox:
+    """A box and what was in it before anybody read its weights."""
+
+    folder: Path
+    hashes: Mapping[str, str]
+
+    @classmethod
+    def at(cls, folder: Path) -> SeenBox:
+        """The box as it is now."""
+        return cls(folder, hashes(folder))
+
+    def check_unchanged(self) -> None:
+        """Refuse a box that is another one by now.
+
+        Raises:
+            LSGError: it was packed again.
+        """
+        if hashes(self.folder) != self.hashes:
+            raise LSGError(f"{self.folder} was packed again meanwhile, so these results are of no use: run this again")
+
+
+# --- the tokenizer ----------------------------------------------------------------------------------------------------
+# WordPiece forgets which punctuation stood without spaces, and its decoder gives "object - oriented c + +". What is
+# usual in descriptions of programs is written into the decoder of a tokenizer.json, which every reader of it follows.
+
+SETTINGS_FILE = "tokenizer_config.json"
+SPACES = (
+    r"(?<=\w) (?=[-/_])",  # object -oriented
+    r"(?<=[-/_]) (?=\w)",
+    r" (?=:)",  # Net ::
+    r"(?<=: :) (?=\w)",
+    r"(?<=\() ",  # ( 3 )
+    r" (?=\))",
+    r"(?<=\w) (?=\+ ?\+)",  # c + +
+    r"(?<=\+) (?=\+)",
+    r"(?<=\d[.,]) (?=\d)",  # 7. 2
+    r"(?<=\w) (?=' \w)",  # don ' t
+    r"(?<=\w ') (?=\w)",
+)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write tokenizer.json of the WordPiece vocabulary that is in the folder, with such a decoder."""
+    backend = load_tokenizer(folder).backend
+    start, _, end, _ = FIRST
+    # Fused first: a replacement looks at a whole text, not at each token.
+    tidy = decoders.Replace(Regex("|".join(SPACES)), "")
+    backend.decoder = decoders.Sequence([decoders.WordPiece(prefix=CONTINUATION), decoders.Fuse(), tidy])
+    backend.post_processor = processors.BertProcessing(*((name, backend.token_to_id(name)) for name in (end, start)))
+    backend.save(str(folder / JSON_FILE))
+    # transformers' BertTokenizer brings a decoder of its own; this class takes what tokenizer.json says.
+    settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
 
 PROGRAM = "examples.manpages.box.pack"
 BOX = "box"
@@ -51,7 +127,7 @@ def pack(model: Path, tokenizer: Path, box: Path) -> None:
     Raises:
         LSGError: the checkpoint cannot be exported; as export_checkpoint.
     """
-    with written_aside(box, stale=["*"]) as aside:
+    with staged_output(box, stale=["*"]) as aside:
         export_checkpoint(model, aside, tokenizer=tokenizer, half=True)
         if (aside / WORDPIECE_FILE).is_file():
             write_tokenizer(aside)

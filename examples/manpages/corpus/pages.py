@@ -1,12 +1,20 @@
-"""What goes in and what comes out: a manual page as it was found, an example, and why a page gave none."""
+"""What goes in and what comes out: a page as it was found, an example and its JSON, and why a page gave none."""
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import Any
+
+from lsg_fairseq.data.document_files import read_lines
+from lsg_fairseq.modules.lsg_config import LSGError
+
+# --- pages and examples -----------------------------------------------------------------------------------------------
 
 MAX_BYTES = 4 << 20  # unpacked; the longest real pages are under 2 MB
 FILE_NAME = re.compile(r"(?P<name>.+)\.(?P<section>[1-9n][A-Za-z0-9_+-]*)(\.gz)?")
@@ -130,3 +138,41 @@ def _unpack(content: bytes) -> bytes:
     if not unpacker.eof and len(text) <= MAX_BYTES:
         raise UnusablePage(Reason.UNREADABLE)
     return text
+
+
+# --- the examples of a split as JSON Lines ----------------------------------------------------------------------------
+
+TEST_SETS = ("test_seen", "test_unseen")
+EVALUATED = ("valid", *TEST_SETS)  # what a model can be scored on: it was trained on none of them
+FIELDS = ("document", "summary", "name", "section", "package")
+PREPARED_BY = {"descriptions": "python -m examples.manpages.descriptions.prepare"}
+Record = dict[str, str]
+
+
+def as_jsonl(records: Iterable[Mapping[str, Any]]) -> str:
+    """A record a line."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def write_examples(examples: Sequence[Example], path: Path) -> None:
+    """One example a line."""
+    records = ({field: getattr(example, field) for field in FIELDS} for example in examples)
+    path.write_text(as_jsonl(records), encoding="utf-8")
+
+
+def path_of(data: Path, split: str) -> Path:
+    """Where the examples of a split are.
+
+    Raises:
+        LSGError: the split has not been prepared.
+    """
+    path = data / f"{split}.jsonl"
+    if not path.is_file():
+        command = PREPARED_BY.get(split.partition("_")[0], "scripts/prepare_manpages.py")
+        raise LSGError(f"{path} does not exist: run {command} --out {data} first")
+    return path
+
+
+def read_records(data: Path, split: str) -> list[Record]:
+    """The examples of a split; raises as path_of."""
+    return [json.loads(text) for _, text in read_lines(path_of(data, split))]

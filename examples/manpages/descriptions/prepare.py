@@ -14,15 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.manpages.corpus.pages import Example, Reason
-from examples.manpages.corpus.records import write_examples
-from examples.manpages.corpus.report import counts_of, describe_counts
-from examples.manpages.descriptions.apt_lists import PackageLists, fetch_lists
+from examples.manpages.corpus.pages import Example, Reason, write_examples
+from examples.manpages.corpus.prepare import counts_of, describe_counts
 from examples.manpages.descriptions.examples import read_examples
+from examples.manpages.descriptions.lists import PackageLists, fetch_lists, read_descriptions, read_sources
 from examples.manpages.descriptions.selection import HeldOut, hold_out, read_split_pages, select_descriptions
-from examples.manpages.descriptions.stanzas import read_descriptions, read_sources
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 from recipes.files import sha256_of
 
@@ -68,7 +66,7 @@ def prepare_descriptions(lists: PackageLists | None, out: Path) -> None:
     held_out = hold_out(pages, sources)
     splits, dropped = select_descriptions(examples, held_out)
     report = report_of_descriptions(lists, held_out, splits, unusable + dropped)
-    with written_aside(out) as aside:
+    with staged_output(out) as aside:
         for name, chosen in splits.items():
             write_examples(chosen, aside / f"{PREFIX}_{name}.jsonl")
         (aside / f"{PREFIX}.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.manpages.corpus.pages import Example, Reason
-from examples.manpages.corpus.records import TEST_SETS, Record, read_records
-from examples.manpages.corpus.selection import signatures_of, without_duplicates, without_generic
+from examples.manpages.corpus.pages import TEST_SETS, Example, Reason, Record, read_records
+from examples.manpages.corpus.selection import VALID_SHARE, fraction, signatures_of, without_duplicates, without_generic
 from examples.manpages.corpus.similarity import ALIKE, contained_in_any, near_duplicates, similar_pairs, words_of
-from examples.manpages.corpus.splits import VALID_SHARE, fraction
 
 TRAIN, VALID = "train", "valid"
 

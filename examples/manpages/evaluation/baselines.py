@@ -8,18 +8,54 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from examples.manpages.corpus.records import TEST_SETS, Record, read_records
-from examples.manpages.evaluation.predictions import FIRST_SENTENCE, NEAREST, write_predictions
-from examples.manpages.evaluation.rouge import mean_scores
-from examples.manpages.evaluation.sets import add_sets, in_order
+from examples.manpages.corpus.pages import TEST_SETS, Record, read_records
+from examples.manpages.evaluation.scores import BASELINES, FIRST_SENTENCE, NEAREST, add_sets, in_order, mean_scores
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.document_files import read_lines
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import SENTENCE_END
+
+# --- predictions as JSON Lines ----------------------------------------------------------------------------------------
+
+WHICH_PAGE = ("package", "name", "section", "summary")
+
+
+def write_predictions(pages: Sequence[Record], predictions: Mapping[str, Sequence[str]], path: Path) -> None:
+    """A line for each page: which it is, its description, and what each says that has a name in `predictions`."""
+    with path.open("w", encoding="utf-8") as file:
+        for index, page in enumerate(pages):
+            about = {field: page[field] for field in WHICH_PAGE}
+            record = about | {name: texts[index] for name, texts in predictions.items()}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_predictions(data: Path, split: str, pages: Sequence[Record]) -> dict[str, list[str]]:
+    """What each baseline says about `pages`, which are the first of a split or all of them.
+
+    Raises:
+        LSGError: the baselines have not been run, or on other pages.
+    """
+    path = data / f"{split}.baselines.jsonl"
+    sets = "" if split in TEST_SETS else f" --sets {split}"
+    advice = f"run python -m examples.manpages.evaluation.baselines --data {data}{sets} first"
+    if not path.is_file():
+        raise LSGError(f"{path} does not exist: {advice}")
+    records = [json.loads(text) for _, text in read_lines(path)][: len(pages)]
+    if [_which(record) for record in records] != [_which(page) for page in pages]:
+        raise LSGError(f"{path} is about other pages than {split}.jsonl: {advice}")
+    return {name: [record[name] for record in records] for name in BASELINES}
+
+
+def _which(record: Record) -> list[str]:
+    return [record[field] for field in WHICH_PAGE]
+
+
+# --- the baselines ----------------------------------------------------------------------------------------------------
 
 PROGRAM = "examples.manpages.evaluation.baselines"
 PAGES_AT_ONCE = 256
@@ -48,7 +84,7 @@ def score_baselines(data: Path, sets: Sequence[str] = TEST_SETS) -> None:
         NEAREST: nearest_description(read_records(data, "train")),
     }
     results = {}
-    with written_aside(data) as aside:
+    with staged_output(data) as aside:
         for name in sets:
             pages = read_records(data, name)
             predictions = {baseline: predict(pages) for baseline, predict in baselines.items()} if pages else {}

@@ -16,19 +16,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.manpages.box.files import SeenBox
-from examples.manpages.corpus.records import TEST_SETS, Record, read_records
+from examples.manpages.box.pack import SeenBox
+from examples.manpages.corpus.pages import TEST_SETS, Record, read_records
 from examples.manpages.evaluation.answering import Answering, open_answering, source_tokens
-from examples.manpages.evaluation.example_page import examples_page
-from examples.manpages.evaluation.predictions import read_predictions, write_predictions
-from examples.manpages.evaluation.results_text import results_page
-from examples.manpages.evaluation.scores import ALL, RESAMPLES, SEED, is_better, measure, score_systems
-from examples.manpages.evaluation.sets import add_sets, in_order
-from examples.manpages.evaluation.variants import GENERATION, short_variant
+from examples.manpages.evaluation.baselines import read_predictions, write_predictions
+from examples.manpages.evaluation.results_text import examples_page, results_page
+from examples.manpages.evaluation.scores import (
+    ALL,
+    GENERATION,
+    RESAMPLES,
+    SEED,
+    add_sets,
+    in_order,
+    is_better,
+    measure,
+    score_systems,
+    short_variant,
+)
 from lsg_fairseq.checkpoints.loading import CheckpointFiles
-from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
+from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from recipes.machine import machine_facts
 from recipes.stages import Stages
 
@@ -64,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--limit must be 1 or more, not {args.limit}")
 
     def work() -> None:
-        box, options = box_of(args.model), SourceOptions(tokenizer=args.tokenizer)
+        box, options = box_of(args.model), CheckpointOptions(tokenizer=args.tokenizer)
         short = find_checkpoint(args.short_model, options) if args.short_model else None
         choice = Choice(in_order(args.sets), args.limit, args.out, box)
         # What a box writes is written by its own tokenizer.
-        files = find_checkpoint(args.model, SourceOptions() if box else options)
+        files = find_checkpoint(args.model, CheckpointOptions() if box else options)
         evaluate(files, args.data, choice, short)
 
     return run_command(PROGRAM, work, IF_INTERRUPTED)
@@ -161,7 +169,7 @@ def write_results(out: Path, results: Mapping[str, Any], pages: Pages, texts: Ma
         "results.md": page,
         "examples.md": examples_page(pages, texts),
     }
-    with written_aside(out) as aside:
+    with staged_output(out) as aside:
         for name, text in contents.items():
             (aside / name).write_text(text, encoding="utf-8")
     print(page)

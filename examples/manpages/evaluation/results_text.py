@@ -1,15 +1,36 @@
-"""results.md: the figures of results.json for people."""
+"""results.md and examples.md: figures and examples for people, in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from examples.manpages.evaluation.markdown import escape, table
-from examples.manpages.evaluation.predictions import BASELINES, FIRST_SENTENCE, NEAREST
-from examples.manpages.evaluation.rouge import SCORES
-from examples.manpages.evaluation.scores import ALL, LONGER
-from examples.manpages.evaluation.variants import AS_TRAINED, CUT, SHORT, STAGE_BEFORE
+from examples.manpages.corpus.pages import Record
+from examples.manpages.corpus.selection import fraction
+from examples.manpages.evaluation.baselines import BASELINES, FIRST_SENTENCE, NEAREST
+from examples.manpages.evaluation.scores import ALL, AS_TRAINED, CUT, LONGER, SCORES, SHORT, STAGE_BEFORE
+
+# --- Markdown in which texts stay what they are -----------------------------------------------------------------------
+
+# What Markdown, or HTML in it, would read as something else than text wherever it stands in a line. What counts at the
+# start of a line alone ("1." makes a list) stays: no text starts one, in a cell or behind the marks of a heading.
+SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$@]")
+
+
+def escape(text: str) -> str:
+    """A text in one line of Markdown that shows as it is, but for white space."""
+    return SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], alignment: str) -> str:
+    """A table; `alignment` has an l or r for each column. Cells are Markdown."""
+    ruler = ["--:" if side == "r" else "---" for side in alignment]
+    lines = [header, ruler, *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+# --- results.md: the figures of results.json --------------------------------------------------------------------------
 
 Results = Mapping[str, Any]
 TITLES = {
@@ -87,7 +108,7 @@ def _score_rows(results: Results) -> Iterator[list[object]]:
 def _about_differences(bootstrap: Mapping[str, int]) -> str:
     return (
         f"Means over the same pages, with percentile intervals of {bootstrap['resamples']:,} resamples of the "
-        f"packages (`examples/manpages/evaluation/bootstrap.py`, seed {bootstrap['seed']}). A package is drawn "
+        f"packages (`examples/manpages/evaluation/scores.py`, seed {bootstrap['seed']}). A package is drawn "
         "with all its pages: pages of a package are alike, so that intervals of pages drawn one by one would be too "
         "narrow. The target rests on these intervals."
     )
@@ -107,3 +128,50 @@ def _verdict(results: Results) -> str:
     met = "reached" if all(results["target"].values()) else "**not reached**"
     sets = " and ".join(results["target"])
     return f"Target, the lower end of the interval above 0 against both baselines ({names}) on {sets}: {met} ({each})."
+
+
+# --- examples.md: pages drawn by a hash, not chosen, with what the model and the baselines say of them ----------------
+
+EXAMPLES = 10  # of each set
+# Fixed before there was a model, so that nobody could choose.
+SEED = "examples of the results, 1"
+SAID_BY = {AS_TRAINED: "**model**", FIRST_SENTENCE: "first sentence", NEAREST: "nearest page"}
+
+
+def draw(pages: Sequence[Record]) -> list[int]:
+    """The places of EXAMPLES pages, or of all if there are fewer; they depend on SEED and the pages' names alone."""
+
+    def place(index: int) -> float:
+        page = pages[index]
+        return fraction(f"{SEED} {page['package']}/{page['name']}.{page['section']}")
+
+    return sorted(range(len(pages)), key=place)[:EXAMPLES]
+
+
+def examples_page(pages: Mapping[str, Sequence[Record]], texts: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+    """The Markdown page; `texts` holds what each system says of each page, by split."""
+    parts = [
+        "# Pages and what was said of them",
+        f"{EXAMPLES} pages of each set, drawn by a hash of their names "
+        "(`examples/manpages/evaluation/results_text.py`), not chosen. The model is the one as trained, and "
+        "was trained on none of them; the numbers are of words. The pages and their descriptions are under the "
+        "licences of their packages.",
+    ]
+    for split, records in pages.items():
+        parts.append(f"## {split}")
+        parts += [_example(records, texts[split], index) for index in draw(records)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _example(pages: Sequence[Record], texts: Mapping[str, Sequence[str]], index: int) -> str:
+    page = pages[index]
+    said = {"reference": page["summary"]} | {title: texts[system][index] for system, title in SAID_BY.items()}
+    heading = f"### {escape(page['name'])}({page['section']})"
+    about = f"{escape(page['package'])}, {count_words(page['document']):,} words"
+    rows = [(title, count_words(text), escape(text)) for title, text in said.items()]
+    return "\n\n".join([heading, about, table(("", "words", "description"), rows, "lrl")])
+
+
+def count_words(text: str) -> int:
+    """Words as white space separates them."""
+    return len(text.split())

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 from recipes.files import sha256_of_text
 
@@ -32,7 +32,7 @@ def read_facts(folder: Path) -> Facts:
 
 def write_facts(folder: Path, facts: Facts) -> None:
     """Say in the folder, which is made if need be, what it is made from."""
-    with written_aside(folder) as aside:
+    with staged_output(folder) as aside:
         (aside / RECORD).write_text(_as_text(facts), encoding="utf-8")
 
 

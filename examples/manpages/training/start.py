@@ -10,14 +10,18 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from examples.manpages.corpus.records import Record, path_of, read_records
-from examples.manpages.training import copying, vocabulary, warm_start
-from examples.manpages.training.copying import embedding_reader
+from examples.manpages.corpus.pages import Record, path_of, read_records
+from examples.manpages.training import warm_start
 from examples.manpages.training.lineage import Facts, check_trained, is_made_from, make_room, write_facts
-from examples.manpages.training.vocabulary import choose_pieces, count_pieces, read_pieces
-from examples.manpages.training.warm_start import write_start
+from examples.manpages.training.warm_start import (
+    choose_pieces,
+    count_pieces,
+    embedding_reader,
+    read_pieces,
+    write_start,
+)
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
 from recipes.files import sha256_of
 from recipes.minilm import WHEEL_SHA256, fetch_minilm
@@ -49,8 +53,8 @@ def start_facts(data: Path, plan: StartPlan) -> Facts:
         "plan": asdict(plan),
         "corpora": {name: sha256_of([path_of(data, name)]) for name in CORPORA},
         "minilm": WHEEL_SHA256,
-        "vocabulary": {"summary_weight": SUMMARY_WEIGHT, "settings": vocabulary.SETTINGS},
-        "values": {"texts": FITTED, "tokens": copying.LONGEST, "ridge": copying.RIDGE},
+        "vocabulary": {"summary_weight": SUMMARY_WEIGHT, "settings": warm_start.SETTINGS},
+        "values": {"texts": FITTED, "tokens": warm_start.LONGEST, "ridge": warm_start.RIDGE},
         "drawn": {"std": warm_start.INITIAL_STD, "seed": warm_start.SEED},
     }
 
@@ -68,7 +72,7 @@ def make_start(data: Path, plan: StartPlan, trained: Sequence[Path] = ()) -> Fac
         minilm = fetch_minilm(data / "minilm")
         pieces = choose_pieces(count_corpora(data, minilm, plan.longest), read_pieces(minilm), plan.vocabulary)
         make_room(folder)  # nothing of another start stays in the new one
-        with written_aside(folder) as aside:
+        with staged_output(folder) as aside:
             short = aside / "short"
             short.mkdir()
             write_start(minilm, pieces, plan.decoder_layers, read_words(data, minilm), short)
@@ -78,7 +82,7 @@ def make_start(data: Path, plan: StartPlan, trained: Sequence[Path] = ()) -> Fac
 
 
 def read_words(data: Path, minilm: Path) -> tuple[Tensor, Tensor]:
-    """What the decoder's attention over the source reads at first, fitted on a few texts; see copying.py."""
+    """What the decoder's attention over the source reads at first, fitted on a few texts; see warm_start.py."""
     records = evenly_spaced([record for name in CORPORA for record in read_records(data, name)], FITTED)
     texts = tqdm((record["document"] for record in records), "reading words off MiniLM's output", len(records))
     return embedding_reader(minilm, load_tokenizer(minilm), texts)

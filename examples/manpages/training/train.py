@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.manpages.corpus.records import path_of
+from examples.manpages.corpus.pages import path_of
 from examples.manpages.training.lineage import Facts, check_trained, is_made_from, key_of, make_room, write_facts
 from examples.manpages.training.start import START, StartPlan, make_start
 from examples.manpages.training.texts import DESCRIPTIONS, MIXTURE, OPENINGS, PAGES, TEXTS

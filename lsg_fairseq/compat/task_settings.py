@@ -1,14 +1,16 @@
-"""Whole words: the tasks that mask them look for the settings of --bpe where they are not."""
+"""Task settings: tasks that look for the bpe's settings, or for their own, in the wrong place."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
 from fairseq.data.encoders.utils import get_whole_word_mask as upstream_mask
 from fairseq.tasks import FairseqTask, denoising, masked_lm, multilingual_denoising
+from fairseq.tasks.translation_from_pretrained_bart import TranslationFromPretrainedBARTTask
 from omegaconf import DictConfig
 
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -73,3 +75,22 @@ def _as_loading(task: FairseqTask) -> Any:
         yield
     finally:
         _loading.pop()
+
+
+# --- the task reads self.args, which its base class has kept as self.cfg since it got a dataclass (AttributeError).
+
+
+class Settings:
+    """`task.args` is `task.cfg`, unless somebody sets it."""
+
+    def __get__(self, task: Any, owner: type) -> Any:
+        return self if task is None else task.cfg
+
+
+def settings_are_not_found() -> bool:
+    task = TranslationFromPretrainedBARTTask
+    return not hasattr(task, "args") and "self.args = " not in inspect.getsource(task.__init__)
+
+
+def find_settings() -> None:
+    TranslationFromPretrainedBARTTask.args = Settings()

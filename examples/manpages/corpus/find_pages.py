@@ -1,4 +1,4 @@
-"""Manual pages of Debian packages: fetched by apt-get, which checks their signatures, and read without unpacking."""
+"""Where manual pages come from: Debian packages, read without unpacking them, or a folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from examples.manpages.corpus.pages import MAX_BYTES, Package, RawPage
-from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
+
+# --- Debian packages: fetched by apt-get, which checks their signatures, and read without being unpacked --------------
 
 MEMBER = re.compile(r"(\./)?usr/share/man/([^/]+/)?man[^/]+/[^/]+")
 # For root apt fetches as the user _apt, who may not be able to enter our folder: apt would warn, and go on as root.
@@ -92,7 +94,7 @@ def _file_of(name: str, folder: Path) -> Path:
 
 def _download(names: Sequence[str], folder: Path) -> None:
     command = ["apt-get", "-qq", *NO_SANDBOX, "download", "--", *names]
-    with written_aside(folder) as aside:
+    with staged_output(folder) as aside:
         done = subprocess.run(command, cwd=aside, capture_output=True, text=True)
         if done.returncode:
             words = done.stderr.strip() or f"exit status {done.returncode}"
@@ -129,3 +131,41 @@ def pages_of_package(path: Path) -> Iterator[RawPage]:
                         yield RawPage(package, PurePosixPath(member.name), content)
         except tarfile.TarError as error:
             raise LSGError(f"{path} is damaged ({error}): delete it, and it is fetched again") from error
+
+
+# --- a folder of pages ------------------------------------------------------------------------------------------------
+
+
+def pages_of_folder(folder: Path) -> Iterator[list[RawPage]]:
+    """The pages below FOLDER, package by package: every file in a folder named man*.
+
+    The first folder below FOLDER is the package; pages whose man* lies in FOLDER itself are of a package called as it.
+
+    Raises:
+        LSGError: no such folder, or no page in it.
+    """
+    if not folder.is_dir():
+        raise LSGError(f"the folder of manual pages {folder} does not exist")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("man*/*")):
+        if path.is_symlink() or path.is_file():
+            found.setdefault(package_of(path, folder), []).append(path)
+    if not found:
+        raise LSGError(f"{folder} has no manual page: files such as man1/ls.1 or git-man/man1/git.1.gz")
+    for name in sorted(found):
+        package = Package(name, source=name)
+        yield [RawPage(package, path, content_of(path)) for path in found[name]]
+
+
+def content_of(path: Path) -> bytes | None:
+    """A file's bytes, up to one more than allowed; None for a link, which may lead anywhere and is never followed."""
+    if path.is_symlink():
+        return None
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def package_of(path: Path, folder: Path) -> str:
+    """The name of a page's package."""
+    above = path.relative_to(folder).parts[:-2]
+    return above[0] if above else folder.resolve().name

@@ -1,10 +1,10 @@
 """The pages of `make demo`: long ones of packages that the model never saw, drawn by a hash.
 
-python -m examples.manpages.demo.choose [--data manpages-run]
+python -m examples.manpages.demo_pages [--data manpages-run]
 
 One page of each package below, all of them in test_unseen and under licences that let anyone pass a page on
-(licences/PACKAGE.txt). They were drawn before any model had described
-them. Writes pages.jsonl beside this file.
+(demo/licences/PACKAGE.txt). They were drawn before any model had described them. Writes
+demo/pages.jsonl.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from examples.manpages.corpus.records import Record, as_jsonl, read_records
-from examples.manpages.corpus.splits import fraction
+from examples.manpages.corpus.pages import Record, as_jsonl, read_records
+from examples.manpages.corpus.selection import fraction
 from examples.manpages.training.start import START
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
 
-PROGRAM = "examples.manpages.demo.choose"
-PAGES = Path(__file__).with_name("pages.jsonl")
+PROGRAM = "examples.manpages.demo_pages"
+PAGES = Path(__file__).parent / "demo" / "pages.jsonl"
 SPLIT = "test_unseen"
 LICENCES = {
     "bind9-utils": "MPL-2.0",

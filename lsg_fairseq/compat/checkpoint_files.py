@@ -1,4 +1,4 @@
-"""Checkpoints of plain values: what is written loads with torch.load(weights_only=True), by anybody.
+"""Checkpoint files hold plain values, which torch.load(weights_only=True) reads, and are replaced atomically.
 
 fairseq keeps a command line as argparse.Namespace, which torch takes for code. Files hold dicts in its place, and
 reading makes a Namespace of them again where fairseq, its upgrades and --model-overrides look for one.
@@ -7,11 +7,14 @@ reading makes a Namespace of them again where fairseq, its upgrades and --model-
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
 from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
 
 # --- trainings write their arguments as argparse.Namespace, which torch's weights_only loading refuses.
 
@@ -59,7 +62,32 @@ def with_namespaces(state: Any) -> Any:
 
 
 def _as_namespace(settings: Mapping[str, Any]) -> Namespace:
-    # Not Namespace(**settings), for which a name that is no string would be an error.
+    # Not Namespace(**settings), which fails on a name that is not a string.
     namespace = Namespace()
     vars(namespace).update(settings)
     return namespace
+
+
+# --- checkpoint_last.pt is copied over the old one in place: a kill meanwhile leaves neither.
+
+
+class AtomicCopies(PathManager):
+    """Stands for PathManager in fairseq.checkpoint_utils: the same, but a local copy is made aside and renamed."""
+
+    @staticmethod
+    def copy(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+        if not PathManager.supports_rename(dst_path) or not os.path.isfile(src_path):
+            return PathManager.copy(src_path, dst_path, overwrite=overwrite)
+        # The name that fairseq gives a checkpoint while it writes it; what a kill leaves is written over.
+        aside = f"{dst_path}.tmp"
+        shutil.copyfile(src_path, aside)
+        os.replace(aside, dst_path)
+        return dst_path
+
+
+def copies_are_made_in_place() -> bool:
+    return not issubclass(checkpoint_utils.PathManager, AtomicCopies)
+
+
+def copy_aside_and_rename() -> None:
+    checkpoint_utils.PathManager = AtomicCopies

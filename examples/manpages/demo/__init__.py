@@ -1,1 +1,0 @@
-"""A few long pages of packages that no training split has, for `make demo`."""
