@@ -11,9 +11,10 @@ from pathlib import Path
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.document_files import Split
 from lsg_fairseq.data.preprocessing import LENGTH_LIMITS, Job, SplitReport, preprocess
+from lsg_fairseq.data.record_files import FORMATS
 
 PROGRAM = "lsg-preprocess"
-FILES_HELP = "JSON Lines, or two parallel text files (documents, summaries)"
+FILES_HELP = f"{FORMATS}, several of them one after another; or two parallel text files (documents, summaries)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,12 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--tokenizer", type=Path, metavar="DIR", help="Hugging Face tokenizer files (default: DIR's own)"
     )
     group.add_argument("--train-tokenizer", type=int, metavar="VOCAB_SIZE", help="train a byte-level BPE of this size")
-    parser.add_argument("--document-field", default="document", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--summary-field", default="summary", metavar="NAME", help="default: %(default)s")
+    nested = "a.b for a field b of a record a; lists of strings are joined by line feeds"
+    parser.add_argument("--document-field", default="document", metavar="NAME", help=f"{nested} (default: %(default)s)")
+    parser.add_argument("--summary-field", default="summary", metavar="NAME", help="the same (default: %(default)s)")
     parser.add_argument(
         "--lang-field",
         metavar="NAME",
-        help="JSON Lines: where an example's language is, its summary's too unless --target-lang-token is given",
+        help="where an example's language is, its summary's too unless --target-lang-token is given",
     )
     for side, texts in (("source", "documents"), ("target", "summaries")):
         parser.add_argument(

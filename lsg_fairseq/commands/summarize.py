@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.data.record_files import FORMATS
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
 from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
@@ -181,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="*",
         type=Path,
         metavar="INPUT",
-        help="text files (a document each), JSON Lines, or folders of both (default: standard input)",
+        help=f"text files (a document each), {FORMATS}, or folders of these (default: standard input)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -194,10 +195,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--jsonl", action="store_true", help="write the input objects with a summary each; standard input is JSON Lines"
     )
     parser.add_argument("--lines", action="store_true", help="each line of a text is a document of its own")
-    parser.add_argument("--document-field", default="document", metavar="NAME", help="default: %(default)s")
+    _add_record_flags(parser)
+    _add_work_flags(parser)
+    _add_model_flags(parser)
+    return parser
+
+
+def _add_record_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--lang-field", metavar="NAME", help="JSON Lines: where a document's language is, its summary's too"
+        "--document-field",
+        default="document",
+        metavar="NAME",
+        help="a.b for a field b of a record a; a list of strings is joined by line feeds (default: %(default)s)",
     )
+    parser.add_argument("--lang-field", metavar="NAME", help="where a document's language is, its summary's too")
     parser.add_argument(
         "--summary-field",
         metavar="NAME",
@@ -209,9 +220,6 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="CODE",
             help=f"language of the {texts}, such as en_XX, for an mBART (default: the checkpoint's)",
         )
-    _add_work_flags(parser)
-    _add_model_flags(parser)
-    return parser
 
 
 def _add_work_flags(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lsg_fairseq.data.document_files import Example
 from lsg_fairseq.data.signals import signals_held
+from lsg_fairseq.data.text_lines import Place
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer, token_rows
 
@@ -27,7 +28,7 @@ EXAMPLES_PER_TASK = 16
 class Encoded(NamedTuple):
     """Dictionary rows (int32) of an example; None where a text is missing or has no token."""
 
-    line: int
+    place: Place
     source: np.ndarray | None
     target: np.ndarray | None
     language: str = ""
@@ -48,7 +49,7 @@ class Encoder:
 
     def encode_all(self, examples: Iterable[Example]) -> list[Encoded]:
         """Both sides of several examples."""
-        return [Encoded(e.line, self.encode(e.document), self.encode(e.summary), e.language) for e in examples]
+        return [Encoded(e.place, self.encode(e.document), self.encode(e.summary), e.language) for e in examples]
 
 
 _worker_encoder: Encoder | None = None

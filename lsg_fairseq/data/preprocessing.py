@@ -19,6 +19,7 @@ from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
 from lsg_fairseq.data.languages import check_codes, languages_file, write_languages
 from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.text_lines import Place
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     build_dictionary,
@@ -33,7 +34,7 @@ REPORT_FILE = "preprocess.json"
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
 # Lengths at which common models end: BART 1,024, LSG-BART's default 4,096, the longest published LSG model 16,384.
 LENGTH_LIMITS = (1024, 4096, 16384)
-SKIPPED_LINES_NAMED = 5
+SKIPPED_PLACES_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ class Job:
 
 @dataclass
 class SplitReport:
-    """What became of a split: lengths in tokens (without `<s>` and `</s>`), and the lines that were left out."""
+    """What became of a split: lengths in tokens (without `<s>` and `</s>`), and what was left out."""
 
     split: Split
     source_lengths: list[int] = field(default_factory=list)
     target_lengths: list[int] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
-    empty_documents: list[int] = field(default_factory=list)
-    empty_summaries: list[int] = field(default_factory=list)
+    empty_documents: list[Place] = field(default_factory=list)
+    empty_summaries: list[Place] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The split's entry in preprocess.json."""
@@ -81,8 +82,10 @@ class SplitReport:
     def warning(self) -> str | None:
         """One sentence about the examples that were left out, if any."""
         found = {"document": self.empty_documents, "summary": self.empty_summaries}
-        parts = [f"{len(lines)} with an empty {name} ({_name_lines(lines)})" for name, lines in found.items() if lines]
-        return f"{self.split.name}: skipped {' and '.join(parts)} of {self.split.paths[0]}" if parts else None
+        several = len(self.split.paths) > 1
+        parts = [f"{len(p)} with an empty {name} ({_name_places(p, several)})" for name, p in found.items() if p]
+        files = "" if several else f" of {self.split.paths[0]}"
+        return f"{self.split.name}: skipped {' and '.join(parts)}{files}" if parts else None
 
 
 def preprocess(job: Job) -> list[SplitReport]:
@@ -204,9 +207,9 @@ def _fitting(job: Job, check: SplitCheck) -> int:
 def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool:
     """Count the example in the report; False if it has to be left out."""
     if encoded.source is None:
-        report.empty_documents.append(encoded.line)
+        report.empty_documents.append(encoded.place)
     elif has_summaries and encoded.target is None:
-        report.empty_summaries.append(encoded.line)
+        report.empty_summaries.append(encoded.place)
     else:
         report.source_lengths.append(len(encoded.source) - 1)
         report.languages.append(encoded.language)
@@ -258,6 +261,11 @@ def _length_summary(lengths: list[int]) -> dict[str, float] | None:
     return {"min": min(lengths), **middle, "max": max(lengths)}
 
 
-def _name_lines(lines: list[int]) -> str:
-    names = ", ".join(map(str, lines[:SKIPPED_LINES_NAMED]))
-    return f"line{'s' * (len(lines) > 1)} {names}" + (", ..." if len(lines) > SKIPPED_LINES_NAMED else "")
+def _name_places(places: list[Place], with_files: bool) -> str:
+    """ "line 3", "rows 4, 5", or with the files' names."""
+    first = places[:SKIPPED_PLACES_NAMED]
+    if with_files:
+        names = "; ".join(map(str, first))
+    else:
+        names = f"{first[0].unit}{'s' * (len(places) > 1)} " + ", ".join(str(place.number) for place in first)
+    return names + (", ..." if len(places) > SKIPPED_PLACES_NAMED else "")
