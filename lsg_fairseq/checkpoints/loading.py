@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from lsg_fairseq.checkpoints.architectures import check_architecture
 from lsg_fairseq.checkpoints.build_task import build_task, set_max_positions
 from lsg_fairseq.compat.loading import load_checkpoint_file
+from lsg_fairseq.data.kept_part import PART_STATE, KeptPart
 from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -113,6 +114,11 @@ def training_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**task_arguments(state), "save_dir": save_dir}
 
 
+def part_of_checkpoint(state: Mapping[str, Any]) -> str | None:
+    """Which part of long documents the checkpoint was trained on, as far as it says so."""
+    return (state.get("task_state") or {}).get(PART_STATE)
+
+
 def load_task_and_model(
     files: CheckpointFiles, overrides: Overrides
 ) -> tuple[FairseqTask, nn.Module, DocumentTokenizer]:
@@ -130,6 +136,7 @@ def load_task_and_model(
     check_dictionary(task.source_dictionary, state, tokenizer, files)
     if isinstance(task, LSGSummarizationTask):
         check_dictionary(task.target_dictionary, state, tokenizer, files)
+        task.kept_part = KeptPart(None, part_of_checkpoint(state))
     weights = _with_longer_tables(
         dict(state["model"]), args, overrides.max_source_positions, len(task.source_dictionary)
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.document_files import Split
+from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
 from lsg_fairseq.data.preprocessing import LENGTH_LIMITS, Job, SplitReport, preprocess
 from lsg_fairseq.data.record_files import FORMATS
 
@@ -55,6 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{side}-lang-token", metavar="CODE", help=f"language of all {texts}, such as en_XX (mBART alone)"
         )
+    parser.add_argument(
+        "--keep-part",
+        choices=PARTS,
+        help=f"{PARTS_HELP}. Documents are stored whole; the task keeps this part unless its own --keep-part names "
+        "another (default: the checkpoint's, else head)",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
     return parser
 
@@ -72,7 +79,7 @@ def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | No
     if args.workers < 1:
         parser.error(f"--workers must be 1 or more, not {args.workers}")
     languages = (args.source_lang_token, args.target_lang_token)
-    return Job(splits, args.out, args.tokenizer, args.train_tokenizer, args.workers, *languages)
+    return Job(splits, args.out, args.tokenizer, args.train_tokenizer, args.workers, *languages, args.keep_part)
 
 
 def describe(report: SplitReport) -> str:
@@ -81,7 +88,9 @@ def describe(report: SplitReport) -> str:
     sides = [("documents", values["source_tokens"]), ("summaries", values["target_tokens"])]
     lengths = [f"{name} of {t['min']} to {t['max']} tokens (median {t['median']:g})" for name, t in sides if t]
     over = [f"{values['documents_longer_than'][str(n)]} over {n:,}" for n in LENGTH_LIMITS]
-    return f"{report.split.name}: {values['examples']} examples, {', '.join(lengths)}; {', '.join(over)}; none was cut"
+    kept = f", of longer ones the model keeps the {report.keep_part}" if report.keep_part else ""
+    counts = f"{values['examples']} examples, {', '.join(lengths)}; {', '.join(over)}"
+    return f"{report.split.name}: {counts}; none was cut{kept}"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
 from lsg_fairseq.data.record_files import FORMATS
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
@@ -98,7 +99,9 @@ def summarize(args: argparse.Namespace) -> None:
     # Loaded first: a checkpoint that cannot be loaded leaves no output behind.
     hub = load(args, files)
     settings = hub.generation_settings.replaced(**{name: getattr(args, name) for name in GENERATION})
-    options = BatchOptions(args.batch_size, args.max_tokens, as_int8=args.dtype == "int8", prefix=hub.prefix)
+    options = BatchOptions(
+        args.batch_size, args.max_tokens, args.dtype == "int8", prefix=hub.prefix, keep_part=args.keep_part
+    )
     languages = (args.source_lang_token, args.target_lang_token)
     generator = BatchedGenerator(hub, settings, options, languages)
     total = inputs.count()
@@ -196,6 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--lines", action="store_true", help="each line of a text is a document of its own")
     _add_record_flags(parser)
+    parser.add_argument("--keep-part", choices=PARTS, help=f"{PARTS_HELP} (default: the checkpoint's, else head)")
     _add_work_flags(parser)
     _add_model_flags(parser)
     return parser

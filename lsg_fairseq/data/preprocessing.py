@@ -19,6 +19,7 @@ from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
 from lsg_fairseq.data.languages import check_codes, languages_file, write_languages
 from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.split_reports import REPORT_FILE, read_report
 from lsg_fairseq.data.text_lines import Place
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
@@ -30,7 +31,6 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
 )
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 
-REPORT_FILE = "preprocess.json"
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
 # Lengths at which common models end: BART 1,024, LSG-BART's default 4,096, the longest published LSG model 16,384.
 LENGTH_LIMITS = (1024, 4096, 16384)
@@ -41,7 +41,8 @@ SKIPPED_PLACES_NAMED = 5
 class Job:
     """What to preprocess. Without a tokenizer and a size to train one, `out` must have its own.
 
-    The languages are codes that sequence_format.json will name; None leaves it as it is.
+    The languages are codes that sequence_format.json will name; None leaves it as it is. `keep_part` is what the task
+    is to keep of documents that are too long for the model; None leaves that to it.
     """
 
     splits: Sequence[Split]
@@ -51,6 +52,7 @@ class Job:
     workers: int = 1
     source_language: str | None = None
     target_language: str | None = None
+    keep_part: str | None = None
 
 
 @dataclass
@@ -58,6 +60,7 @@ class SplitReport:
     """What became of a split: lengths in tokens (without `<s>` and `</s>`), and what was left out."""
 
     split: Split
+    keep_part: str | None = None
     source_lengths: list[int] = field(default_factory=list)
     target_lengths: list[int] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
@@ -66,7 +69,7 @@ class SplitReport:
 
     def as_json(self) -> dict[str, Any]:
         """The split's entry in preprocess.json."""
-        over = {str(n): sum(length > n for length in self.source_lengths) for n in LENGTH_LIMITS}
+        over = {n: [length - n for length in self.source_lengths if length > n] for n in LENGTH_LIMITS}
         return {
             "files": [str(path) for path in self.split.paths],
             "fields": {"document": self.split.document_field, "summary": self.split.summary_field},
@@ -75,7 +78,9 @@ class SplitReport:
             "skipped": {"empty_documents": len(self.empty_documents), "empty_summaries": len(self.empty_summaries)},
             "source_tokens": _length_summary(self.source_lengths),
             "target_tokens": _length_summary(self.target_lengths),
-            "documents_longer_than": over,
+            "documents_longer_than": {str(n): len(beyond) for n, beyond in over.items()},
+            "tokens_beyond": {str(n): sum(beyond) for n, beyond in over.items()},
+            "keep_part": self.keep_part,
             "truncated": 0,
         }
 
@@ -106,7 +111,7 @@ def preprocess(job: Job) -> list[SplitReport]:
         for check in checks:
             check_codes(tokenizer, check.languages)
         reports = [
-            binarize(split, check, aside, len(dictionary), _fitting(job, check))
+            binarize(SplitReport(split, job.keep_part), check, aside, len(dictionary), _fitting(job, check))
             for split, check in zip(job.splits, checks, strict=True)
         ]
         for report in reports:
@@ -171,18 +176,18 @@ def check_vocabulary(out: Path, dictionary: Dictionary) -> None:
         )
 
 
-def binarize(split: Split, check: SplitCheck, folder: Path, num_rows: int, workers: int) -> SplitReport:
+def binarize(report: SplitReport, check: SplitCheck, folder: Path, num_rows: int, workers: int) -> SplitReport:
     """Write {split}.source-target.{source,target}.{bin,idx}: token rows and `</s>`, whole documents.
 
-    num_rows is the dictionary's size; the tokenizer is in `folder`.
+    num_rows is the dictionary's size; the tokenizer is in `folder`. `report` is filled in.
 
     Raises:
         LSGError: no example is left.
     """
+    split = report.split
     sides = ("source", "target") if check.has_summaries else ("source",)
     paths = {side: str(folder / f"{split.name}.source-target.{side}") for side in sides}
     builders = {s: indexed_dataset.make_builder(f"{p}.bin", "mmap", num_rows) for s, p in paths.items()}
-    report = SplitReport(split)
     # Closed at once on an error: the processes must be gone before their folder is.
     results = closing(encode_in_order(split.read(), folder / "tokenizer", workers))
     with results as examples, tqdm(total=check.examples, desc=split.name, unit=" examples") as progress:
@@ -234,24 +239,10 @@ def _format_of(job: Job, default: SequenceFormat) -> SequenceFormat:
 
 def _write_report(out: Path, aside: Path, tokenizer: dict[str, Any], reports: list[SplitReport]) -> None:
     """preprocess.json: the tokenizer and every split, those of an existing folder kept."""
-    old = _read_report(out / REPORT_FILE)
+    old = read_report(out)
     splits = {**old.get("splits", {}), **{report.split.name: report.as_json() for report in reports}}
     report = {"tokenizer": old.get("tokenizer", tokenizer), "splits": splits}
     (aside / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _read_report(path: Path) -> dict[str, Any]:
-    """What is known about the splits that stay in the folder."""
-    if not path.is_file():
-        return {}
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(report["splits"], dict) and isinstance(report["tokenizer"], dict):
-            return report
-        reason = "splits and tokenizer must be objects"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise LSGError(f"{path} is damaged ({reason}): remove it, and it is written anew, with this run's splits alone")
 
 
 def _length_summary(lengths: list[int]) -> dict[str, float] | None:

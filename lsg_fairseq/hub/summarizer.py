@@ -58,6 +58,7 @@ class LSGHubInterface(HubInterface):
         max_tokens: int | None = None,
         source_lang: str | None = None,
         target_lang: str | None = None,
+        keep_part: str | None = None,
     ) -> str | list[str]:
         """Summarise a text, or several: a list comes back in its order.
 
@@ -69,13 +70,15 @@ class LSGHubInterface(HubInterface):
             progress: a progress bar on standard error (default: for more than one batch).
             source_lang, target_lang: languages of texts and summaries, such as "en_XX", where the model has language
                 codes (mBART); unset ones are the checkpoint's.
+            keep_part: what is kept of a text that is too long: "head", "tail", "ends" (the middle is cut out) or
+                "middle" (default: what the checkpoint was trained on, else the head).
 
         Raises:
             LSGError: a setting is not allowed, text is neither a str nor strs, or the model has no such language, or
                 has language codes and none is settled.
         """
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
+        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix, keep_part=keep_part)
         generator = BatchedGenerator(self, settings, options, (source_lang, target_lang))
         texts = as_texts(text)
         summaries = list(generator.stream(texts, total=len(texts), progress=progress))
@@ -94,10 +97,11 @@ class LSGHubInterface(HubInterface):
         max_tokens: int | None = None,
         source_lang: str | None = None,
         target_lang: str | None = None,
+        keep_part: str | None = None,
     ) -> Iterator[str]:
         """The same for any number of texts: takes in a window of them at a time, yields their summaries in order."""
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
+        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix, keep_part=keep_part)
         generator = BatchedGenerator(self, settings, options, (source_lang, target_lang))
         return generator.stream(texts, progress=progress)
 
