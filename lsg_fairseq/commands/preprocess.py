@@ -52,6 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="where an example's language is, its summary's too unless --target-lang-token is given",
     )
+    parser.add_argument(
+        "--query-field",
+        metavar="NAME",
+        help="where a document's query is: it is put in front of the document, with </s> behind it, and is never cut",
+    )
     for side, texts in (("source", "documents"), ("target", "summaries")):
         parser.add_argument(
             f"--{side}-lang-token", metavar="CODE", help=f"language of all {texts}, such as en_XX (mBART alone)"
@@ -70,7 +75,7 @@ def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | No
     """Parse the command line; ends the program with status 2 if it makes no sense."""
     args = parser.parse_args(argv)
     splits = [
-        Split(name, paths, args.document_field, args.summary_field, args.lang_field)
+        Split(name, paths, args.document_field, args.summary_field, args.lang_field, args.query_field)
         for name in ("train", "valid", "test")
         if (paths := getattr(args, name))
     ]

@@ -92,7 +92,8 @@ def summarize(args: argparse.Namespace) -> None:
     Raises:
         LSGError: the checkpoint, an input or the output is not as it should be.
     """
-    inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines, args.output, args.lang_field)
+    named = {"document_field": args.document_field, "lang_field": args.lang_field, "query_field": args.query_field}
+    inputs = Inputs(args.inputs, jsonl=args.jsonl, one_per_line=args.lines, output=args.output, **named)
     paths = inputs.files
     check_name(args)
     files = find_files(args)
@@ -213,6 +214,12 @@ def _add_record_flags(parser: argparse.ArgumentParser) -> None:
         help="a.b for a field b of a record a; a list of strings is joined by line feeds (default: %(default)s)",
     )
     parser.add_argument("--lang-field", metavar="NAME", help="where a document's language is, its summary's too")
+    parser.add_argument(
+        "--query-field",
+        metavar="NAME",
+        help="where a document's query is: it is read in front of the document, with the separator between them, and "
+        "is never cut",
+    )
     parser.add_argument(
         "--summary-field",
         metavar="NAME",

@@ -15,19 +15,21 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 @dataclass(frozen=True)
 class Example:
-    """One document, its summary if it has one, and where it stands; "": no language is named."""
+    """One document, its summary if it has one, and where it stands; "": no language is named, or no query asked."""
 
     place: Place
     document: str
     summary: str | None = None
     language: str = ""
+    query: str = ""
 
 
 @dataclass(frozen=True)
 class Split:
     """Where the examples of train, valid or test come from; only test may lack summaries.
 
-    `lang_field` is the field of a record that names its language, None where none does.
+    `lang_field` is the field of a record that names its language and `query_field` the one with its query, None where
+    none does.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Split:
     document_field: str = "document"
     summary_field: str = "summary"
     lang_field: str | None = None
+    query_field: str | None = None
 
     @property
     def needs_summaries(self) -> bool:
@@ -57,11 +60,13 @@ class Split:
             for path in self.paths:
                 yield from self._read_records(path)
             return
-        if self.lang_field is not None:
-            raise LSGError(
-                f"--lang-field {self.lang_field} names a field of a record, and --{self.name} is text "
-                f"({self.paths[0]}): give JSON Lines, or name one language for all (--source-lang-token)"
-            )
+        for flag, field_name in (("lang", self.lang_field), ("query", self.query_field)):
+            if field_name is not None:
+                raise LSGError(
+                    f"--{flag}-field {field_name} names a field of a record, and --{self.name} is text "
+                    f"({self.paths[0]}): give JSON Lines"
+                    + (", or name one language for all (--source-lang-token)" if flag == "lang" else "")
+                )
         yield from self._read_text()
 
     def _read_text(self) -> Iterator[Example]:
@@ -81,13 +86,14 @@ class Split:
             yield from (Example(Place(str(self.paths[0]), line), text) for line, text in read_lines(self.paths[0]))
 
     def _read_records(self, path: Path) -> Iterator[Example]:
-        names = [self.document_field, self.summary_field, *filter(None, [self.lang_field])]
+        names = [self.document_field, self.summary_field, *filter(None, [self.lang_field, self.query_field])]
         for place, record in read_records(path, kind_of(path, LINES), names):
             document = text_of(record, self.document_field, place, "document")
             wanted = self.needs_summaries or has_field(record, self.summary_field)
             summary = text_of(record, self.summary_field, place, "summary") if wanted else None
             language = text_of(record, self.lang_field, place, "lang") if self.lang_field is not None else ""
-            yield Example(place, document, summary, language)
+            query = text_of(record, self.query_field, place, "query") if self.query_field is not None else ""
+            yield Example(place, document, summary, language, query)
 
 
 @dataclass(frozen=True)

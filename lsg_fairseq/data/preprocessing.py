@@ -19,6 +19,7 @@ from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
 from lsg_fairseq.data.languages import check_codes, languages_file, write_languages
 from lsg_fairseq.data.output_folder import written_aside
+from lsg_fairseq.data.queries import queries_file, write_queries
 from lsg_fairseq.data.split_reports import REPORT_FILE, read_report
 from lsg_fairseq.data.text_lines import Place
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -57,13 +58,17 @@ class Job:
 
 @dataclass
 class SplitReport:
-    """What became of a split: lengths in tokens (without `<s>` and `</s>`), and what was left out."""
+    """What became of a split: lengths in tokens (without `<s>` and the last `</s>`), and what was left out.
+
+    A source's length counts its query and the separator.
+    """
 
     split: Split
     keep_part: str | None = None
     source_lengths: list[int] = field(default_factory=list)
     target_lengths: list[int] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
+    query_lengths: list[int] = field(default_factory=list)
     empty_documents: list[Place] = field(default_factory=list)
     empty_summaries: list[Place] = field(default_factory=list)
 
@@ -72,17 +77,25 @@ class SplitReport:
         over = {n: [length - n for length in self.source_lengths if length > n] for n in LENGTH_LIMITS}
         return {
             "files": [str(path) for path in self.split.paths],
-            "fields": {"document": self.split.document_field, "summary": self.split.summary_field},
+            "fields": {
+                "document": self.split.document_field,
+                "summary": self.split.summary_field,
+                **self._query_field(),
+            },
             "examples": len(self.source_lengths),
             **({"languages": dict(Counter(self.languages))} if self.split.lang_field is not None else {}),
             "skipped": {"empty_documents": len(self.empty_documents), "empty_summaries": len(self.empty_summaries)},
             "source_tokens": _length_summary(self.source_lengths),
             "target_tokens": _length_summary(self.target_lengths),
+            **({"query_tokens": _length_summary(self.query_lengths)} if self._query_field() else {}),
             "documents_longer_than": {str(n): len(beyond) for n, beyond in over.items()},
             "tokens_beyond": {str(n): sum(beyond) for n, beyond in over.items()},
             "keep_part": self.keep_part,
             "truncated": 0,
         }
+
+    def _query_field(self) -> dict[str, str]:
+        return {} if self.split.query_field is None else {"query": self.split.query_field}
 
     def warning(self) -> str | None:
         """One sentence about the examples that were left out, if any."""
@@ -118,6 +131,8 @@ def preprocess(job: Job) -> list[SplitReport]:
             if report.split.lang_field is not None:
                 pairs = [(code, job.target_language or code) for code in report.languages]
                 write_languages(languages_file(aside, report.split.name), pairs)
+            if report.split.query_field is not None:
+                write_queries(queries_file(aside, report.split.name), report.query_lengths)
         for name in DICTIONARY_FILES:
             dictionary.save(str(aside / name))
         _format_of(job, tokenizer.sequence_format).save(aside)
@@ -218,6 +233,7 @@ def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool
     else:
         report.source_lengths.append(len(encoded.source) - 1)
         report.languages.append(encoded.language)
+        report.query_lengths.append(encoded.query_length)
         if encoded.target is not None:
             report.target_lengths.append(len(encoded.target) - 1)
         return True
@@ -227,6 +243,8 @@ def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool
 def _texts(split: Split) -> Iterator[str]:
     for example in tqdm(split.read(), f"read {split.name} for the tokenizer", unit=" examples"):
         yield example.document
+        if example.query:
+            yield example.query
         if example.summary is not None:
             yield example.summary
 

@@ -8,7 +8,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import torch
@@ -172,14 +172,20 @@ class BatchedGenerator:
         self.num_cut = self.tokens_lost = self.longest = 0
         self.is_estimated = False
 
-    def stream(self, texts: Iterable[str], total: int | None = None, progress: bool | None = None) -> Iterator[str]:
+    def stream(
+        self,
+        texts: Iterable[str],
+        total: int | None = None,
+        progress: bool | None = None,
+        queries: Iterable[str] | None = None,
+    ) -> Iterator[str]:
         """The summaries in order, a window of texts at a time; says once, at the end, what was cut."""
-        texts = iter(texts)
+        texts, queries = iter(texts), repeat("") if queries is None else iter(queries)
         shown = progress if progress is not None else total is None or total > (self.options.batch_size or FEW)
         with tqdm(total=total, desc="summaries", unit="", disable=not shown, file=sys.stderr) as bar:
             while window := list(islice(texts, WINDOW)):
                 summaries: list[str] = [""] * len(window)
-                for places, batch in self.run_window(window):
+                for places, batch in self.run_window(window, queries=list(islice(queries, len(window)))):
                     for place, summary in zip(places, batch, strict=True):
                         summaries[place] = summary
                     bar.update(len(places))
@@ -187,7 +193,11 @@ class BatchedGenerator:
         self.report_cut()
 
     def run_window(
-        self, texts: Sequence[str], is_done: Sequence[bool] | None = None, languages: Sequence[str] | None = None
+        self,
+        texts: Sequence[str],
+        is_done: Sequence[bool] | None = None,
+        languages: Sequence[str] | None = None,
+        queries: Sequence[str] | None = None,
     ) -> Iterator[tuple[list[int], list[str]]]:
         """(places in the window, their summaries) batch by batch, the longest documents first.
 
@@ -195,12 +205,14 @@ class BatchedGenerator:
 
         Args:
             languages: of each text and, unless the generator has a language for them, of its summary.
+            queries: of each text, "" for none.
 
         Raises:
-            LSGError: a text is no str, or the model has no such language.
+            LSGError: a text is no str, the model has no such language, or a query leaves no room for its text.
         """
         codes = languages or [self.source_lang] * len(texts)
-        tokens = [self._encode(text, code) for text, code in zip(texts, codes, strict=True)]
+        questions = queries or [""] * len(texts)
+        tokens = [self._encode(*each) for each in zip(texts, codes, questions, strict=True)]
         # Empty texts have no token, and keep an empty summary.
         for places in batches_by_length([len(ids) for ids in tokens], self.options):
             if is_done is None or not all(is_done[place] for place in places):
@@ -226,15 +238,27 @@ class BatchedGenerator:
         self.num_cut = self.tokens_lost = self.longest = 0
         self.is_estimated = False
 
-    def _encode(self, text: str, language: str | None = None) -> Tensor:
-        """The ids of what can be read of a text; of a very long one, the rest is not even tokenised."""
+    def _encode(self, text: str, language: str | None = None, query: str = "") -> Tensor:
+        """The ids of a query and of what can be read of a text; of a very long one, the rest is not even tokenised."""
         check_text(text)
+        check_text(query)
         if not text.strip():
             return torch.empty(0, dtype=torch.long)
         front, behind = self.hub.ends(language)
+        prefix = self.options.prefix
+        if query.strip():
+            # The beginning of a pair: the query and the separator.
+            front = self._ids(prefix + query, language, "")[: -len(behind)]
+            prefix = ""
+        room = self.hub.max_source_tokens - len(front) - len(behind)
+        if query and room < 1:
+            raise LSGError(
+                f"a query of {len(front)} tokens leaves no room for its document in the {self.hub.max_source_tokens} "
+                "that are read: shorten it, or load the model with a larger max_source_positions"
+            )
         ids, number, is_estimated = kept_tokens(
-            self.options.prefix + text,
-            self.hub.max_source_tokens - len(front) - len(behind),
+            prefix + text,
+            room,
             self.part,
             lambda part: self._ids(part, language)[self.num_front : -self.num_behind],
         )
@@ -242,9 +266,9 @@ class BatchedGenerator:
         self._note_cut(number + len(front) + len(behind))
         return torch.cat([front, ids, behind])
 
-    def _ids(self, text: str, language: str | None) -> Tensor:
+    def _ids(self, text: str, language: str | None, *more: str) -> Tensor:
         # Somebody's own interface may know nothing of languages.
-        return self.hub.encode(text) if language is None else self.hub.encode(text, source_lang=language)
+        return self.hub.encode(text, *more) if language is None else self.hub.encode(text, *more, source_lang=language)
 
     def _cut(self, tokens: Tensor) -> Tensor:
         """Leave out what does not fit between what stands in front of a text and behind it."""

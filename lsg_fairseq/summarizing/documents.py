@@ -27,12 +27,16 @@ MAX_HEADER = 10_000_000  # bytes; a journal's first line names its inputs
 
 @dataclass(frozen=True)
 class Document:
-    """A text to summarise, the object that its output line repeats, where it stands, and its language, if named."""
+    """A text to summarise, the object that its output line repeats, where it stands, and its language and its query.
+
+    "" where no language is named, or nothing is asked.
+    """
 
     text: str
     record: dict[str, Any] = field(default_factory=dict)
     where: str = STDIN
     language: str = ""
+    query: str = ""
 
 
 @dataclass
@@ -40,7 +44,8 @@ class Inputs:
     """Where documents come from: text files (a document each), records, folders of both; none: standard input.
 
     `jsonl` says what standard input is; `one_per_line` makes each line of a text a document. `output` is never read: it
-    may lie in a folder that is. `lang_field` is where an object names its document's language.
+    may lie in a folder that is. `lang_field` is where an object names its document's language, `query_field` where its
+    query is.
     """
 
     paths: Sequence[Path] = ()
@@ -49,6 +54,7 @@ class Inputs:
     one_per_line: bool = False
     output: Path | None = None
     lang_field: str | None = None
+    query_field: str | None = None
 
     @cached_property
     def files(self) -> list[Path]:
@@ -120,11 +126,14 @@ class Inputs:
         for place, record in records:
             text = text_of(record, self.document_field, place, "document")
             language = "" if self.lang_field is None else text_of(record, self.lang_field, place, "lang")
-            yield Document(text, record, str(place), language)
+            query = "" if self.query_field is None else text_of(record, self.query_field, place, "query")
+            yield Document(text, record, str(place), language, query)
 
     def _from_text(self, file: BinaryIO, name: str) -> Iterator[Document]:
         if self.lang_field is not None:
             raise LSGError(f"--lang-field names a field of a record, and {name} is text: use --source-lang-token")
+        if self.query_field is not None:
+            raise LSGError(f"--query-field names a field of a record, and {name} is text: give JSON Lines")
         if self.one_per_line:
             for number, line in lines_of(file, name):
                 yield Document(line, {"file": name, "line": number}, str(Place(name, number)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from fairseq import utils
 from fairseq.data import (
     FairseqDataset,
@@ -24,6 +25,7 @@ from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
 from lsg_fairseq.data.binary_pairs import check_pairs
 from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, KeptPartDataset
 from lsg_fairseq.data.languages import read_languages
+from lsg_fairseq.data.queries import check_room, lead_of, read_queries
 from lsg_fairseq.data.split_reports import part_of_split
 from lsg_fairseq.data.surrounded import SpokenPairDataset, SurroundedDataset
 from lsg_fairseq.generation import LSGSequenceGenerator
@@ -50,10 +52,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where sequences come from, and which part of long sources is kept."""
+    """Where sequences come from, which part of long sources is kept, and how many tokens their queries have, if any."""
 
     split: str
     part: str
+    queries: Sequence[int] | None = None
 
 
 @register_task("lsg_summarization", dataclass=LSGSummarizationConfig)
@@ -150,7 +153,8 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         part = self.kept_part.of(part_of_split(Path(folder), split))
         if split == self.cfg.train_subset:
             self.trained_part = part
-        self.datasets[split] = self._formatted(self.datasets[split], Origin(split, part), languages)
+        queries = read_queries(Path(folder), split, len(self.datasets[split]))
+        self.datasets[split] = self._formatted(self.datasets[split], Origin(split, part, queries), languages)
 
     def build_dataset_for_inference(
         self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None
@@ -232,9 +236,11 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         spoken = list(zip(*languages, strict=True)) if languages else [("",), ("",)]
         sources = self._format(dataset.src, "source", origin, spoken[0])
         targets = None if dataset.tgt is None else self._format(dataset.tgt, "target", origin, spoken[1])
-        starts = decoder_starts(self.sequence_format, self.tgt_dict, spoken[1]) if languages else {}
+        values = decoder_starts(self.sequence_format, self.tgt_dict, spoken[1]) if languages else {}
+        if origin.queries is not None:
+            values["query_length"] = torch.tensor(origin.queries)
         return SpokenPairDataset(
-            starts,
+            values,
             sources,
             sources.sizes,
             self.src_dict,
@@ -263,9 +269,11 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         }
         around = [ends[code] for code in languages]
         room = self.max_positions()[0 if source else 1] - sum(map(len, around[0]))
-        part = origin.part if source else HEAD
+        part, leads = (origin.part, [lead_of(n) for n in origin.queries or ()]) if source else (HEAD, [])
+        check_room(leads, room, f"{origin.split}: document")
         self._report_cut(np.asarray(tokens.sizes) - 1, room, f"{side}s", replace(origin, part=part))
-        return SurroundedDataset(KeptPartDataset(StripTokenDataset(tokens, dictionary.eos()), room, part), around)
+        kept = KeptPartDataset(StripTokenDataset(tokens, dictionary.eos()), room, part, leads or None)
+        return SurroundedDataset(kept, around)
 
     def _report_cut(self, lengths: np.ndarray, room: int, sides: str, origin: Origin) -> None:
         too_long = lengths > room
