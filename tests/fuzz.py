@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gzip
 import io
 import json
 import os
@@ -22,7 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import torch
+from pyarrow import parquet
 
 from lsg_fairseq import hub
 from lsg_fairseq.commands import convert, export, preprocess, summarize
@@ -65,7 +68,7 @@ REASONS = {
     "tensor": "the tensor is one that is not read, or holds what it may",
     "flag": "the value is in the flag's range",
     "call": "the value is in the argument's range",
-    "lines": "documents may hold any text",
+    "lines": "documents may hold any text, and a file may have bytes that mean nothing",
 }
 
 
@@ -399,9 +402,12 @@ class Fuzzer:
         return Case("call", f"{label} {value!r:.40}", hub_call(calls[label]))
 
     def lines(self) -> Case:
-        path = self.copy / self._pick("in.jsonl", "in.txt", "in.json")
+        path = self.copy / self._pick("in.jsonl", "in.txt", "in.json", "array.json", "in.jsonl.gz", "in.parquet")
         shutil.copy(self.bases.documents, path)
         how = self._pick("json", "bytes", "long", "deep", "empty", "journal", "nul")
+        if path.name in ("array.json", "in.jsonl.gz", "in.parquet"):
+            how = self._pick("flip", "flip", "cut", "bytes")
+            self._write_other_format(path, how)
         if how == "json":
             self._mutate_json_line(path)
         elif how == "bytes":
@@ -427,6 +433,21 @@ class Fuzzer:
             ),
         ]
         return Case("lines", f"{path.name} {how}", tools[0] if how == "journal" else self._pick(*tools))
+
+    def _write_other_format(self, path: Path, how: str) -> None:
+        """The documents as an array, compressed or as Parquet, with some bytes changed or the end missing."""
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        if path.suffix == ".parquet":
+            parquet.write_table(pyarrow.Table.from_pylist(records), path, row_group_size=3)
+            content = bytearray(path.read_bytes())
+        else:
+            lines = json.dumps(records) if path.suffix == ".json" else "".join(json.dumps(r) + "\n" for r in records)
+            content = bytearray(gzip.compress(lines.encode()) if path.suffix == ".gz" else lines.encode())
+        if how == "cut":
+            del content[self.random.randrange(len(content)) :]
+        for _ in range(self.random.randint(1, 8) if how == "flip" else 0):
+            content[self.random.randrange(len(content))] = self.random.randrange(256)
+        path.write_bytes(content)
 
     def _use(self, folder: Path) -> Callable[[], int]:
         """One of the ways that a folder of this kind can be used."""

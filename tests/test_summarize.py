@@ -121,7 +121,7 @@ def test_lone_surrogates_survive(trained: Path, tmp_path: Path) -> None:
     [
         ('{"document": "a"}\nnot json\n', "in.jsonl, line 2, is not valid JSON"),
         ("[1]\n", "in.jsonl, line 1, is a JSON list: each line must be a JSON object"),
-        ('{"text": "a"}\n', "line 1: the field 'document' must be a string (fields present: 'text')"),
+        ('{"text": "a"}\n', "line 1, has no field 'document'; fields present: 'text': name the right one with"),
         ('{"document": 3}\n', "the field 'document' must be a string"),
         (b"\xff\n", "in.jsonl, line 1, is not UTF-8 text (byte 1 of the line)"),
         (None, "does not exist"),

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from lsg_fairseq.checkpoints.build_task import build_task, check_architecture, set_max_positions
 from lsg_fairseq.compat.loading import load_checkpoint_file
+from lsg_fairseq.data.kept_part import PART_STATE, KeptPart
 from lsg_fairseq.models.classification import register_heads_of
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -112,6 +113,11 @@ def training_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**task_arguments(state), "save_dir": save_dir}
 
 
+def part_of_checkpoint(state: Mapping[str, Any]) -> str | None:
+    """Which part of long documents the checkpoint was trained on, as far as it says so."""
+    return (state.get("task_state") or {}).get(PART_STATE)
+
+
 def load_task_and_model(
     files: CheckpointFiles, overrides: Overrides
 ) -> tuple[FairseqTask, nn.Module, DocumentTokenizer]:
@@ -129,6 +135,7 @@ def load_task_and_model(
     check_dictionary(task.source_dictionary, state, tokenizer, files)
     if isinstance(task, LSGSummarizationTask):
         check_dictionary(task.target_dictionary, state, tokenizer, files)
+        task.kept_part = KeptPart(None, part_of_checkpoint(state))
     weights = _with_longer_tables(
         dict(state["model"]), args, overrides.max_source_positions, len(task.source_dictionary)
     )

@@ -11,8 +11,9 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 
 from lsg_fairseq.checkpoints.folder_files import find_tokenizer, read_generation_settings
-from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, training_arguments
+from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, part_of_checkpoint, training_arguments
 from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, OpenedCheckpoint, Upgrade
+from lsg_fairseq.data.kept_part import KeptPart
 from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import in_task_languages
@@ -78,6 +79,7 @@ def open_fairseq(path: Path, tokenizer_folder: str | Path | None) -> OpenedCheck
         upgrade=_upgrade_of(spec),
         generation=read_generation_settings(path.parent),
         notes=notes,
+        keep_part=KeptPart(of_checkpoint=part_of_checkpoint(state)).of_checkpoint,
         original=read_original(path.parent),
     )
 

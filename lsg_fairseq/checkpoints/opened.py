@@ -29,6 +29,7 @@ class OpenedCheckpoint:
     may be among them. `upgrade` brings fairseq's own weights up to an LSG model of the spec, given the row of `<mask>`;
     None where nothing of theirs is missing.
     `generation` has fairseq's names; `notes` are sentences about what could not be carried over;
+    `keep_part` is the part of long documents that it was trained on, None where it does not say;
     `original` the Hugging Face configuration that an export can fall back to, {} if there was none.
     """
 
@@ -42,6 +43,7 @@ class OpenedCheckpoint:
     upgrade: Upgrade | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    keep_part: str | None = None
     original: Mapping[str, Any] = field(default_factory=dict)
 
     def state_dict(self, max_source_positions: int, max_target_positions: int) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from lsg_fairseq.checkpoints.loading import (
 )
 from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, OpenedCheckpoint
 from lsg_fairseq.data.generation_settings import SETTINGS, check_generation_settings
+from lsg_fairseq.data.kept_part import PART_STATE
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
@@ -35,7 +36,8 @@ DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
 def write_folder(source: OpenedCheckpoint, args: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
     """Write all files of a converted checkpoint; `args` are the model's arguments."""
     content = checkpoint_content(args, state)
-    content["task_state"] = {DICTIONARY_STATE: dictionary_fingerprint(source.dictionary)}
+    part = {} if source.keep_part is None else {PART_STATE: source.keep_part}
+    content["task_state"] = {DICTIONARY_STATE: dictionary_fingerprint(source.dictionary), **part}
     with written_whole(folder / CONVERTED_FILE):
         torch.save(content, folder / CONVERTED_FILE)
     write_companions(source, folder)

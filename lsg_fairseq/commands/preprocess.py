@@ -10,10 +10,12 @@ from pathlib import Path
 
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.document_files import Split
+from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
 from lsg_fairseq.data.preprocessing import LENGTH_LIMITS, Job, SplitReport, preprocess
+from lsg_fairseq.data.record_files import FORMATS
 
 PROGRAM = "lsg-preprocess"
-FILES_HELP = "JSON Lines, or two parallel text files (documents, summaries)"
+FILES_HELP = f"{FORMATS}, several of them one after another; or two parallel text files (documents, summaries)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,17 +44,29 @@ def build_parser() -> argparse.ArgumentParser:
         "--tokenizer", type=Path, metavar="DIR", help="Hugging Face tokenizer files (default: DIR's own)"
     )
     group.add_argument("--train-tokenizer", type=int, metavar="VOCAB_SIZE", help="train a byte-level BPE of this size")
-    parser.add_argument("--document-field", default="document", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--summary-field", default="summary", metavar="NAME", help="default: %(default)s")
+    nested = "a.b for a field b of a record a; lists of strings are joined by line feeds"
+    parser.add_argument("--document-field", default="document", metavar="NAME", help=f"{nested} (default: %(default)s)")
+    parser.add_argument("--summary-field", default="summary", metavar="NAME", help="the same (default: %(default)s)")
     parser.add_argument(
         "--lang-field",
         metavar="NAME",
-        help="JSON Lines: where an example's language is, its summary's too unless --target-lang-token is given",
+        help="where an example's language is, its summary's too unless --target-lang-token is given",
+    )
+    parser.add_argument(
+        "--query-field",
+        metavar="NAME",
+        help="where a document's query is: it is put in front of the document, with </s> behind it, and is never cut",
     )
     for side, texts in (("source", "documents"), ("target", "summaries")):
         parser.add_argument(
             f"--{side}-lang-token", metavar="CODE", help=f"language of all {texts}, such as en_XX (mBART alone)"
         )
+    parser.add_argument(
+        "--keep-part",
+        choices=PARTS,
+        help=f"{PARTS_HELP}. Documents are stored whole; the task keeps this part unless its own --keep-part names "
+        "another (default: the checkpoint's, else head)",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
     return parser
 
@@ -61,7 +75,7 @@ def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | No
     """Parse the command line; ends the program with status 2 if it makes no sense."""
     args = parser.parse_args(argv)
     splits = [
-        Split(name, paths, args.document_field, args.summary_field, args.lang_field)
+        Split(name, paths, args.document_field, args.summary_field, args.lang_field, args.query_field)
         for name in ("train", "valid", "test")
         if (paths := getattr(args, name))
     ]
@@ -70,7 +84,7 @@ def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | No
     if args.workers < 1:
         parser.error(f"--workers must be 1 or more, not {args.workers}")
     languages = (args.source_lang_token, args.target_lang_token)
-    return Job(splits, args.out, args.tokenizer, args.train_tokenizer, args.workers, *languages)
+    return Job(splits, args.out, args.tokenizer, args.train_tokenizer, args.workers, *languages, args.keep_part)
 
 
 def describe(report: SplitReport) -> str:
@@ -79,7 +93,9 @@ def describe(report: SplitReport) -> str:
     sides = [("documents", values["source_tokens"]), ("summaries", values["target_tokens"])]
     lengths = [f"{name} of {t['min']} to {t['max']} tokens (median {t['median']:g})" for name, t in sides if t]
     over = [f"{values['documents_longer_than'][str(n)]} over {n:,}" for n in LENGTH_LIMITS]
-    return f"{report.split.name}: {values['examples']} examples, {', '.join(lengths)}; {', '.join(over)}; none was cut"
+    kept = f", of longer ones the model keeps the {report.keep_part}" if report.keep_part else ""
+    counts = f"{values['examples']} examples, {', '.join(lengths)}; {', '.join(over)}"
+    return f"{report.split.name}: {counts}; none was cut{kept}"
 
 
 if __name__ == "__main__":

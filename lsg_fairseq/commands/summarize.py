@@ -18,6 +18,8 @@ from tqdm import tqdm
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
+from lsg_fairseq.data.record_files import FORMATS
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
 from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
@@ -90,14 +92,17 @@ def summarize(args: argparse.Namespace) -> None:
     Raises:
         LSGError: the checkpoint, an input or the output is not as it should be.
     """
-    inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines, args.output, args.lang_field)
+    named = {"document_field": args.document_field, "lang_field": args.lang_field, "query_field": args.query_field}
+    inputs = Inputs(args.inputs, jsonl=args.jsonl, one_per_line=args.lines, output=args.output, **named)
     paths = inputs.files
     check_name(args)
     files = find_files(args)
     # Loaded first: a checkpoint that cannot be loaded leaves no output behind.
     hub = load(args, files)
     settings = hub.generation_settings.replaced(**{name: getattr(args, name) for name in GENERATION})
-    options = BatchOptions(args.batch_size, args.max_tokens, as_int8=args.dtype == "int8", prefix=hub.prefix)
+    options = BatchOptions(
+        args.batch_size, args.max_tokens, args.dtype == "int8", prefix=hub.prefix, keep_part=args.keep_part
+    )
     languages = (args.source_lang_token, args.target_lang_token)
     generator = BatchedGenerator(hub, settings, options, languages)
     total = inputs.count()
@@ -181,7 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="*",
         type=Path,
         metavar="INPUT",
-        help="text files (a document each), JSON Lines, or folders of both (default: standard input)",
+        help=f"text files (a document each), {FORMATS}, or folders of these (default: standard input)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -194,9 +199,26 @@ def build_parser() -> argparse.ArgumentParser:
         "--jsonl", action="store_true", help="write the input objects with a summary each; standard input is JSON Lines"
     )
     parser.add_argument("--lines", action="store_true", help="each line of a text is a document of its own")
-    parser.add_argument("--document-field", default="document", metavar="NAME", help="default: %(default)s")
+    _add_record_flags(parser)
+    parser.add_argument("--keep-part", choices=PARTS, help=f"{PARTS_HELP} (default: the checkpoint's, else head)")
+    _add_work_flags(parser)
+    _add_model_flags(parser)
+    return parser
+
+
+def _add_record_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--lang-field", metavar="NAME", help="JSON Lines: where a document's language is, its summary's too"
+        "--document-field",
+        default="document",
+        metavar="NAME",
+        help="a.b for a field b of a record a; a list of strings is joined by line feeds (default: %(default)s)",
+    )
+    parser.add_argument("--lang-field", metavar="NAME", help="where a document's language is, its summary's too")
+    parser.add_argument(
+        "--query-field",
+        metavar="NAME",
+        help="where a document's query is: it is read in front of the document, with the separator between them, and "
+        "is never cut",
     )
     parser.add_argument(
         "--summary-field",
@@ -209,9 +231,6 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="CODE",
             help=f"language of the {texts}, such as en_XX, for an mBART (default: the checkpoint's)",
         )
-    _add_work_flags(parser)
-    _add_model_flags(parser)
-    return parser
 
 
 def _add_work_flags(parser: argparse.ArgumentParser) -> None:

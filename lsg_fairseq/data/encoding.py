@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -17,7 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lsg_fairseq.data.document_files import Example
+from lsg_fairseq.data.queries import SEPARATOR
 from lsg_fairseq.data.signals import signals_held
+from lsg_fairseq.data.text_lines import Place
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer, token_rows
 
@@ -25,12 +27,16 @@ EXAMPLES_PER_TASK = 16
 
 
 class Encoded(NamedTuple):
-    """Dictionary rows (int32) of an example; None where a text is missing or has no token."""
+    """Dictionary rows (int32) of an example; None where a text is missing or has no token.
 
-    line: int
+    `query_length` says how many of the source's rows are its query, which comes first.
+    """
+
+    place: Place
     source: np.ndarray | None
     target: np.ndarray | None
     language: str = ""
+    query_length: int = 0
 
 
 class Encoder:
@@ -41,14 +47,24 @@ class Encoder:
         dictionary = build_dictionary(self.tokenizer)
         self.rows, self.eos = token_rows(self.tokenizer, dictionary), dictionary.eos()
 
-    def encode(self, text: str | None) -> np.ndarray | None:
-        """(n + 1,) int32 rows of the n tokens and `</s>`; None without a text or a token."""
-        rows = [self.rows[token] for token in self.tokenizer.encode(text)] if text and text.strip() else []
-        return np.array([*rows, self.eos], dtype=np.int32) if rows else None
+    def encode(self, text: str | None, in_front: Sequence[int] = ()) -> np.ndarray | None:
+        """(n + 1,) int32 rows of `in_front`, the text's tokens and `</s>`; None without a text or a token."""
+        rows = self._rows_of(text)
+        return np.array([*in_front, *rows, self.eos], dtype=np.int32) if rows else None
+
+    def encode_example(self, example: Example) -> Encoded:
+        """Both sides of an example."""
+        query = self._rows_of(example.query)
+        lead = [*query, *([self.eos] * len(SEPARATOR) if query else ())]
+        source, target = self.encode(example.document, lead), self.encode(example.summary)
+        return Encoded(example.place, source, target, example.language, len(query))
 
     def encode_all(self, examples: Iterable[Example]) -> list[Encoded]:
         """Both sides of several examples."""
-        return [Encoded(e.line, self.encode(e.document), self.encode(e.summary), e.language) for e in examples]
+        return [self.encode_example(example) for example in examples]
+
+    def _rows_of(self, text: str | None) -> list[int]:
+        return [self.rows[token] for token in self.tokenizer.encode(text)] if text and text.strip() else []
 
 
 _worker_encoder: Encoder | None = None

@@ -19,6 +19,9 @@ from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
 from lsg_fairseq.data.languages import check_codes, languages_file, write_languages
 from lsg_fairseq.data.output_folder import staged_output
+from lsg_fairseq.data.queries import queries_file, write_queries
+from lsg_fairseq.data.split_reports import REPORT_FILE, read_report
+from lsg_fairseq.data.text_lines import Place
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     build_dictionary,
@@ -29,18 +32,18 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
 )
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 
-REPORT_FILE = "preprocess.json"
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
 # Lengths at which common models end: BART 1,024, LSG-BART's default 4,096, the longest published LSG model 16,384.
 LENGTH_LIMITS = (1024, 4096, 16384)
-SKIPPED_LINES_NAMED = 5
+SKIPPED_PLACES_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Job:
     """What to preprocess. Without a tokenizer and a size to train one, `out` must have its own.
 
-    The languages are codes that sequence_format.json will name; None leaves it as it is.
+    The languages are codes that sequence_format.json will name; None leaves it as it is. `keep_part` is what the task
+    is to keep of documents that are too long for the model; None leaves that to it.
     """
 
     splits: Sequence[Split]
@@ -50,39 +53,57 @@ class Job:
     workers: int = 1
     source_language: str | None = None
     target_language: str | None = None
+    keep_part: str | None = None
 
 
 @dataclass
 class SplitReport:
-    """What became of a split: lengths in tokens (without `<s>` and `</s>`), and the lines that were left out."""
+    """What became of a split: lengths in tokens (without `<s>` and the last `</s>`), and what was left out.
+
+    A source's length counts its query and the separator.
+    """
 
     split: Split
+    keep_part: str | None = None
     source_lengths: list[int] = field(default_factory=list)
     target_lengths: list[int] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
-    empty_documents: list[int] = field(default_factory=list)
-    empty_summaries: list[int] = field(default_factory=list)
+    query_lengths: list[int] = field(default_factory=list)
+    empty_documents: list[Place] = field(default_factory=list)
+    empty_summaries: list[Place] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The split's entry in preprocess.json."""
-        over = {str(n): sum(length > n for length in self.source_lengths) for n in LENGTH_LIMITS}
+        over = {n: [length - n for length in self.source_lengths if length > n] for n in LENGTH_LIMITS}
         return {
             "files": [str(path) for path in self.split.paths],
-            "fields": {"document": self.split.document_field, "summary": self.split.summary_field},
+            "fields": {
+                "document": self.split.document_field,
+                "summary": self.split.summary_field,
+                **self._query_field(),
+            },
             "examples": len(self.source_lengths),
             **({"languages": dict(Counter(self.languages))} if self.split.lang_field is not None else {}),
             "skipped": {"empty_documents": len(self.empty_documents), "empty_summaries": len(self.empty_summaries)},
             "source_tokens": _length_summary(self.source_lengths),
             "target_tokens": _length_summary(self.target_lengths),
-            "documents_longer_than": over,
+            **({"query_tokens": _length_summary(self.query_lengths)} if self._query_field() else {}),
+            "documents_longer_than": {str(n): len(beyond) for n, beyond in over.items()},
+            "tokens_beyond": {str(n): sum(beyond) for n, beyond in over.items()},
+            "keep_part": self.keep_part,
             "truncated": 0,
         }
+
+    def _query_field(self) -> dict[str, str]:
+        return {} if self.split.query_field is None else {"query": self.split.query_field}
 
     def warning(self) -> str | None:
         """One sentence about the examples that were left out, if any."""
         found = {"document": self.empty_documents, "summary": self.empty_summaries}
-        parts = [f"{len(lines)} with an empty {name} ({_name_lines(lines)})" for name, lines in found.items() if lines]
-        return f"{self.split.name}: skipped {' and '.join(parts)} of {self.split.paths[0]}" if parts else None
+        several = len(self.split.paths) > 1
+        parts = [f"{len(p)} with an empty {name} ({_name_places(p, several)})" for name, p in found.items() if p]
+        files = "" if several else f" of {self.split.paths[0]}"
+        return f"{self.split.name}: skipped {' and '.join(parts)}{files}" if parts else None
 
 
 def preprocess(job: Job) -> list[SplitReport]:
@@ -103,13 +124,15 @@ def preprocess(job: Job) -> list[SplitReport]:
         for check in checks:
             check_codes(tokenizer, check.languages)
         reports = [
-            binarize(split, check, aside, len(dictionary), _fitting(job, check))
+            binarize(SplitReport(split, job.keep_part), check, aside, len(dictionary), _fitting(job, check))
             for split, check in zip(job.splits, checks, strict=True)
         ]
         for report in reports:
             if report.split.lang_field is not None:
                 pairs = [(code, job.target_language or code) for code in report.languages]
                 write_languages(languages_file(aside, report.split.name), pairs)
+            if report.split.query_field is not None:
+                write_queries(queries_file(aside, report.split.name), report.query_lengths)
         for name in DICTIONARY_FILES:
             dictionary.save(str(aside / name))
         _format_of(job, tokenizer.sequence_format).save(aside)
@@ -168,18 +191,18 @@ def check_vocabulary(out: Path, dictionary: Dictionary) -> None:
         )
 
 
-def binarize(split: Split, check: SplitCheck, folder: Path, num_rows: int, workers: int) -> SplitReport:
+def binarize(report: SplitReport, check: SplitCheck, folder: Path, num_rows: int, workers: int) -> SplitReport:
     """Write {split}.source-target.{source,target}.{bin,idx}: token rows and `</s>`, whole documents.
 
-    num_rows is the dictionary's size; the tokenizer is in `folder`.
+    num_rows is the dictionary's size; the tokenizer is in `folder`. `report` is filled in.
 
     Raises:
         LSGError: no example is left.
     """
+    split = report.split
     sides = ("source", "target") if check.has_summaries else ("source",)
     paths = {side: str(folder / f"{split.name}.source-target.{side}") for side in sides}
     builders = {s: indexed_dataset.make_builder(f"{p}.bin", "mmap", num_rows) for s, p in paths.items()}
-    report = SplitReport(split)
     # Closed at once on an error: the processes must be gone before their folder is.
     results = closing(encode_in_order(split.read(), folder / "tokenizer", workers))
     with results as examples, tqdm(total=check.examples, desc=split.name, unit=" examples") as progress:
@@ -204,12 +227,13 @@ def _fitting(job: Job, check: SplitCheck) -> int:
 def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool:
     """Count the example in the report; False if it has to be left out."""
     if encoded.source is None:
-        report.empty_documents.append(encoded.line)
+        report.empty_documents.append(encoded.place)
     elif has_summaries and encoded.target is None:
-        report.empty_summaries.append(encoded.line)
+        report.empty_summaries.append(encoded.place)
     else:
         report.source_lengths.append(len(encoded.source) - 1)
         report.languages.append(encoded.language)
+        report.query_lengths.append(encoded.query_length)
         if encoded.target is not None:
             report.target_lengths.append(len(encoded.target) - 1)
         return True
@@ -219,6 +243,8 @@ def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool
 def _texts(split: Split) -> Iterator[str]:
     for example in tqdm(split.read(), f"read {split.name} for the tokenizer", unit=" examples"):
         yield example.document
+        if example.query:
+            yield example.query
         if example.summary is not None:
             yield example.summary
 
@@ -231,24 +257,10 @@ def _format_of(job: Job, default: SequenceFormat) -> SequenceFormat:
 
 def _write_report(out: Path, aside: Path, tokenizer: dict[str, Any], reports: list[SplitReport]) -> None:
     """preprocess.json: the tokenizer and every split, those of an existing folder kept."""
-    old = _read_report(out / REPORT_FILE)
+    old = read_report(out)
     splits = {**old.get("splits", {}), **{report.split.name: report.as_json() for report in reports}}
     report = {"tokenizer": old.get("tokenizer", tokenizer), "splits": splits}
     (aside / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _read_report(path: Path) -> dict[str, Any]:
-    """What is known about the splits that stay in the folder."""
-    if not path.is_file():
-        return {}
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(report["splits"], dict) and isinstance(report["tokenizer"], dict):
-            return report
-        reason = "splits and tokenizer must be objects"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise LSGError(f"{path} is damaged ({reason}): remove it, and it is written anew, with this run's splits alone")
 
 
 def _length_summary(lengths: list[int]) -> dict[str, float] | None:
@@ -258,6 +270,11 @@ def _length_summary(lengths: list[int]) -> dict[str, float] | None:
     return {"min": min(lengths), **middle, "max": max(lengths)}
 
 
-def _name_lines(lines: list[int]) -> str:
-    names = ", ".join(map(str, lines[:SKIPPED_LINES_NAMED]))
-    return f"line{'s' * (len(lines) > 1)} {names}" + (", ..." if len(lines) > SKIPPED_LINES_NAMED else "")
+def _name_places(places: list[Place], with_files: bool) -> str:
+    """ "line 3", "rows 4, 5", or with the files' names."""
+    first = places[:SKIPPED_PLACES_NAMED]
+    if with_files:
+        names = "; ".join(map(str, first))
+    else:
+        names = f"{first[0].unit}{'s' * (len(places) > 1)} " + ", ".join(str(place.number) for place in first)
+    return names + (", ..." if len(places) > SKIPPED_PLACES_NAMED else "")

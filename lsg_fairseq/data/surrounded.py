@@ -39,21 +39,21 @@ class SurroundedDataset(BaseWrapperDataset):
 
 
 class SpokenPairDataset(LanguagePairDataset):
-    """fairseq's pairs; `starts` are what LSGSequenceGenerator reads of each pair, in a batch as in the data set.
+    """fairseq's pairs with tensors (N,) of a value a pair, which a batch has for its rows.
 
-    `decoder_start` among them begins each decoder input, too.
+    They are what LSGSequenceGenerator reads, and `query_length`; `decoder_start` among them begins each decoder input.
     """
 
-    def __init__(self, starts: Mapping[str, Tensor], *args: Any, **settings: Any) -> None:
+    def __init__(self, values: Mapping[str, Tensor], *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.starts = starts
+        self.values = values
 
     def collater(self, samples: list[dict[str, Any]], pad_to_length: dict[str, int] | None = None) -> dict[str, Any]:
-        """fairseq's batch, with the starts of its rows."""
+        """fairseq's batch, with the values of its rows."""
         batch = super().collater(samples, pad_to_length)
-        if not batch or not self.starts:
+        if not batch or not self.values:
             return batch
-        batch |= {name: rows[batch["id"]] for name, rows in self.starts.items()}
+        batch |= {name: rows[batch["id"]] for name, rows in self.values.items()}
         previous = batch["net_input"].get("prev_output_tokens")
         if previous is not None and "decoder_start" in batch:
             first = previous.ne(self.tgt_dict.pad()).int().argmax(1)

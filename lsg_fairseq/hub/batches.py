@@ -8,7 +8,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lsg_fairseq.data.generation_settings import SETTINGS
+from lsg_fairseq.data.kept_part import check_part, keep
 from lsg_fairseq.hub.base import HubInterface, check_text
+from lsg_fairseq.hub.excerpts import kept_tokens
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import decoder_starts
 
@@ -29,9 +31,6 @@ MAX_BATCH_TOKENS = 32768
 # More documents than this have a progress bar, unless something is said about it.
 FEW = 8
 MAX_BEAM = 1000
-# Of a text with more than so many characters for each token that is read, the beginning alone is tokenised. Where it
-# ends, the last tokens may be others than in the whole text.
-CHARACTERS_A_TOKEN, TORN_TOKENS = 32, 16
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,10 @@ class BatchOptions:
         as_int8: see LSGSequenceGenerator.
         match_source_len: see LSGHubInterface.fill_mask.
         prefix: what is put in front of every text.
+        keep_part: what is kept of a text that is too long (data/kept_part.py); None: the checkpoint's choice.
 
     Raises:
-        LSGError: batch_size or max_tokens is below 1.
+        LSGError: batch_size or max_tokens is below 1, or there is no such part.
     """
 
     batch_size: int | None = None
@@ -114,8 +114,10 @@ class BatchOptions:
     as_int8: bool = False
     match_source_len: bool = False
     prefix: str = ""
+    keep_part: str | None = None
 
     def __post_init__(self) -> None:
+        check_part(self.keep_part, "keep_part")
         for name in ("batch_size", "max_tokens"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -159,7 +161,9 @@ class BatchedGenerator:
     ) -> None:
         self.hub, self.options = hub, options or BatchOptions()
         self.source_lang, self.target_lang = languages
+        self.num_front = hub.task.sequence_format.num_front
         self.num_behind = hub.task.sequence_format.num_behind
+        self.part = self.options.keep_part or hub.task.kept_part.of()
         arguments = settings.as_arguments()
         arguments.source_lang_token, arguments.target_lang_token = languages
         arguments.match_source_len = self.options.match_source_len
@@ -168,14 +172,20 @@ class BatchedGenerator:
         self.num_cut = self.tokens_lost = self.longest = 0
         self.is_estimated = False
 
-    def stream(self, texts: Iterable[str], total: int | None = None, progress: bool | None = None) -> Iterator[str]:
+    def stream(
+        self,
+        texts: Iterable[str],
+        total: int | None = None,
+        progress: bool | None = None,
+        queries: Iterable[str] | None = None,
+    ) -> Iterator[str]:
         """The summaries in order, a window of texts at a time; says once, at the end, what was cut."""
-        texts = iter(texts)
+        texts, queries = iter(texts), repeat("") if queries is None else iter(queries)
         shown = progress if progress is not None else total is None or total > (self.options.batch_size or FEW)
         with tqdm(total=total, desc="summaries", unit="", disable=not shown, file=sys.stderr) as bar:
             while window := list(islice(texts, WINDOW)):
                 summaries: list[str] = [""] * len(window)
-                for places, batch in self.run_window(window):
+                for places, batch in self.run_window(window, queries=list(islice(queries, len(window)))):
                     for place, summary in zip(places, batch, strict=True):
                         summaries[place] = summary
                     bar.update(len(places))
@@ -183,7 +193,11 @@ class BatchedGenerator:
         self.report_cut()
 
     def run_window(
-        self, texts: Sequence[str], is_done: Sequence[bool] | None = None, languages: Sequence[str] | None = None
+        self,
+        texts: Sequence[str],
+        is_done: Sequence[bool] | None = None,
+        languages: Sequence[str] | None = None,
+        queries: Sequence[str] | None = None,
     ) -> Iterator[tuple[list[int], list[str]]]:
         """(places in the window, their summaries) batch by batch, the longest documents first.
 
@@ -191,12 +205,14 @@ class BatchedGenerator:
 
         Args:
             languages: of each text and, unless the generator has a language for them, of its summary.
+            queries: of each text, "" for none.
 
         Raises:
-            LSGError: a text is no str, or the model has no such language.
+            LSGError: a text is no str, the model has no such language, or a query leaves no room for its text.
         """
         codes = languages or [self.source_lang] * len(texts)
-        tokens = [self._encode(text, code) for text, code in zip(texts, codes, strict=True)]
+        questions = queries or [""] * len(texts)
+        tokens = [self._encode(*each) for each in zip(texts, codes, questions, strict=True)]
         # Empty texts have no token, and keep an empty summary.
         for places in batches_by_length([len(ids) for ids in tokens], self.options):
             if is_done is None or not all(is_done[place] for place in places):
@@ -214,45 +230,60 @@ class BatchedGenerator:
             about = "about " if self.is_estimated else ""
             longest, lost = f"{about}{self.longest}", f"{about}{self.tokens_lost}"
             warnings.warn(
-                f"{self.num_cut} documents were cut to the {self.hub.max_source_tokens} tokens that are read (the "
-                f"longest has {longest}; {lost} tokens were not read): load the model with "
-                "a larger max_source_positions to read them whole",
+                f"{self.num_cut} documents were cut to the {self.hub.max_source_tokens} tokens that are read, the "
+                f"{self.part} (the longest has {longest}; {lost} tokens were not read): load the model with a larger "
+                "max_source_positions to read them whole",
                 stacklevel=3,
             )
         self.num_cut = self.tokens_lost = self.longest = 0
         self.is_estimated = False
 
-    def _encode(self, text: str, language: str | None = None) -> Tensor:
-        """The ids of what can be read of a text; of a very long one, the rest is not even tokenised."""
+    def _encode(self, text: str, language: str | None = None, query: str = "") -> Tensor:
+        """The ids of a query and of what can be read of a text; of a very long one, the rest is not even tokenised."""
         check_text(text)
+        check_text(query)
         if not text.strip():
             return torch.empty(0, dtype=torch.long)
-        text = self.options.prefix + text
-        room = self.hub.max_source_tokens
-        length = room * CHARACTERS_A_TOKEN
-        while length < len(text):
-            beginning = _whole_words(text, length)
-            tokens = self._ids(beginning, language)
-            if len(tokens) > room + TORN_TOKENS:
-                self.is_estimated = True
-                return self._cut(tokens, len(tokens) * len(text) // len(beginning))
-            length *= 2  # mostly spaces, say
-        return self._cut(self._ids(text, language))
+        front, behind = self.hub.ends(language)
+        prefix = self.options.prefix
+        if query.strip():
+            # The beginning of a pair: the query and the separator.
+            front = self._ids(prefix + query, language, "")[: -len(behind)]
+            prefix = ""
+        room = self.hub.max_source_tokens - len(front) - len(behind)
+        if query and room < 1:
+            raise LSGError(
+                f"a query of {len(front)} tokens leaves no room for its document in the {self.hub.max_source_tokens} "
+                "that are read: shorten it, or load the model with a larger max_source_positions"
+            )
+        ids, number, is_estimated = kept_tokens(
+            prefix + text,
+            room,
+            self.part,
+            lambda part: self._ids(part, language)[self.num_front : -self.num_behind],
+        )
+        self.is_estimated |= is_estimated
+        self._note_cut(number + len(front) + len(behind))
+        return torch.cat([front, ids, behind])
 
-    def _ids(self, text: str, language: str | None) -> Tensor:
+    def _ids(self, text: str, language: str | None, *more: str) -> Tensor:
         # Somebody's own interface may know nothing of languages.
-        return self.hub.encode(text) if language is None else self.hub.encode(text, source_lang=language)
+        return self.hub.encode(text, *more) if language is None else self.hub.encode(text, *more, source_lang=language)
 
-    def _cut(self, tokens: Tensor, number: int | None = None) -> Tensor:
-        """Leave out what does not fit in front of what stands at the end; the whole text has `number` tokens."""
+    def _cut(self, tokens: Tensor) -> Tensor:
+        """Leave out what does not fit between what stands in front of a text and behind it."""
         room = self.hub.max_source_tokens
-        if len(tokens) <= room:
-            return tokens
-        number = len(tokens) if number is None else number
-        self.num_cut += 1
-        self.tokens_lost += number - room
-        self.longest = max(self.longest, number)
-        return torch.cat([tokens[: room - self.num_behind], tokens[-self.num_behind :]])
+        self._note_cut(len(tokens))
+        front, content, behind = torch.tensor_split(tokens, [self.num_front, len(tokens) - self.num_behind])
+        return torch.cat([front, keep(content, room - len(front) - len(behind), self.part), behind])
+
+    def _note_cut(self, number: int) -> None:
+        """Count a text of `number` tokens, if that is too many."""
+        room = self.hub.max_source_tokens
+        if number > room:
+            self.num_cut += 1
+            self.tokens_lost += number - room
+            self.longest = max(self.longest, number)
 
     def _summaries(self, tokens: Sequence[Tensor], languages: Sequence[str] | None) -> list[str]:
         return [self.hub.decode_summary(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens, languages)]
@@ -273,9 +304,3 @@ class BatchedGenerator:
                 "the model's scores are NaN, so nothing can be generated: use float32, or a checkpoint "
                 "whose weights are in range"
             ) from error
-
-
-def _whole_words(text: str, length: int) -> str:
-    """The first `length` characters, or fewer so that no word is torn, if there is a space in the second half."""
-    space = text.rfind(" ", length // 2, length)
-    return text[: length if space < 0 else space]

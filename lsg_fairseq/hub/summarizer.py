@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ class LSGHubInterface(HubInterface):
         max_tokens: int | None = None,
         source_lang: str | None = None,
         target_lang: str | None = None,
+        keep_part: str | None = None,
+        query: str | Sequence[str] | None = None,
     ) -> str | list[str]:
         """Summarise a text, or several: a list comes back in its order.
 
@@ -67,18 +70,21 @@ class LSGHubInterface(HubInterface):
             batch_size: documents at once (default: up to 32, and 32,768 tokens with padding).
             max_tokens: tokens at once, padding included: fewer long documents, and less memory.
             progress: a progress bar on standard error (default: for more than one batch).
-            source_lang, target_lang: languages of texts and summaries, such as "en_XX", where the model has language
-                codes (mBART); unset ones are the checkpoint's.
+            source_lang, target_lang: languages of texts and summaries (mBART: "en_XX"); else the checkpoint's.
+            keep_part: what is kept of a text that is too long: "head", "tail", "ends" (the middle is cut out) or
+                "middle" (default: what the checkpoint was trained on, else the head).
+            query: what is asked of all texts, or of each; read in front of it as encode(query, text), and never cut.
 
         Raises:
             LSGError: a setting is not allowed, text is neither a str nor strs, or the model has no such language, or
                 has language codes and none is settled.
         """
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
+        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix, keep_part=keep_part)
         generator = BatchedGenerator(self, settings, options, (source_lang, target_lang))
         texts = as_texts(text)
-        summaries = list(generator.stream(texts, total=len(texts), progress=progress))
+        queries = _queries_of(query, len(texts))
+        summaries = list(generator.stream(texts, total=len(texts), progress=progress, queries=queries))
         return summaries[0] if isinstance(text, str) else summaries
 
     def summarize_stream(
@@ -94,12 +100,14 @@ class LSGHubInterface(HubInterface):
         max_tokens: int | None = None,
         source_lang: str | None = None,
         target_lang: str | None = None,
+        keep_part: str | None = None,
+        query: str | None = None,
     ) -> Iterator[str]:
         """The same for any number of texts: takes in a window of them at a time, yields their summaries in order."""
         settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
-        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix)
+        options = BatchOptions(batch_size, max_tokens, prefix=self.prefix, keep_part=keep_part)
         generator = BatchedGenerator(self, settings, options, (source_lang, target_lang))
-        return generator.stream(texts, progress=progress)
+        return generator.stream(texts, progress=progress, queries=None if query is None else repeat(query))
 
     @in_one_sentence()
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
@@ -181,3 +189,17 @@ class LSGHubInterface(HubInterface):
             features_only=features_only,
             return_all_hiddens=return_all_hiddens,
         )
+
+
+def _queries_of(query: str | Sequence[str] | None, count: int) -> list[str] | None:
+    """A query for each of `count` texts.
+
+    Raises:
+        LSGError: there are more or fewer of them.
+    """
+    if query is None or isinstance(query, str):
+        return None if query is None else [query] * count
+    queries = as_texts(query)
+    if len(queries) != count:
+        raise LSGError(f"there are {len(queries)} queries for {count} texts: give one for each, or one for all")
+    return queries

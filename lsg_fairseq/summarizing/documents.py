@@ -13,12 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lsg_fairseq.data.one_sentence import shortened
+from lsg_fairseq.data.fields import text_of
+from lsg_fairseq.data.record_files import TEXT, count_records, is_known, kind_of, read_records, records_of
+from lsg_fairseq.data.text_lines import Place, lines_of, open_bytes, whole_text
 from lsg_fairseq.modules.lsg_config import LSGError
 
 logger = logging.getLogger(__name__)
 
-JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
 STDIN = "standard input"
 JOURNAL_SUFFIX = ".journal"
 MAX_HEADER = 10_000_000  # bytes; a journal's first line names its inputs
@@ -26,20 +27,25 @@ MAX_HEADER = 10_000_000  # bytes; a journal's first line names its inputs
 
 @dataclass(frozen=True)
 class Document:
-    """A text to summarise, the object that its output line repeats, where it stands, and its language, if named."""
+    """A text to summarise, the object that its output line repeats, where it stands, and its language and its query.
+
+    "" where no language is named, or nothing is asked.
+    """
 
     text: str
     record: dict[str, Any] = field(default_factory=dict)
     where: str = STDIN
     language: str = ""
+    query: str = ""
 
 
 @dataclass
 class Inputs:
-    """Where documents come from: text files (a document each), JSON Lines, folders of both; none: standard input.
+    """Where documents come from: text files (a document each), records, folders of both; none: standard input.
 
     `jsonl` says what standard input is; `one_per_line` makes each line of a text a document. `output` is never read: it
-    may lie in a folder that is. `lang_field` is where an object names its document's language.
+    may lie in a folder that is. `lang_field` is where an object names its document's language, `query_field` where its
+    query is.
     """
 
     paths: Sequence[Path] = ()
@@ -48,6 +54,7 @@ class Inputs:
     one_per_line: bool = False
     output: Path | None = None
     lang_field: str | None = None
+    query_field: str | None = None
 
     @cached_property
     def files(self) -> list[Path]:
@@ -74,22 +81,29 @@ class Inputs:
         """The documents in order.
 
         Raises:
-            LSGError: a file is missing or is not UTF-8, or a line is no JSON object with the field.
+            LSGError: a file is missing, is damaged or is not UTF-8, or something in it is no record with the field.
         """
-        if not self.paths:
-            yield from self._read_stream(sys.stdin.buffer, STDIN, self.jsonl)
+        if not self.paths and self.jsonl:
+            yield from self._from_records(records_of(sys.stdin.buffer, STDIN))
+        elif not self.paths:
+            yield from self._from_text(sys.stdin.buffer, STDIN)
         for path in self.files:
-            with path.open("rb") as file:
-                yield from self._read_stream(file, str(path), path.suffix in JSONL_SUFFIXES)
+            kind = kind_of(path, TEXT)
+            if kind != TEXT:
+                yield from self._from_records(read_records(path, kind))
+            else:
+                with open_bytes(path) as file:
+                    yield from self._from_text(file, str(path))
 
     def count(self) -> int | None:
-        """How many documents there are, as far as that is known without reading JSON or a pipe."""
+        """How many documents there are, as far as that is known without parsing JSON or reading a pipe."""
         if not self.paths or not all(path.is_file() for path in self.files):
             return None
-        return sum(self._count_documents(path) for path in self.files)
+        counts = [self._count_documents(path) for path in self.files]
+        return None if None in counts else sum(counts)
 
     def _files_in(self, folder: Path) -> list[Path]:
-        found = sorted(p for p in folder.iterdir() if p.suffix in (".txt", *JSONL_SUFFIXES) and p.is_file())
+        found = sorted(p for p in folder.iterdir() if is_known(p) and p.is_file())
         kept = [path for path in found if not (self._is_output(path) or has_journal(path))]
         if not kept:
             raise LSGError(f"the folder {folder} has no documents: name one with .txt or .jsonl files in it")
@@ -104,38 +118,27 @@ class Inputs:
             return False
         return any(_is_same(path, own) for own in (self.output, journal_of(self.output)))
 
-    def _count_documents(self, path: Path) -> int:
-        if path.suffix not in JSONL_SUFFIXES and not self.one_per_line:
-            return 1
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip() or path.suffix not in JSONL_SUFFIXES)
+    def _count_documents(self, path: Path) -> int | None:
+        kind = kind_of(path, TEXT)
+        return 1 if kind == TEXT and not self.one_per_line else count_records(path, kind)
 
-    def _read_stream(self, file: BinaryIO, name: str, is_jsonl: bool) -> Iterator[Document]:
-        if is_jsonl:
-            for number, line in _lines(file, name):
-                if line.strip():
-                    where = f"{name}, line {number}"
-                    record = parse_record(line, where)
-                    language = "" if self.lang_field is None else self._text_of(record, where, "lang")
-                    yield Document(self._text_of(record, where), record, where, language)
-        elif self.lang_field is not None:
-            raise LSGError(f"--lang-field names a field of JSON Lines, and {name} is text: use --source-lang-token")
-        elif self.one_per_line:
-            for number, line in _lines(file, name):
-                yield Document(line, {"file": name, "line": number}, f"{name}, line {number}")
+    def _from_records(self, records: Iterable[tuple[Place, dict[str, Any]]]) -> Iterator[Document]:
+        for place, record in records:
+            text = text_of(record, self.document_field, place, "document")
+            language = "" if self.lang_field is None else text_of(record, self.lang_field, place, "lang")
+            query = "" if self.query_field is None else text_of(record, self.query_field, place, "query")
+            yield Document(text, record, str(place), language, query)
+
+    def _from_text(self, file: BinaryIO, name: str) -> Iterator[Document]:
+        if self.lang_field is not None:
+            raise LSGError(f"--lang-field names a field of a record, and {name} is text: use --source-lang-token")
+        if self.query_field is not None:
+            raise LSGError(f"--query-field names a field of a record, and {name} is text: give JSON Lines")
+        if self.one_per_line:
+            for number, line in lines_of(file, name):
+                yield Document(line, {"file": name, "line": number}, str(Place(name, number)))
         else:
-            yield Document("\n".join(line for _, line in _lines(file, name)), {"file": name}, name)
-
-    def _text_of(self, record: dict[str, Any], where: str, which: str = "document") -> str:
-        name = self.lang_field if which == "lang" else self.document_field
-        text = record.get(name)
-        if not isinstance(text, str):
-            present = shortened(", ".join(map(repr, record))) or "none"
-            raise LSGError(
-                f"{where}: the field {name!r} must be a string (fields present: {present}): name the "
-                f"right one with --{which}-field"
-            )
-        return text
+            yield Document(whole_text(file, name), {"file": name}, name)
 
 
 def journal_of(output: Path) -> Path:
@@ -166,31 +169,6 @@ def _is_standard_input(path: Path) -> bool:
         return False
 
 
-def parse_record(line: str, where: str) -> dict[str, Any]:
-    """A line of JSON Lines.
-
-    Raises:
-        LSGError: it is no JSON object.
-    """
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise LSGError(f"{where}, is not valid JSON ({error}): each line must be a JSON object") from error
-    if not isinstance(record, dict):
-        raise LSGError(f"{where}, is a JSON {type(record).__name__}: each line must be a JSON object")
-    return record
-
-
 def in_shard(documents: Iterable[Document], num_shards: int, shard_id: int) -> Iterator[Document]:
     """Every num_shards-th document, from number shard_id on."""
     return islice(documents, shard_id, None, num_shards)
-
-
-def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    """(number from 1, text) of the lines of a UTF-8 stream, split at line feeds alone."""
-    for number, raw in enumerate(file, start=1):
-        try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise LSGError(f"{name}, line {number}, is not UTF-8 text (byte {error.start + 1} of the line)") from error
-        yield number, text.removesuffix("\n").removesuffix("\r")

@@ -56,7 +56,8 @@ class LineFormat:
     def belongs_to(self, line: Any, document: Document) -> bool:
         """Whether an object read from a line is the one written for a document, whatever its summary."""
         name = self.field_for(document)
-        return isinstance(line, dict) and line == {**document.record, name: line.get(name)}
+        # Compared as text: NaN, which records may hold, is not equal to itself.
+        return isinstance(line, dict) and json.dumps(line) == json.dumps({**document.record, name: line.get(name)})
 
 
 class StreamOutput:

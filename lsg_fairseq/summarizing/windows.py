@@ -52,8 +52,9 @@ def _run_window(
     _write_ready(window, start, summaries, output)
     named = any(document.language for document in window)
     languages = [document.language for document in window] if named else None
-    for places, texts in generator.run_window([document.text for document in window], is_done, languages):
-        for place, text in zip(places, texts, strict=True):
+    texts, queries = [document.text for document in window], [document.query for document in window]
+    for places, batch in generator.run_window(texts, is_done, languages, queries):
+        for place, text in zip(places, batch, strict=True):
             if start + place >= output.num_written and place not in summaries:
                 output.keep(start + place, text)
                 summaries[place] = text

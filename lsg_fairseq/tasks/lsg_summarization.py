@@ -3,17 +3,18 @@
 import logging
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from fairseq import utils
 from fairseq.data import (
     FairseqDataset,
     LanguagePairDataset,
     ListDataset,
     StripTokenDataset,
-    TruncateDataset,
 )
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
@@ -22,7 +23,10 @@ from torch import Tensor, nn
 
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
 from lsg_fairseq.data.binary_pairs import check_pairs
+from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, KeptPartDataset
 from lsg_fairseq.data.languages import read_languages
+from lsg_fairseq.data.queries import check_room, lead_of, read_queries
+from lsg_fairseq.data.split_reports import part_of_split
 from lsg_fairseq.data.surrounded import SpokenPairDataset, SurroundedDataset
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
@@ -45,6 +49,15 @@ from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where sequences come from, which part of long sources is kept, and how many tokens their queries have, if any."""
+
+    split: str
+    part: str
+    queries: Sequence[int] | None = None
+
+
 @register_task("lsg_summarization", dataclass=LSGSummarizationConfig)
 class LSGSummarizationTask(RougeValidation, TranslationTask):
     """Documents to summaries.
@@ -60,6 +73,8 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         self.data_folder = Path(utils.split_paths(cfg.data)[0])
         self.sequence_format = in_task_languages(SequenceFormat.load(self.data_folder), cfg, src_dict)
         self.model_positions: tuple[int, int] | None = None
+        self.kept_part = KeptPart(cfg.keep_part)
+        self.trained_part: str | None = None
         self.data_bpe = self._bpe_beside_data()
         self.checkpoint_paths: tuple[str, ...] = ()  # what a command generates with; compat/generating.py sets it
         self.rouge_arguments = parse_rouge_arguments(cfg.eval_rouge_args)
@@ -71,14 +86,15 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         return super().setup_task(cfg, **kwargs)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the task: the dictionary that it was trained with, as a fingerprint."""
-        return {**super().state_dict(), DICTIONARY_STATE: dictionary_fingerprint(self.src_dict)}
+        """What a checkpoint keeps of the task: its dictionary's fingerprint, and the part of long documents it read."""
+        part = {} if self.trained_part is None else {PART_STATE: self.trained_part}
+        return {**super().state_dict(), DICTIONARY_STATE: dictionary_fingerprint(self.src_dict), **part}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare the dictionary with that of a checkpoint.
+        """Compare the dictionary with that of a checkpoint, and take over which part of long documents it has read.
 
         Raises:
-            LSGError: it is another.
+            LSGError: the dictionary is another, or there is no such part.
         """
         known = state_dict.get(DICTIONARY_STATE)
         if known is not None and known != dictionary_fingerprint(self.src_dict):
@@ -86,7 +102,9 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
                 f"the dictionary in {self.data_folder} is not the one that the checkpoint was trained with: use data "
                 "that was preprocessed with the checkpoint's own tokenizer"
             )
-        super().load_state_dict({name: value for name, value in state_dict.items() if name != DICTIONARY_STATE})
+        self.kept_part = KeptPart(self.cfg.keep_part, state_dict.get(PART_STATE))
+        own = (DICTIONARY_STATE, PART_STATE)
+        super().load_state_dict({name: value for name, value in state_dict.items() if name not in own})
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
         """Build the model and remember its position tables: sources and targets are cut to them.
@@ -131,13 +149,17 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         folders = utils.split_paths(self.cfg.data)
         folder = folders[(epoch - 1) % len(folders) if split == self.cfg.train_subset else 0]
         languages = read_languages(Path(folder), split, len(self.datasets[split]))
-        self.datasets[split] = self._formatted(self.datasets[split], split, languages)
+        part = self.kept_part.of(part_of_split(Path(folder), split))
+        if split == self.cfg.train_subset:
+            self.trained_part = part
+        queries = read_queries(Path(folder), split, len(self.datasets[split]))
+        self.datasets[split] = self._formatted(self.datasets[split], Origin(split, part, queries), languages)
 
     def build_dataset_for_inference(
         self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None
     ) -> LanguagePairDataset:
         """Sources that end in `</s>`, as fairseq-interactive reads them, in the model's format."""
-        sources = self._format(ListDataset(src_tokens, src_lengths), "source", "input")
+        sources = self._format(ListDataset(src_tokens, src_lengths), "source", Origin("input", self.kept_part.of()))
         return LanguagePairDataset(
             sources,
             sources.sizes,
@@ -207,15 +229,17 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         return super().build_bpe(args) or (self.data_bpe and LineBPE(self.data_bpe))
 
     def _formatted(
-        self, dataset: LanguagePairDataset, split: str, languages: Sequence[tuple[str, str]] | None = None
+        self, dataset: LanguagePairDataset, origin: Origin, languages: Sequence[tuple[str, str]] | None = None
     ) -> LanguagePairDataset:
         """The pairs with what the family has around a text; `languages` of source and target, None: the task's own."""
         spoken = list(zip(*languages, strict=True)) if languages else [("",), ("",)]
-        sources = self._format(dataset.src, "source", split, spoken[0])
-        targets = None if dataset.tgt is None else self._format(dataset.tgt, "target", split, spoken[1])
-        starts = decoder_starts(self.sequence_format, self.tgt_dict, spoken[1]) if languages else {}
+        sources = self._format(dataset.src, "source", origin, spoken[0])
+        targets = None if dataset.tgt is None else self._format(dataset.tgt, "target", origin, spoken[1])
+        values = decoder_starts(self.sequence_format, self.tgt_dict, spoken[1]) if languages else {}
+        if origin.queries is not None:
+            values["query_length"] = torch.tensor(origin.queries)
         return SpokenPairDataset(
-            starts,
+            values,
             sources,
             sources.sizes,
             self.src_dict,
@@ -233,7 +257,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         )
 
     def _format(
-        self, tokens: FairseqDataset, side: str, split: str, languages: Sequence[str] = ("",)
+        self, tokens: FairseqDataset, side: str, origin: Origin, languages: Sequence[str] = ("",)
     ) -> FairseqDataset:
         """Cut, and put around a text what the family has there: `<s>`, `</s>`, a language code."""
         source = side == "source"
@@ -244,16 +268,19 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         }
         around = [ends[code] for code in languages]
         room = self.max_positions()[0 if source else 1] - sum(map(len, around[0]))
-        self._report_cut(np.asarray(tokens.sizes) - 1, room, side, split)
-        content = TruncateDataset(StripTokenDataset(tokens, dictionary.eos()), room)
-        return SurroundedDataset(content, around)
+        part, leads = (origin.part, [lead_of(n) for n in origin.queries or ()]) if source else (HEAD, [])
+        check_room(leads, room, f"{origin.split}: document")
+        self._report_cut(np.asarray(tokens.sizes) - 1, room, f"{side}s", replace(origin, part=part))
+        kept = KeptPartDataset(StripTokenDataset(tokens, dictionary.eos()), room, part, leads or None)
+        return SurroundedDataset(kept, around)
 
-    def _report_cut(self, lengths: np.ndarray, room: int, side: str, split: str) -> None:
+    def _report_cut(self, lengths: np.ndarray, room: int, sides: str, origin: Origin) -> None:
         too_long = lengths > room
         if too_long.any():
             logger.warning(
-                f"{split}: {too_long.sum():,} of {len(lengths):,} {side}s were cut to {room:,} tokens of text "
-                f"(the longest has {lengths.max():,}; {(lengths - room)[too_long].sum():,} tokens are not read)"
+                f"{origin.split}: {too_long.sum():,} of {len(lengths):,} {sides} were cut to {room:,} tokens of text, "
+                f"the {origin.part} (the longest has {lengths.max():,}; {(lengths - room)[too_long].sum():,} tokens "
+                "are not read)"
             )
 
     def _forced_tokens(self, args: Namespace | DictConfig, language: str | None) -> dict[str, int | None]:

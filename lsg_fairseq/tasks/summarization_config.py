@@ -5,6 +5,8 @@ from typing import Optional
 
 from fairseq.tasks.translation import TranslationConfig
 
+from lsg_fairseq.data.kept_part import PARTS_HELP
+
 
 # fairseq reads these annotations itself and knows Optional[...] alone.
 @dataclass
@@ -17,6 +19,13 @@ class LSGSummarizationConfig(TranslationConfig):
     )
     max_target_positions: Optional[int] = field(
         default=None, metadata={"help": "cut targets to this many tokens, <s> and </s> included (default: the model's)"}
+    )
+    keep_part: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": f"{PARTS_HELP} (default: what lsg-preprocess --keep-part said, else the checkpoint's, else head); "
+            "of a target the head is kept"
+        },
     )
     source_lang_token: Optional[str] = field(
         default=None,

@@ -66,6 +66,11 @@ class SequenceFormat:
         return ([symbol], ["</s>"]) if self.languages == FRONT else ([], ["</s>", symbol])
 
     @property
+    def num_front(self) -> int:
+        """How many symbols are in front of a source."""
+        return int(self.languages == FRONT or (self.source_bos and not self.languages))
+
+    @property
     def num_behind(self) -> int:
         """How many symbols are behind a text."""
         return 2 if self.languages == BEHIND else 1

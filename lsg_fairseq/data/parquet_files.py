@@ -1,0 +1,110 @@
+"""Parquet files, a few rows at a time; pyarrow is imported when there is one."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lsg_fairseq.modules.lsg_config import LSGError
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
+    from pyarrow.parquet import ParquetFile
+
+# Rows in memory at once, of one row group.
+ROWS = 64
+
+
+def parquet_rows(path: Path, fields: Collection[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, row) with values as JSON has them.
+
+    Args:
+        fields: those that are wanted, `a.b` for a column's inner ones; columns without any of them are not read. None:
+            all. Where a file lacks one, all are read, so that an error can say what there is.
+
+    Raises:
+        LSGError: pyarrow is not installed, or the file is missing or damaged.
+    """
+    file = _opened(path)
+    number = 0
+    columns = _columns(file.schema_arrow.names, fields)
+    try:
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns, use_threads=False):
+                for row in _with_readable_times(batch).to_pylist():
+                    number += 1
+                    yield number, {name: _plain(value) for name, value in row.items()}
+    except _errors() as error:
+        raise _damaged(path, f" after row {number}", error) from error
+    finally:
+        file.close()
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a file says it has; raises as parquet_rows."""
+    with _opened(path) as file:
+        return file.metadata.num_rows
+
+
+def _opened(path: Path) -> ParquetFile:
+    if not path.exists():
+        raise LSGError(f"the file {path} does not exist")
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise LSGError(
+            f"{path} is a Parquet file, which takes pyarrow to read: pip install pyarrow, or lsg-fairseq[parquet]"
+        ) from error
+    try:
+        return ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+    except _errors() as error:
+        raise _damaged(path, "", error) from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    from pyarrow import ArrowException
+
+    return (ArrowException, OSError, ValueError, OverflowError)
+
+
+def _damaged(path: Path, place: str, error: Exception) -> LSGError:
+    reason = " ".join(str(error).split())[:200]
+    return LSGError(f"{path} is no Parquet file, or is damaged{place} ({reason}): fetch it again")
+
+
+def _columns(names: list[str], fields: Collection[str] | None) -> list[str] | None:
+    if fields is None:
+        return None
+    found = {field: [n for n in names if field == n or field.startswith(f"{n}.")] for field in fields}
+    return sorted({name for of_field in found.values() for name in of_field}) if all(found.values()) else None
+
+
+def _with_readable_times(batch: RecordBatch) -> RecordBatch:
+    """Nanoseconds as text: Python's own times have no place for them."""
+    from pyarrow import types
+
+    for place, field in enumerate(batch.schema):
+        if types.is_temporal(field.type) and getattr(field.type, "unit", "") == "ns":
+            batch = batch.set_column(place, field.name, batch.column(place).cast("string"))
+    return batch
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: times and decimals as text, bytes as text if they are UTF-8, else in base64."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,97 @@
+"""The files that documents come in, whatever their format -> one record after another: every command reads with this.
+
+JSON Lines, JSON arrays and Parquet hold records; text holds documents. All but Parquet may be compressed with gzip.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lsg_fairseq.data.json_arrays import array_elements
+from lsg_fairseq.data.parquet_files import count_rows, parquet_rows
+from lsg_fairseq.data.text_lines import COMPRESSED, DAMAGED_GZIP, Place, count_lines, damaged_gzip, lines_of, open_bytes
+from lsg_fairseq.modules.lsg_config import LSGError
+
+TEXT, LINES, JSON, PARQUET = "text", "JSON Lines", "JSON", "Parquet"
+KINDS = {".txt": TEXT, ".jsonl": LINES, ".ndjson": LINES, ".json": JSON, ".parquet": PARQUET}
+FORMATS = "JSON Lines (.jsonl), a JSON array (.json), either also as .gz, or Parquet (.parquet)"
+
+
+def kind_of(path: Path, otherwise: str) -> str:
+    """What a file holds, by the end of its name; `otherwise` where that says nothing."""
+    return _known_kind(path) or otherwise
+
+
+def is_known(path: Path) -> bool:
+    """Whether the name says that a file holds documents."""
+    return _known_kind(path) is not None
+
+
+def read_records(
+    path: Path, kind: str, fields: Collection[str] | None = None
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The records of a file with where each stands; blank lines are left out.
+
+    Args:
+        kind: LINES, JSON (an array, or else JSON Lines) or PARQUET.
+        fields: those that are wanted, as far as a format can leave the others unread; None: all.
+
+    Raises:
+        LSGError: the file is missing, is damaged or is not UTF-8, or something in it is no record.
+    """
+    if kind == PARQUET:
+        for number, row in parquet_rows(path, fields):
+            yield Place(str(path), number, "row"), row
+        return
+    with open_bytes(path) as file:
+        if kind == JSON and _is_array(file, str(path)):
+            for number, element in array_elements(file, str(path)):
+                place = Place(str(path), number, "object")
+                yield place, _as_record(element, place, "element of the array")
+        else:
+            yield from records_of(file, str(path))
+
+
+def records_of(file: BinaryIO, name: str) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The records of JSON Lines in an open file or a stream; raises as read_records."""
+    for number, line in lines_of(file, name):
+        if not line:
+            continue
+        place = Place(name, number)
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise LSGError(f"{place}, is not valid JSON ({error}): each line must be a JSON object") from error
+        yield place, _as_record(value, place, "line")
+
+
+def count_records(path: Path, kind: str) -> int | None:
+    """How many records or lines a file has, if that can be told without parsing JSON; raises as read_records."""
+    if kind == PARQUET:
+        return count_rows(path)
+    if kind == JSON:
+        with open_bytes(path) as file:
+            if _is_array(file, str(path)):
+                return None
+    return count_lines(path, without_blank=kind != TEXT)
+
+
+def _known_kind(path: Path) -> str | None:
+    kind = KINDS.get(path.with_suffix("").suffix if path.suffix == COMPRESSED else path.suffix)
+    return None if kind == PARQUET and path.suffix == COMPRESSED else kind
+
+
+def _is_array(file: BinaryIO, name: str) -> bool:
+    try:
+        return file.peek(1).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    except DAMAGED_GZIP as error:
+        raise damaged_gzip(name, "byte 0", error) from error
+
+
+def _as_record(value: Any, place: Place, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise LSGError(f"{place}, is a JSON {type(value).__name__}: each {what} must be a JSON object")
+    return value
