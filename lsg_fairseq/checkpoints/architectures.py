@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY, BaseFairseqModel
 
 from lsg_fairseq.models.lsg_model import LSGModelMixin
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.families import family_of_arch
 
 
 def check_architecture(args: Namespace, checkpoint: Path) -> None:
@@ -21,7 +22,8 @@ def check_architecture(args: Namespace, checkpoint: Path) -> None:
         known = sorted(name for name, model in ARCH_MODEL_REGISTRY.items() if issubclass(model, LSGModelMixin))
         raise LSGError(
             f"{checkpoint} asks for the architecture {_built_name(args)!r}, which is no LSG model (known: "
-            f"{', '.join(known)}): if a package of yours registers it with a subclass of one, import that package first"
+            f"{', '.join(known)}): if a package of yours registers it with a subclass of one, have that imported first "
+            "(--user-dir DIR; in Python, import it)"
         )
 
 
@@ -32,6 +34,19 @@ def is_lsg_architecture(args: Namespace) -> bool:
     if model is None and name in MODEL_DATACLASS_REGISTRY:
         model = MODEL_REGISTRY[name]
     return model is not None and issubclass(model, LSGModelMixin)
+
+
+def own_flags(arch: str) -> set[str]:
+    """The arguments that a subclass of somebody's own has beside those of its family's model."""
+    model = ARCH_MODEL_REGISTRY[arch]
+    stock = ARCH_MODEL_REGISTRY[family_of_arch(arch).arch]
+    return set() if model is stock else _flags_of(model) - _flags_of(stock)
+
+
+def _flags_of(model: type[BaseFairseqModel]) -> set[str]:
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    model.add_args(parser)
+    return {action.dest for action in parser._actions}
 
 
 def _built_name(args: Namespace) -> str:

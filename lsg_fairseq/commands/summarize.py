@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import SourceOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.commands.user_dir import add_user_dir_flag, import_user_dir
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
 from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
@@ -90,6 +91,7 @@ def summarize(args: argparse.Namespace) -> None:
     Raises:
         LSGError: the checkpoint, an input or the output is not as it should be.
     """
+    import_user_dir(args)
     inputs = Inputs(args.inputs, args.document_field, args.jsonl, args.lines, args.output, args.lang_field)
     paths = inputs.files
     check_name(args)
@@ -249,6 +251,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="int8: weights of 8 bits, on CPUs, with keys and values of documents in bfloat16 (default: %(default)s)",
     )
+    add_user_dir_flag(group)
     add_lsg_flags(group)
 
 
