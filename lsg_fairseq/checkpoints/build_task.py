@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fairseq.data import Dictionary
-from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY, BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
 
@@ -33,7 +33,8 @@ def check_architecture(args: Namespace, checkpoint: Path) -> None:
         known = sorted(name for name, model in ARCH_MODEL_REGISTRY.items() if issubclass(model, LSGModelMixin))
         raise LSGError(
             f"{checkpoint} asks for the architecture {_built_name(args)!r}, which is not an LSG model (known: "
-            f"{', '.join(known)}): if a package of yours registers it with a subclass of one, import that package first"
+            f"{', '.join(known)}): if a package of yours registers it with a subclass of one, have that imported first "
+            "(--user-dir DIR; in Python, import it)"
         )
 
 
@@ -44,6 +45,19 @@ def is_lsg_architecture(args: Namespace) -> bool:
     if model is None and name in MODEL_DATACLASS_REGISTRY:
         model = MODEL_REGISTRY[name]
     return model is not None and issubclass(model, LSGModelMixin)
+
+
+def own_flags(arch: str) -> set[str]:
+    """The arguments that a subclass of somebody's own has beside those of its family's model."""
+    model = ARCH_MODEL_REGISTRY[arch]
+    stock = ARCH_MODEL_REGISTRY[family_of_arch(arch).arch]
+    return set() if model is stock else _flags_of(model) - _flags_of(stock)
+
+
+def _flags_of(model: type[BaseFairseqModel]) -> set[str]:
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    model.add_args(parser)
+    return {action.dest for action in parser._actions}
 
 
 def _built_name(args: Namespace) -> str:

@@ -18,6 +18,7 @@ from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import check_is_new, staged_output
 from lsg_fairseq.huggingface.config import exported_spec, read_config, write_config
+from lsg_fairseq.huggingface.config_fields import unknown_to_hf
 from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows
@@ -94,8 +95,8 @@ def adapt(source: OpenedCheckpoint, short: bool) -> tuple[dict[str, Tensor], Mod
         state, lines = without_untrained_head(state)
     if short:
         state, spec, more = make_short(state, spec, source.original.get("config"))
-        lines += more
-    return state, spec, lines
+        return state, spec, lines + more
+    return state, spec, lines + unknown_to_hf(source.args)
 
 
 def make_short(

@@ -10,6 +10,7 @@ from typing import Any
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 
+from lsg_fairseq.checkpoints.build_task import is_lsg_architecture, own_flags
 from lsg_fairseq.checkpoints.folder_files import find_tokenizer, read_generation_settings
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, part_of_checkpoint, training_arguments
 from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, OpenedCheckpoint, Upgrade
@@ -97,13 +98,17 @@ def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
         LSGError: the model is neither one of STOCK_ARCHITECTURES nor an LSG model.
     """
     args.arch = STOCK_ARCHITECTURES.get(args.arch, args.arch)
-    if not args.arch.startswith("lsg_") or args.arch not in ARCH_CONFIG_REGISTRY:
+    if not is_lsg_architecture(Namespace(arch=args.arch)):
         known = ", ".join(STOCK_ARCHITECTURES)
-        raise LSGError(f"{path} is a {args.arch!r} model: only fairseq's {known} and LSG models can be converted")
+        raise LSGError(
+            f"{path} is a {args.arch!r} model: only fairseq's {known} and LSG models can be converted (one of your own "
+            "after the module that registers it: --user-dir DIR; in Python, import it)"
+        )
     positions = {name: getattr(args, name, None) for name in POSITION_ARGUMENTS}
     ARCH_CONFIG_REGISTRY[args.arch](args)
     vars(args).update({name: value for name, value in positions.items() if value is not None})
-    kept = {name: value for name, value in vars(args).items() if name in MODEL_ARGUMENTS or name.startswith("lsg_")}
+    own = {*MODEL_ARGUMENTS, *own_flags(args.arch)}
+    kept = {name: value for name, value in vars(args).items() if name in own or name.startswith("lsg_")}
     return {"arch": args.arch, **kept}
 
 

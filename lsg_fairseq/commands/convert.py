@@ -11,6 +11,7 @@ from pathlib import Path
 from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
 from lsg_fairseq.checkpoints.find import find
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.commands.user_dir import add_user_dir_flag, import_user_dir
 from lsg_fairseq.data.output_folder import check_is_new
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_LOCATIONS
 from lsg_fairseq.models.lsg_model import add_lsg_flags
@@ -35,12 +36,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer files (default: the checkpoint's)")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub id")
     parser.add_argument("--dry-run", action="store_true", help="check everything and report, but write nothing")
+    add_user_dir_flag(parser)
     add_lsg_flags(parser.add_argument_group("attention (default: as the checkpoint says)"), prefix="")
     return parser
 
 
 def convert(args: argparse.Namespace) -> None:
     """Convert as the arguments say; see lsg_fairseq.checkpoints.convert for what is raised."""
+    import_user_dir(args)
     check_is_new(args.out)
     lsg = {f.name: vars(args)[f.name] for f in fields(LSGConfig) if f.name in vars(args)}
     path = find(args.source, args.revision, ENTRY_LOCATIONS).local()

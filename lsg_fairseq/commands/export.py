@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.commands.user_dir import add_user_dir_flag, import_user_dir
 
 PROGRAM = "lsg-export"
 
@@ -31,11 +32,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a short model: full attention, no global tokens, its original length if the positions were only tiled",
     )
+    add_user_dir_flag(parser)
     return parser
 
 
 def export(args: argparse.Namespace) -> None:
     """Export as the arguments say; see lsg_fairseq.checkpoints.export for what is raised."""
+    import_user_dir(args)
     for line in export_checkpoint(args.source, args.out, args.short, args.tokenizer, args.half):
         print(line)
     print(f"wrote {args.out}")

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
 from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.commands.user_dir import add_user_dir_flag, import_user_dir
 from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
 from lsg_fairseq.data.record_files import FORMATS
 from lsg_fairseq.hub import read_overrides
@@ -92,6 +93,7 @@ def summarize(args: argparse.Namespace) -> None:
     Raises:
         LSGError: the checkpoint, an input or the output is not as it should be.
     """
+    import_user_dir(args)
     named = {"document_field": args.document_field, "lang_field": args.lang_field, "query_field": args.query_field}
     inputs = Inputs(args.inputs, jsonl=args.jsonl, one_per_line=args.lines, output=args.output, **named)
     paths = inputs.files
@@ -268,6 +270,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="int8: weights of 8 bits, on CPUs, with keys and values of documents in bfloat16 (default: %(default)s)",
     )
+    add_user_dir_flag(group)
     add_lsg_flags(group)
 
 

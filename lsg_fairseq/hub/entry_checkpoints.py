@@ -83,7 +83,8 @@ HELP = """LSG-{family} that reads {length:,} tokens, {purpose}.
 Args:
     checkpoint: what to load instead of these weights: a Hugging Face folder or hub id ({members};
         short or LSG; sizes come from its config.json), a fairseq model.pt, a folder that lsg-convert wrote, or a
-        training folder (checkpoint_best.pt, else checkpoint_last.pt). A path is tried before a hub id.
+        training folder (checkpoint_best.pt, else checkpoint_last.pt). A path is tried before a hub id. If it was
+        trained with attention or an architecture of your own, import the module that registers it first.
     tokenizer: folder of the tokenizer, where it is not found with the checkpoint.
     revision: branch, tag or commit of a hub id.
     max_source_positions: longest document in tokens, `<s>` and `</s>` included. More than the checkpoint has: its

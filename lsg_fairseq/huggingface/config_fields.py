@@ -25,6 +25,8 @@ ACTIVATIONS = {
 # LSGConfig fields that are this package's own and unknown to the public LSG configurations.
 NOT_IN_HF = ("attention", "lsh_seed")
 LSG_FIELDS = tuple(f.name for f in fields(LSGConfig) if f.name not in NOT_IN_HF)
+# What the public modelling files know (lsg_converter 0.1.9).
+PUBLIC_SELECTIONS = ("none", "norm", "pooling", "bos_pooling", "stride", "block_stride", "lsh")
 
 
 def plain_model_type(config: Mapping[str, Any]) -> str | None:
@@ -49,6 +51,21 @@ def lsg_config_from_hf(config: Mapping[str, Any]) -> LSGConfig:
         LSGError: a stated value is not allowed.
     """
     return LSGConfig.from_dict({name: config[name] for name in (*LSG_FIELDS, *FIELD_ALIASES) if name in config})
+
+
+def unknown_to_hf(args: Mapping[str, Any]) -> list[str]:
+    """Sentences about attention, in fairseq's model arguments, that the public modelling files do not have."""
+    notes = []
+    if args["lsg_attention"] != "lsg":
+        notes.append(
+            f"config.json has no field for attention {args['lsg_attention']!r}: transformers will compute LSG attention"
+        )
+    if args["lsg_sparsity_type"] not in PUBLIC_SELECTIONS:
+        notes.append(
+            f"transformers' LSG code has no sparsity_type {args['lsg_sparsity_type']!r}: config.json names it, but "
+            "only this package computes it, after the module that registers it"
+        )
+    return notes
 
 
 def size_of(config: Mapping[str, Any], name: str, default: int) -> int:

@@ -33,7 +33,10 @@ def look_up(entries: Mapping[str, Entry], setting: str, name: str, error: type[E
     """Return the entry of that name, or raise `error` with the names that exist."""
     if name not in entries:
         choices = [*sorted(entries), *(["none"] if entries is SPARSE_SELECTIONS else [])]
-        raise error(f"{setting} {name!r} is not registered; choose from {', '.join(choices)}")
+        raise error(
+            f"{setting} {name!r} is not registered; choose from {', '.join(choices)}, or have the module that "
+            "registers it imported first (--user-dir DIR; in Python, import it)"
+        )
     return entries[name]
 
 
