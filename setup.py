@@ -97,6 +97,7 @@ setup(
             "lsg-average=lsg_fairseq.commands.average:main",
             "lsg-convert=lsg_fairseq.commands.convert:main",
             "lsg-export=lsg_fairseq.commands.export:main",
+            "lsg-plan=lsg_fairseq.commands.plan:main",
             "lsg-preprocess=lsg_fairseq.commands.preprocess:main",
             "lsg-summarize=lsg_fairseq.commands.summarize:main",
         ]

@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("checkpoints",),  # a path or an id to a model
     ("hub",),  # torch.hub
     ("summarizing",),  # documents in, summaries out
+    ("planning",),  # what memory a training takes
     ("commands",),  # command lines
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

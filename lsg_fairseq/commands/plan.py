@@ -1,0 +1,73 @@
+"""lsg-plan: how much memory a training takes, from fairseq-train's own flags, before it is started."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.planning.flags import PROGRAM, USAGE, Machine, parse_flags
+from lsg_fairseq.planning.report import Room, as_json, make_report, to_text
+from lsg_fairseq.planning.setup import BACKENDS
+
+# GiB that a CUDA context, cuBLAS' workspaces and the allocator's gaps take beside tensors: a rule of thumb.
+RESERVE = 2.0
+MOST_GIB = 2**20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
+    args, flags = build_parser().parse_known_args(argv)
+    return run_command(PROGRAM, lambda: show_plan(args, flags))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's own flags; all others are fairseq-train's."""
+    parser = argparse.ArgumentParser(PROGRAM, usage=USAGE, description=__doc__, allow_abbrev=False)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="(default: %(default)s)")
+    parser.add_argument(
+        "--backend", choices=("auto", *BACKENDS), default="auto", help="of block attention (default: what is chosen)"
+    )
+    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="say what fits")
+    parser.add_argument(
+        "--reserve", type=float, default=RESERVE, metavar="GIB", help="of it for no tensors (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--vocab-size", type=int, metavar="N", help="words (default: the data folder's, else the published model's)"
+    )
+    parser.add_argument("--json", action="store_true", help="bytes, as JSON")
+    return parser
+
+
+def show_plan(args: argparse.Namespace, flags: Sequence[str]) -> None:
+    """Plan as the arguments say, and print it.
+
+    Raises:
+        LSGError: see lsg_fairseq.planning.flags; or the sizes of the device make no sense.
+    """
+    room = read_room(args)
+    report = make_report(parse_flags(flags), Machine(args.device, args.backend, args.vocab_size), room)
+    print(json.dumps(as_json(report)) if args.json else to_text(report))
+
+
+def read_room(args: argparse.Namespace) -> Room | None:
+    """The device's memory, if it was given.
+
+    Raises:
+        LSGError: it is no size, or less than what is set aside.
+    """
+    if args.gpu_memory is None:
+        return None
+    if not 0 <= args.reserve < args.gpu_memory <= MOST_GIB:
+        raise LSGError(
+            f"--gpu-memory {args.gpu_memory:g} must be more than --reserve {args.reserve:g}, which is set aside of it, "
+            f"and at most {MOST_GIB:,} GiB: correct one of them"
+        )
+    return Room(args.gpu_memory, args.reserve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""lsg-plan: kept bytes are those that autograd saves, parts follow from dtype and flags, and what fits is the most."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
+from fairseq.models import ARCH_CONFIG_REGISTRY
+from fairseq.optim.adafactor import Adafactor
+from fairseq.optim.adam import Adam
+
+from lsg_fairseq.commands.plan import main
+from lsg_fairseq.modules.fused_cpu_attention import is_available
+from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.planning.activations import layers_of
+from lsg_fairseq.planning.flags import Machine, batch_of, choose_backend, parse_flags, read_setup, short_documents
+from lsg_fairseq.planning.memory import COPIES, GRADIENTS, PARAMETERS, STATE, most_rows, optimizer_state, plan, standing
+from lsg_fairseq.planning.setup import Batch, Model, Setup, read_model
+from recipes.tiny_models import TINY_SIZES, build_model
+
+SOURCE, TARGET, WORDS = 64, 24, 64
+LSG = {"lsg_block_size": 8, "lsg_sparse_block_size": 8, "lsg_sparsity_factor": 2}
+DROPOUT = {"attention_dropout": 0.1, "activation_dropout": 0.1}
+TINY_FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY_SIZES.items()]
+TINY_FLAGS += ["--arch", "lsg_bart_small", "--max-source-positions", "256", "--max-target-positions", "32"]
+TINY_FLAGS += ["--lsg-block-size", "8", "--lsg-sparse-block-size", "8"]
+
+
+def model_of(arch: str, flags: dict[str, object]) -> Model:
+    args = Namespace(arch=arch, **{**TINY_SIZES, "max_source_positions": 256, **LSG, **flags})
+    ARCH_CONFIG_REGISTRY[arch](args)
+    return read_model(args, WORDS)
+
+
+def setup_of(model: Model, dtype: str, rows: int) -> Setup:
+    backend = choose_backend(Machine("cpu"), model, dtype)
+    fixed = {"optimizer": "adam", "is_flat": False, "has_first_moment": True, "accumulates": False, "world_size": 1}
+    batch = Batch(rows, SOURCE, TARGET)
+    return Setup(model, batch, dtype, False, False, backend, **fixed, ddp_backend="pytorch_ddp", zero_sharding="none")
+
+
+def planned_bytes(setup: Setup) -> int:
+    checkpoints = setup.model.checkpoints
+    return sum(
+        layer.inputs if checkpoints and layer.inputs else sum(step.kept for step in layer.steps)
+        for layer in layers_of(setup)
+    )
+
+
+def saved_bytes(model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> int:
+    """Storages that a forward saves, each counted once; those of parameters and buffers are there anyway."""
+    own = {x.untyped_storage().data_ptr() for x in [*model.parameters(), *model.buffers()]}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        # Kept, so that no later tensor can have the same address.
+        saved.setdefault(x.untyped_storage().data_ptr(), x.untyped_storage())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        forward()
+    return sum(storage.nbytes() for address, storage in saved.items() if address not in own)
+
+
+def loss_of(model: torch.nn.Module, rows: int) -> torch.Tensor:
+    source, target = (torch.randint(4, 60, (rows, length)) for length in (SOURCE, TARGET))
+    log_probs = model.get_normalized_probs(model(source, None, target), True)
+    return label_smoothed_nll_loss(log_probs.view(-1, WORDS), target.view(-1), 0.1, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("arch", "dtype", "rows", "flags"),
+    [
+        ("lsg_bart_small", "fp32", 1, {}),
+        ("lsg_bart_small", "fp32", 2, DROPOUT),
+        ("lsg_bart_small", "bf16", 2, {}),
+        ("lsg_bart_small", "bf16", 2, DROPOUT),
+        ("lsg_bart_small", "bf16", 2, {"checkpoint_activations": True}),
+        ("lsg_bart_small", "bf16", 2, {"lsg_attention": "full", **DROPOUT}),
+        ("lsg_bart_small", "fp32", 2, {"lsg_block_size": 32}),
+        ("lsg_bart_small", "fp32", 2, {"lsg_sparsity_factor": 1}),
+        ("lsg_bart_small", "fp32", 2, {"lsg_num_global_tokens": 5}),
+        *(("lsg_bart_small", "fp32", 2, {"lsg_sparsity_type": name}) for name in ("none", "stride", "block_stride")),
+        *(("lsg_bart_small", "bf16", 2, {"lsg_sparsity_type": name}) for name in ("pooling", "bos_pooling", "lsh")),
+        ("lsg_pegasus_small", "fp32", 2, {"attention_dropout": 0.0, "activation_dropout": 0.0}),
+        ("lsg_pegasus_small", "bf16", 2, {}),
+        ("lsg_pegasus_small", "fp32", 1, {"checkpoint_activations": True}),
+        ("lsg_mbart_base", "bf16", 2, DROPOUT),
+    ],
+)
+def test_kept_bytes_are_those_that_autograd_saves(arch: str, dtype: str, rows: int, flags: dict[str, object]) -> None:
+    assert is_available()  # its probe saves tensors, too, if it runs first here
+    model = build_model(arch, **flags).to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).train()
+    saved = saved_bytes(model, lambda: loss_of(model, rows))
+    # A few masks of padding, of one byte a token, are not counted.
+    assert planned_bytes(setup_of(model_of(arch, flags), dtype, rows)) == pytest.approx(saved, rel=1e-3)
+
+
+def test_parameters_are_the_models() -> None:
+    model = build_model("lsg_pegasus_small")
+    planned = model_of("lsg_pegasus_small", {})
+    assert planned.parameters == sum(p.numel() for p in model.parameters())
+    assert sorted(planned.shapes) == sorted(tuple(p.shape) for p in model.parameters())
+    for stack, layers in ((planned.encoder, model.encoder.layers), (planned.decoder, model.decoder.layers)):
+        assert stack.layers * stack.layer_parameters == sum(p.numel() for p in layers.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "has_first_moment"),
+    [
+        ("adam", lambda params: Adam(params), True),
+        ("adafactor", lambda params: Adafactor(params), False),
+        ("adafactor", lambda params: Adafactor(params, lr=1e-3, relative_step=False, beta1=0.9), True),
+    ],
+)
+def test_optimizer_state_is_what_the_optimizer_makes(
+    name: str, build: Callable[..., torch.optim.Optimizer], has_first_moment: bool
+) -> None:
+    model = build_model("lsg_bart_small")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = build(list(model.parameters()))
+    optimizer.step()
+    tensors = [x for state in optimizer.state.values() for x in state.values() if torch.is_tensor(x) and x.dim()]
+    setup = setup_of(model_of("lsg_bart_small", {}), "fp32", 1)
+    setup = replace(setup, optimizer=name, has_first_moment=has_first_moment)
+    assert optimizer_state(setup) == sum(x.nbytes for x in tensors)
+
+
+def planned(*flags: str, device: str = "cuda") -> Setup:
+    return read_setup(parse_flags([*TINY_FLAGS, "--max-tokens", "1024", *flags]), Machine(device, vocabulary=WORDS))
+
+
+@pytest.mark.parametrize(
+    ("flags", "parameters", "copies", "state"),
+    [
+        ([], 4, 0, 8),
+        (["--fp16"], 2, 8, 8),
+        (["--bf16"], 2, 8, 8),
+        (["--memory-efficient-fp16"], 2, 0, 8),
+        (["--memory-efficient-bf16"], 2, 0, 8),
+    ],
+)
+def test_bytes_of_a_parameter(flags: list[str], parameters: int, copies: int, state: int) -> None:
+    """What fairseq's optimizers make: fp32_params and their gradients, unless memory-efficient."""
+    setup = planned(*flags)
+    parts, numbers = standing(setup), setup.model.parameters
+    assert [parts.get(name, 0) for name in (PARAMETERS, COPIES, STATE)] == [
+        each * numbers for each in (parameters, copies, state)
+    ]
+    # From the second batch of an update on, all gradients are there.
+    assert plan(replace(setup, accumulates=True)).parts[GRADIENTS] == parameters * numbers
+
+
+def test_more_processes_share_the_optimizer_out() -> None:
+    alone = planned()
+    whole, shared, sharded = (
+        standing(planned("--distributed-world-size", "8", *flags))
+        for flags in ([], ["--zero-sharding", "os"], ["--ddp-backend", "fully_sharded"])
+    )
+    assert whole[STATE] == standing(alone)[STATE] == 8 * alone.model.parameters
+    assert shared[STATE] == sharded[STATE] == whole[STATE] // 8
+    assert shared[PARAMETERS] == whole[PARAMETERS] == 8 * sharded[PARAMETERS]
+
+
+def test_checkpointing_keeps_less_and_more_rows_take_more() -> None:
+    kept, checkpointed = (planned(*flags).with_rows(4) for flags in ([], ["--checkpoint-activations"]))
+    assert plan(checkpointed).peak < plan(kept).peak < plan(kept.with_rows(5)).peak
+    assert sum(plan(checkpointed).kept.values()) < 0.5 * sum(plan(kept).kept.values())
+
+
+@pytest.mark.parametrize("flags", [[], ["--bf16", "--update-freq", "2"], ["--checkpoint-activations"]])
+def test_the_largest_batch_that_fits_is_the_largest(flags: list[str]) -> None:
+    setup = planned(*flags)
+    limit = plan(setup.with_rows(37)).peak
+    assert most_rows(setup, limit) == 37
+    assert most_rows(setup, limit - 1) == 36
+    assert most_rows(setup, plan(setup.with_rows(1)).peak - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "longest", "short"),
+    [
+        (["--max-tokens", "1024"], (4, 256, 32), (32, 32, 32)),
+        (["--max-tokens", "1024", "--batch-size", "3"], (3, 256, 32), (3, 32, 32)),
+        (["--batch-size", "5"], (5, 256, 32), None),
+    ],
+)
+def test_batches(flags: list[str], longest: tuple[int, ...], short: tuple[int, ...] | None) -> None:
+    args = parse_flags([*TINY_FLAGS, *flags])
+    assert batch_of(args) == longest
+    assert short_documents(args) == short
+
+
+@pytest.mark.parametrize(
+    ("flags", "device", "backend"),
+    [
+        ([], "cuda", "flex"),
+        (["--attention-dropout", "0.1", "--bf16"], "cuda", "triton"),
+        (["--attention-dropout", "0.1"], "cuda", "chunked"),
+        ([], "cpu", "fused_cpu"),
+        (["--attention-dropout", "0.1"], "cpu", "chunked"),
+    ],
+)
+def test_the_backend_is_the_one_that_is_chosen_there(flags: list[str], device: str, backend: str) -> None:
+    assert planned(*flags, device=device).backend == backend
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--batch-size or --max-tokens"),
+        (["--max-tokens", "255"], "--max-tokens 256 or more"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--batch-size", "1", "--amp"], "--amp"),
+        (["--batch-size", "1", "--freeze-encoder"], "--freeze-encoder"),
+        (["--batch-size", "1", "--optimizer", "sgd"], "adam and adafactor"),
+        (["--batch-size", "1", "--arch", "lsg_roberta_base"], "encoder-decoders"),
+        (["--batch-size", "1", "--no-such-flag"], "no such flag for lsg_bart_small: --no-such-flag"),
+        (["--batch-size", "1", "--fp16", "--zero-sharding", "os"], "--fp16-no-flatten-grads"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(flags: list[str], said: str) -> None:
+    with pytest.raises(LSGError, match=said):
+        read_setup(parse_flags([*TINY_FLAGS, *flags]), Machine(vocabulary=WORDS))
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        (Machine(backend="fused_cpu"), "--backend fused_cpu does not serve fp32 on cuda"),
+        (Machine(vocabulary=3), "--vocab-size must be"),
+    ],
+)
+def test_a_machine_that_makes_no_sense_is_refused(machine: Machine, said: str) -> None:
+    with pytest.raises(LSGError, match=said):
+        read_setup(parse_flags([*TINY_FLAGS, "--batch-size", "1"]), machine)
+
+
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """fairseq-train's flags as they are, in words and as JSON; one sentence where they make no sense."""
+    flags = ["data", *TINY_FLAGS, "--user-dir", "lsg_fairseq", "--max-tokens", "1024", "--fp16", "--lr", "1e-3"]
+    assert main(["--gpu-memory", "80", "--json", *flags]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["fits"] is True
+    assert said["peak_bytes"] == sum(said["peak_parts"].values())
+    assert main(["--gpu-memory", "2.01", *flags]) == 0
+    text = capsys.readouterr().out
+    assert f"{said['parameters']:,} parameters" in text
+    assert "2 are set aside" in text
+    assert main(["--gpu-memory", "1", *flags]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
