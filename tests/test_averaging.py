@@ -140,7 +140,7 @@ def test_the_last_ones(tmp_path: Path) -> None:
         (["."], ". is a folder: say how many of it"),
         (["gone.pt"], "gone.pt does not exist"),
         ([".", "1.pt", "--num-epoch-checkpoints", "1"], "looked for in one folder, not in 2"),
-        (["1.pt", "--num-epoch-checkpoints", "1"], "1.pt is no folder"),
+        (["1.pt", "--num-epoch-checkpoints", "1"], "1.pt is not a folder"),
         (["1.pt", "--checkpoint-upper-bound", "1"], "--checkpoint-upper-bound goes with"),
         (["1.pt", "2.pt", "--output", "2.pt", "--overwrite"], "2.pt is one of the checkpoints to be averaged"),
         (["1.pt", "--output", "old.pt"], "old.pt exists: choose another --output, or use --overwrite"),

@@ -227,7 +227,7 @@ def test_names_are_few(exported: Path, tmp_path: Path) -> None:
         ({"checkpoint": 0}, "checkpoint must be a path or a name, not 0"),
         ({"tokenizer": 513}, "tokenizer must be a path or a name, not 513"),
         ({"revision": b"x"}, "revision must be a name"),
-        ({"checkpoint": "/etc/passwd"}, "/etc/passwd is (no checkpoint|damaged)"),
+        ({"checkpoint": "/etc/passwd"}, "/etc/passwd is (not a checkpoint|damaged)"),
         ({"max_source_positions": 10**9}, "max_source_positions must be an integer of at least 8 and at most"),
     ],
 )

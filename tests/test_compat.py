@@ -126,7 +126,7 @@ def test_checkpoint_keeps_tensors_and_arguments(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_said_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.pt"
     path.write_bytes(content)
-    with pytest.raises(LSGError, match=r"broken\.pt is (no checkpoint|damaged)"):
+    with pytest.raises(LSGError, match=r"broken\.pt is (not a checkpoint|damaged)"):
         load_checkpoint_file(path)
 
 

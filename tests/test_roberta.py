@@ -117,7 +117,7 @@ def test_padding_in_front_is_refused() -> None:
 
 
 def test_too_long_input_names_both_lengths() -> None:
-    with pytest.raises(LSGError, match=r"65 tokens is longer than the model's 64 .* --max-positions of an encoder"):
+    with pytest.raises(LSGError, match=r"65 tokens is longer than the model's 64 .* --max-positions if encoder-only"):
         build_roberta(max_positions=64)(random_tokens(65))
 
 
