@@ -35,6 +35,7 @@ from lsg_fairseq.compat import (  # noqa: E402
     divergence,
     fasta,
     generating,
+    interactive,
     launching,
     literals,
     loading,
@@ -91,6 +92,12 @@ FIXES = [
         "no upstream issue found",
         generating.task_does_not_know_checkpoints,
         generating.tell_task_its_checkpoints,
+    ),
+    Fix(
+        "documents_end_at_line_feeds",
+        "no upstream issue found",
+        interactive.carriage_returns_end_documents,
+        interactive.end_documents_at_line_feeds,
     ),
     Fix("longest_batch_kept", _UPSTREAM + "5036", batching.last_batch_is_dropped, batching.keep_last_batch),
     Fix(
