@@ -78,7 +78,14 @@ class KeptPartDataset(BaseWrapperDataset):
         self.room, self.part, self.leads = room, part, leads
 
     def __getitem__(self, index: int) -> Tensor:
-        item = self.dataset[index]
+        return self._kept(self.dataset[index], index)
+
+    def positions(self, index: int) -> tuple[Tensor, int]:
+        """Which positions of a sequence are kept, (n,), and how long it was."""
+        length = len(self.dataset[index])
+        return self._kept(torch.arange(length), index), length
+
+    def _kept(self, item: Tensor, index: int) -> Tensor:
         lead = 0 if self.leads is None else self.leads[index]
         if len(item) <= self.room or not lead:
             return keep(item, self.room, self.part)

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
+from lsg_fairseq.data.alignments import MovedAlignments
 from lsg_fairseq.data.binary_pairs import check_pairs
 from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, KeptPartDataset
 from lsg_fairseq.data.languages import read_languages
@@ -249,7 +250,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
             self.tgt_dict,
             left_pad_source=self.cfg.left_pad_source,
             left_pad_target=self.cfg.left_pad_target,
-            align_dataset=dataset.align_dataset,
+            align_dataset=dataset.align_dataset and MovedAlignments(dataset.align_dataset, sources, targets),
             num_buckets=self.cfg.num_batch_buckets,
             shuffle=dataset.shuffle,
             # What the collater puts in front of the decoder's input; Pegasus starts from <s>.
