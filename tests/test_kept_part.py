@@ -112,6 +112,10 @@ def test_the_user_comes_first_then_data_then_checkpoint() -> None:
     assert KeptPart(None, "ends").of("middle") == "middle"
     assert KeptPart(None, "ends").of() == "ends"
     assert KeptPart().of() == "head"
+    assert KeptPart().with_checkpoint("tail").with_checkpoint(None).of() == "tail"
+    assert KeptPart("ends").with_checkpoint("tail").with_checkpoint("head").of() == "ends"
+    with pytest.raises(LSGError, match=r"read different parts of documents \(tail, head\): name a --keep-part"):
+        KeptPart().with_checkpoint("tail").with_checkpoint("head")
     for wrong in (("start", None), (None, 3)):
         with pytest.raises(LSGError, match="keep_part must be head, tail, ends or middle, not"):
             KeptPart(*wrong)

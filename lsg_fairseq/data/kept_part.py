@@ -47,6 +47,17 @@ class KeptPart:
         check_part(self.chosen, "keep_part")
         check_part(self.of_checkpoint, "the checkpoint's keep_part")
 
+    def with_checkpoint(self, part: str | None) -> KeptPart:
+        """The same for one more checkpoint, whose part this is (None: it does not say).
+
+        Raises:
+            LSGError: it is no part, or another than that of an ensemble's checkpoint before it, and none was chosen.
+        """
+        known = self.of_checkpoint
+        if None not in (part, known) and part != known and self.chosen is None:
+            raise LSGError(f"the checkpoints read different parts of documents ({known}, {part}): name a --keep-part")
+        return KeptPart(self.chosen, known if part is None else part)
+
     def of(self, data: str | None = None) -> str:
         """The part for data that was made for one, or for none (None)."""
         return self.chosen or data or self.of_checkpoint or HEAD

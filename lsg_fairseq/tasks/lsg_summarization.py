@@ -96,7 +96,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         """Compare the dictionary with that of a checkpoint, and take over which part of long documents it has read.
 
         Raises:
-            LSGError: the dictionary is another, or there is no such part.
+            LSGError: the dictionary is another, or the part is not that of the ensemble's others, or none.
         """
         known = state_dict.get(DICTIONARY_STATE)
         if known is not None and known != dictionary_fingerprint(self.src_dict):
@@ -104,7 +104,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
                 f"the dictionary in {self.data_folder} is not the one that the checkpoint was trained with: use data "
                 "that was preprocessed with the checkpoint's own tokenizer"
             )
-        self.kept_part = KeptPart(self.cfg.keep_part, state_dict.get(PART_STATE))
+        self.kept_part = self.kept_part.with_checkpoint(state_dict.get(PART_STATE))
         own = (DICTIONARY_STATE, PART_STATE)
         super().load_state_dict({name: value for name, value in state_dict.items() if name not in own})
 
