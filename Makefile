@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo walkthrough test test-all triton-test fuzz kills lint gpu-check needle extrapolation manpages box figures lock clean
+.PHONY: demo walkthrough test test-all triton-test fuzz kills lint gpu-check needle extrapolation manpages box figures reproduce lock clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.demo
@@ -63,6 +63,10 @@ manpages: $(READY) $(MANPAGES)/descriptions_train.jsonl $(MANPAGES)/baselines.js
 box: $(READY)
 	$(BIN)/python -m examples.manpages.box.put --data $(MANPAGES)
 
+# Needs a network: published weights and test sets. REPRODUCE has flags, such as --only lsg_bart_base_4096_arxiv --every 100
+reproduce: $(READY)
+	$(BIN)/python -m benchmarks.reproduce $(REPRODUCE)
+
 figures: $(READY)
 	$(BIN)/python -m benchmarks.draw_attention_patterns
 
@@ -90,4 +94,4 @@ lock:
 	$(PYTHON) requirements/make_lock.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info walkthrough-run needle-run extrapolation-run manpages-run
+	rm -rf $(VENV) build *.egg-info walkthrough-run needle-run extrapolation-run manpages-run reproduce-run

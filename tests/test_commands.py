@@ -96,8 +96,10 @@ def test_interactive_equals_generate(corpus: Path, checkpoints: Path) -> None:
     generated = output_texts(run("fairseq-generate", corpus, *SUMMARIZATION, "--path", path, *GENERATION))
     documents = [json.loads(line)["document"] for line in (corpus.parent / "test.jsonl").read_text().splitlines()]
     printed = run("fairseq-interactive", corpus, *SUMMARIZATION, "--path", path, *GENERATION, "--buffer-size", 4,
-                  stdin="\n".join(documents) + "\n")  # fmt: skip
-    assert output_texts(printed) == generated
+                  stdin="\n".join([*documents, "a cat\rand a mat"]) + "\n")  # fmt: skip
+    texts = output_texts(printed)
+    assert set(texts) == {*generated, len(documents)}, "a lone carriage return ends no document"
+    assert {number: texts[number] for number in generated} == generated
 
 
 def test_model_overrides_change_attention(corpus: Path, checkpoints: Path) -> None:

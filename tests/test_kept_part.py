@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SUMMARIZATION, TINY, TRAINING
+from fairseq.data import indexed_dataset
 from fairseq_commands import train
 from hub_checkpoints import documents_of, lively_copy
 from hypothesis import given
@@ -111,6 +112,10 @@ def test_the_user_comes_first_then_data_then_checkpoint() -> None:
     assert KeptPart(None, "ends").of("middle") == "middle"
     assert KeptPart(None, "ends").of() == "ends"
     assert KeptPart().of() == "head"
+    assert KeptPart().with_checkpoint("tail").with_checkpoint(None).of() == "tail"
+    assert KeptPart("ends").with_checkpoint("tail").with_checkpoint("head").of() == "ends"
+    with pytest.raises(LSGError, match=r"read different parts of documents \(tail, head\): name a --keep-part"):
+        KeptPart().with_checkpoint("tail").with_checkpoint("head")
     for wrong in (("start", None), (None, 3)):
         with pytest.raises(LSGError, match="keep_part must be head, tail, ends or middle, not"):
             KeptPart(*wrong)
@@ -172,3 +177,30 @@ def test_summarize_keeps_what_is_asked_for_and_an_output_its_part(
     assert "was begun with another keep_part ('tail', not 'ends'): use --overwrite" in capsys.readouterr().err
     with pytest.raises(LSGError, match="keep_part must be head, tail, ends or middle, not 'left'"):
         lsg.summarize(text, keep_part="left")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_alignments_name_the_tokens_that_they_named(part: str, corpus: Path, tmp_path: Path) -> None:
+    """--load-alignments counts the texts' own tokens; `<s>` is in front of them, and some are cut."""
+    for path in corpus.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    plain = task_of(corpus, "head")
+    plain.cfg.max_source_positions = 1024
+    plain.load_dataset("test")
+    pairs, builder = [], indexed_dataset.make_builder(str(tmp_path / "test.align.source-target.bin"), "mmap", 10**6)
+    for i in range(len(plain.datasets["test"])):
+        lengths = [len(side[i]) - 2 for side in (plain.datasets["test"].src, plain.datasets["test"].tgt)]
+        pairs.append([(7 * n % lengths[0], n % lengths[1]) for n in range(20)])
+        builder.add_item(torch.tensor(pairs[-1]).flatten())
+    builder.finalize(str(tmp_path / "test.align.source-target.idx"))
+    task = task_of(tmp_path, part)
+    task.cfg.load_alignments = True
+    task.load_dataset("test")
+    for i, original in enumerate(pairs):
+        given, whole = task.datasets["test"][i], plain.datasets["test"][i]
+        moved = given["alignment"].view(-1, 2).tolist()
+        named = [(int(given["source"][s]), int(given["target"][t])) for s, t in moved]
+        positions = keep(torch.arange(len(whole["source"]) - 2), LIMIT - 2, part).tolist()
+        still = [(s, t) for s, t in original if s in positions]
+        assert named == [(int(whole["source"][s + 1]), int(whole["target"][t + 1])) for s, t in still]
+        assert moved == [[positions.index(s) + 1, t + 1] for s, t in still]

@@ -47,6 +47,17 @@ class KeptPart:
         check_part(self.chosen, "keep_part")
         check_part(self.of_checkpoint, "the checkpoint's keep_part")
 
+    def with_checkpoint(self, part: str | None) -> KeptPart:
+        """The same for one more checkpoint, whose part this is (None: it does not say).
+
+        Raises:
+            LSGError: it is no part, or another than that of an ensemble's checkpoint before it, and none was chosen.
+        """
+        known = self.of_checkpoint
+        if None not in (part, known) and part != known and self.chosen is None:
+            raise LSGError(f"the checkpoints read different parts of documents ({known}, {part}): name a --keep-part")
+        return KeptPart(self.chosen, known if part is None else part)
+
     def of(self, data: str | None = None) -> str:
         """The part for data that was made for one, or for none (None)."""
         return self.chosen or data or self.of_checkpoint or HEAD
@@ -78,7 +89,14 @@ class KeptPartDataset(BaseWrapperDataset):
         self.room, self.part, self.leads = room, part, leads
 
     def __getitem__(self, index: int) -> Tensor:
-        item = self.dataset[index]
+        return self._kept(self.dataset[index], index)
+
+    def positions(self, index: int) -> tuple[Tensor, int]:
+        """Which positions of a sequence are kept, (n,), and how long it was."""
+        length = len(self.dataset[index])
+        return self._kept(torch.arange(length), index), length
+
+    def _kept(self, item: Tensor, index: int) -> Tensor:
         lead = 0 if self.leads is None else self.leads[index]
         if len(item) <= self.room or not lead:
             return keep(item, self.room, self.part)

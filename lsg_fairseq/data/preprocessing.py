@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -56,6 +57,11 @@ class Job:
     keep_part: str | None = None
 
 
+def _lengths() -> array[int]:
+    """A list of integers of eight bytes each: there may be millions."""
+    return array("q")
+
+
 @dataclass
 class SplitReport:
     """What became of a split: lengths in tokens (without `<s>` and the last `</s>`), and what was left out.
@@ -65,10 +71,10 @@ class SplitReport:
 
     split: Split
     keep_part: str | None = None
-    source_lengths: list[int] = field(default_factory=list)
-    target_lengths: list[int] = field(default_factory=list)
+    source_lengths: array[int] = field(default_factory=_lengths)
+    target_lengths: array[int] = field(default_factory=_lengths)
     languages: list[str] = field(default_factory=list)
-    query_lengths: list[int] = field(default_factory=list)
+    query_lengths: array[int] = field(default_factory=_lengths)
     empty_documents: list[Place] = field(default_factory=list)
     empty_summaries: list[Place] = field(default_factory=list)
 
@@ -232,8 +238,10 @@ def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool
         report.empty_summaries.append(encoded.place)
     else:
         report.source_lengths.append(len(encoded.source) - 1)
-        report.languages.append(encoded.language)
-        report.query_lengths.append(encoded.query_length)
+        if report.split.lang_field is not None:
+            report.languages.append(encoded.language)
+        if report.split.query_field is not None:
+            report.query_lengths.append(encoded.query_length)
         if encoded.target is not None:
             report.target_lengths.append(len(encoded.target) - 1)
         return True
@@ -263,7 +271,7 @@ def _write_report(out: Path, aside: Path, tokenizer: dict[str, Any], reports: li
     (aside / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _length_summary(lengths: list[int]) -> dict[str, float] | None:
+def _length_summary(lengths: Sequence[int]) -> dict[str, float] | None:
     if not lengths:
         return None
     middle = {"median": statistics.median(lengths), "mean": round(statistics.fmean(lengths), 1)}

@@ -24,8 +24,15 @@ class SurroundedDataset(BaseWrapperDataset):
 
     def __getitem__(self, index: int) -> Tensor:
         item = self.dataset[index]
-        front, behind = self.around[index if len(self.around) > 1 else 0]
+        front, behind = self._around(index)
         return torch.cat([front.to(item), item, behind.to(item)])
+
+    def num_front(self, index: int) -> int:
+        """How many ids are in front of a sequence."""
+        return len(self._around(index)[0])
+
+    def _around(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.around[index if len(self.around) > 1 else 0]
 
     @property
     def sizes(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from fairseq.data import data_utils
 from omegaconf import DictConfig
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.fairseq_bpe import read_dictionary
 
 MADE_BY_US = ("train", "valid", "test")
 
@@ -19,7 +20,7 @@ def check_data_folders(data: str | None) -> Path:
     """The first of the data folders (colons between them); each has to be there, not only when its epoch comes.
 
     Raises:
-        LSGError: none is named, or one is missing or has no dictionary.
+        LSGError: none is named, one is missing, the first has no dictionary, or another has another one.
     """
     folders = [Path(path) for path in utils.split_paths(data)] if data else []
     if not folders:
@@ -29,6 +30,8 @@ def check_data_folders(data: str | None) -> Path:
             raise LSGError(f"there is no data folder {folder}: make one (lsg-preprocess --out {folder}) or name yours")
     if not any(folders[0].glob("dict.*.txt")):
         raise LSGError(f"{folders[0]} holds no data, as it has no dict.*.txt: make it with lsg-preprocess --out")
+    for folder in folders[1:]:
+        _check_same_dictionaries(folders[0], folder)
     return folders[0]
 
 
@@ -67,6 +70,18 @@ def unchanged_sequences(cfg: DictConfig) -> Iterator[None]:
         yield
     finally:
         cfg.truncate_source, cfg.num_batch_buckets = asked
+
+
+def _check_same_dictionaries(first: Path, folder: Path) -> None:
+    """fairseq reads the first folder's dictionaries alone: the ids of another vocabulary would be other words."""
+    for path in sorted(first.glob("dict.*.txt")):
+        other = folder / path.name
+        is_same = not other.is_file() or other.read_bytes() == path.read_bytes()
+        if not is_same and read_dictionary(other).symbols != read_dictionary(path).symbols:
+            raise LSGError(
+                f"{folder} has another vocabulary than {first}, with which it is to be read: make it again "
+                f"(lsg-preprocess --tokenizer {first / 'tokenizer'})"
+            )
 
 
 def _usual_order(split: str) -> tuple[int, str]:

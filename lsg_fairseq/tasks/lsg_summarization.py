@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
+from lsg_fairseq.data.alignments import MovedAlignments
 from lsg_fairseq.data.binary_pairs import check_pairs
 from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, KeptPartDataset
 from lsg_fairseq.data.languages import read_languages
@@ -94,7 +95,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         """Compare the dictionary with that of a checkpoint, and take over which part of long documents it has read.
 
         Raises:
-            LSGError: the dictionary is another, or there is no such part.
+            LSGError: the dictionary is another, or the part is not that of the ensemble's others, or none.
         """
         known = state_dict.get(DICTIONARY_STATE)
         if known is not None and known != dictionary_fingerprint(self.src_dict):
@@ -102,7 +103,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
                 f"the dictionary in {self.data_folder} is not the one that the checkpoint was trained with: use data "
                 "that was preprocessed with the checkpoint's own tokenizer"
             )
-        self.kept_part = KeptPart(self.cfg.keep_part, state_dict.get(PART_STATE))
+        self.kept_part = self.kept_part.with_checkpoint(state_dict.get(PART_STATE))
         own = (DICTIONARY_STATE, PART_STATE)
         super().load_state_dict({name: value for name, value in state_dict.items() if name not in own})
 
@@ -248,7 +249,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
             self.tgt_dict,
             left_pad_source=self.cfg.left_pad_source,
             left_pad_target=self.cfg.left_pad_target,
-            align_dataset=dataset.align_dataset,
+            align_dataset=dataset.align_dataset and MovedAlignments(dataset.align_dataset, sources, targets),
             num_buckets=self.cfg.num_batch_buckets,
             shuffle=dataset.shuffle,
             # What the collater puts in front of the decoder's input; Pegasus starts from <s>.
