@@ -15,7 +15,7 @@ from reference_checkpoints import REFERENCE
 
 import lsg_fairseq.hub as hub
 from lsg_fairseq.huggingface.config_fields import label_names
-from lsg_fairseq.tokenizers.fairseq_bpe import symbol_from_token
+from lsg_fairseq.tokenizers.fairseq_bpe import symbol_from_token, token_from_symbol
 
 NAMES = {"0": "contradiction", "1": "neutral", "2": "entailment"}
 
@@ -31,6 +31,14 @@ def fairseqs_encode(kind: type, lsg: hub.LSGHubInterface, texts: tuple[str, ...]
     task = SimpleNamespace(source_dictionary=lsg.task.source_dictionary)
     stock = SimpleNamespace(bpe=bpe, task=task, max_positions=(1024, 1024))
     return kind.encode(stock, *texts, **settings).tolist()
+
+
+def fairseqs_decode(kind: type, lsg: hub.LSGHubInterface, tokens: torch.Tensor) -> str | list[str]:
+    """decode of the same."""
+    bpe = SimpleNamespace(decode=lambda text: lsg.tokenizer.decode(map(token_from_symbol, text.split())))
+    return kind.decode(
+        SimpleNamespace(bpe=bpe, task=SimpleNamespace(source_dictionary=lsg.task.source_dictionary)), tokens
+    )
 
 
 def save_model(kind: str, folder: Path) -> torch.nn.Module:
@@ -65,6 +73,9 @@ def test_several_texts_as_fairseqs_interfaces_encode_them(kind: str, stock: type
         for no_separator in (True, False):
             expected = fairseqs_encode(stock, lsg, texts, no_separator=no_separator)
             assert lsg.encode(*texts, no_separator=no_separator).tolist() == expected
+            decoded = lsg.decode(torch.tensor(expected))
+            assert decoded == fairseqs_decode(stock, lsg, torch.tensor(expected))
+            assert decoded == (list(texts) if len(texts) > 1 and not no_separator else "".join(texts))
     assert lsg.predict("sentence_classification_head", lsg.encode("!#", "$")).shape == (1, 3)
 
 

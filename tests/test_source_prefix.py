@@ -19,7 +19,7 @@ from lsg_fairseq.tokenizers.base import on_one_line
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")
-def test_prefix_is_put_in_front_of_documents(tmp_path: Path) -> None:
+def test_prefix_is_put_in_front_of_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As bart-large-cnn's; encode stays what it is."""
     source = tmp_path / "hf"
     shutil.copytree(REFERENCE / "models" / "bart_n1024_short", source)
@@ -39,9 +39,22 @@ def test_prefix_is_put_in_front_of_documents(tmp_path: Path) -> None:
     flags = ["--checkpoint", tmp_path / "out", "--output", out, "--beam", 2, "--max-len-b", 8, "--device", "cpu"]
     assert summarize_main([*map(str, flags), str(tmp_path / "test.jsonl")]) == 0
     assert out.read_text(encoding="utf-8").splitlines() == [on_one_line(summary) for summary in summaries]
+    refuses_another_prefix(tmp_path / "out", [*map(str, flags), str(tmp_path / "test.jsonl")], capsys)
     lsg.prefix = ""
     assert lsg.summarize([f"sum up: {text}" for text in texts], **settings) == summaries
     assert lsg.summarize(" ", **settings) == ""
+
+
+def refuses_another_prefix(folder: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An output is continued with the prefix that it was begun with."""
+    path = folder / "hf_config.json"
+    original = path.read_text()
+    path.write_text(original.replace("sum up: ", "in short: "))
+    capsys.readouterr()
+    assert summarize_main(command) == 1
+    assert "checkpoint" in capsys.readouterr().err
+    path.write_text(original)
+    assert summarize_main(command) == 0
 
 
 @pytest.mark.parametrize(

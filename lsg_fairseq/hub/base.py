@@ -81,22 +81,36 @@ class HubInterface(nn.Module):
         self._labels = tuple(names)
 
     @in_one_sentence()
-    def decode(self, tokens: Tensor) -> str:
+    def decode(self, tokens: Tensor) -> str | list[str]:
         """The text of 1-d ids, without `<s>`, `</s>`, `<pad>` and language codes.
+
+        Two `</s>` in a row lie between two texts, which come as a list (so do RoBERTa's pairs), as from fairseq's
+        interfaces; texts with one `</s>` between them (BART's and BERT's pairs) run on as one.
 
         Raises:
             LSGError: tokens has another number of dimensions.
         """
+        self._check_row(tokens)
+        is_end = tokens.eq(self.task.target_dictionary.eos())
+        ends = (is_end[1:] & is_end[:-1]).nonzero().flatten() + 1
+        texts = [self.decode_whole(part) for part in tokens.tensor_split(ends.tolist())]
+        return texts[0] if len(texts) == 1 else texts
+
+    def decode_whole(self, tokens: Tensor) -> str:
+        """The same as one text, wherever `</s>` is."""
         return self.tokenizer.decode(self._tokens_of(tokens))
 
     def decode_summary(self, tokens: Tensor) -> str:
         """The same without any special token, as transformers' pipelines leave them out of what they return."""
         return self.tokenizer.decode_plain(self._tokens_of(tokens))
 
-    def _tokens_of(self, tokens: Tensor) -> list[str]:
+    def _check_row(self, tokens: Tensor) -> None:
         check_tokens(tokens)
         if tokens.dim() != 1:
             raise LSGError(f"decode takes one sequence of ids, not a tensor of shape {list(tokens.shape)}: give a row")
+
+    def _tokens_of(self, tokens: Tensor) -> list[str]:
+        self._check_row(tokens)
         dictionary = self.task.target_dictionary
         silent = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
         return [token_from_symbol(dictionary[i]) for i in tokens.tolist() if i not in silent]

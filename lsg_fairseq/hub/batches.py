@@ -222,7 +222,7 @@ class BatchedGenerator:
     def best(self, tokens: Tensor, count: int) -> list[tuple[str, float]]:
         """The `count` best outputs for 1-d ids, with their scores."""
         hypotheses = self._generate([self._cut(tokens)])[0]
-        return [(self.hub.decode(h["tokens"]), float(h["score"])) for h in hypotheses[:count]]
+        return [(self.hub.decode_whole(h["tokens"]), float(h["score"])) for h in hypotheses[:count]]
 
     def report_cut(self) -> None:
         """One warning about all documents that were too long, if any."""

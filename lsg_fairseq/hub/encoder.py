@@ -87,7 +87,10 @@ class LSGEncoderHubInterface(HubInterface):
         logits = self.model(self._readable(tokens), masked_tokens=masked)[0][0]
         found = logits.softmax(-1, dtype=torch.float32).topk(topk)
         rows, scores = found.indices.tolist(), found.values.tolist()
-        return [(self.decode(tokens.masked_fill(is_mask, row)), score) for row, score in zip(rows, scores, strict=True)]
+        return [
+            (self.decode_whole(tokens.masked_fill(is_mask, row)), score)
+            for row, score in zip(rows, scores, strict=True)
+        ]
 
     def _readable(self, tokens: Tensor) -> Tensor:
         tokens, allowed = self.batch(tokens), self.max_source_tokens

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lsg_fairseq.checkpoints.loading import CheckpointFiles
+from lsg_fairseq.checkpoints.open_fairseq import read_original
+from lsg_fairseq.huggingface.generation_config import source_prefix
 from lsg_fairseq.tokenizers.base import ALL_FILES
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE
 
@@ -18,7 +20,10 @@ def content_of_checkpoint(files: CheckpointFiles) -> str:
     tokenizer = [files.tokenizer / name for name in ALL_FILES]
     found = [path for path in (files.model, *beside, *tokenizer) if path.is_file()]
     described = [[path.name, hash_file(path)] for path in found]
-    return hashlib.sha256(json.dumps([described, sorted(files.generation.items())]).encode()).hexdigest()
+    # Of what a converted folder remembers of its original, the prefix alone is in front of every document.
+    prefix = source_prefix(read_original(files.model.parent).get("config", {}))
+    content = [described, sorted(files.generation.items()), *([prefix] if prefix else [])]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def content_of_inputs(paths: Iterable[Path]) -> dict[str, str]:
