@@ -15,15 +15,17 @@ from fairseq.optim.adafactor import Adafactor
 from fairseq.optim.adam import Adam
 
 from lsg_fairseq.commands.plan import main
+from lsg_fairseq.modules import block_attention
 from lsg_fairseq.modules.fused_cpu_attention import is_available
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.planning.activations import layers_of
 from lsg_fairseq.planning.flags import Machine, batch_of, choose_backend, parse_flags, read_setup, short_documents
 from lsg_fairseq.planning.memory import COPIES, GRADIENTS, PARAMETERS, STATE, most_rows, optimizer_state, plan, standing
-from lsg_fairseq.planning.setup import Batch, Model, Setup, read_model
+from lsg_fairseq.planning.setup import BACKENDS, Batch, Model, Setup, read_model
 from recipes.tiny_models import TINY_SIZES, build_model
 
 SOURCE, TARGET, WORDS = 64, 24, 64
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LSG = {"lsg_block_size": 8, "lsg_sparse_block_size": 8, "lsg_sparsity_factor": 2}
 DROPOUT = {"attention_dropout": 0.1, "activation_dropout": 0.1}
 TINY_FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY_SIZES.items()]
@@ -89,13 +91,14 @@ def loss_of(model: torch.nn.Module, rows: int) -> torch.Tensor:
         *(("lsg_bart_small", "bf16", 2, {"lsg_sparsity_type": name}) for name in ("pooling", "bos_pooling", "lsh")),
         ("lsg_pegasus_small", "fp32", 2, {"attention_dropout": 0.0, "activation_dropout": 0.0}),
         ("lsg_pegasus_small", "bf16", 2, {}),
+        ("lsg_pegasus_small", "fp16", 2, {}),
         ("lsg_pegasus_small", "fp32", 1, {"checkpoint_activations": True}),
         ("lsg_mbart_base", "bf16", 2, DROPOUT),
     ],
 )
 def test_kept_bytes_are_those_that_autograd_saves(arch: str, dtype: str, rows: int, flags: dict[str, object]) -> None:
     assert is_available()  # its probe saves tensors, too, if it runs first here
-    model = build_model(arch, **flags).to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).train()
+    model = build_model(arch, **flags).to(DTYPES[dtype]).train()
     saved = saved_bytes(model, lambda: loss_of(model, rows))
     # A few masks of padding, of one byte a token, are not counted.
     assert planned_bytes(setup_of(model_of(arch, flags), dtype, rows)) == pytest.approx(saved, rel=1e-3)
@@ -209,6 +212,7 @@ def test_batches(flags: list[str], longest: tuple[int, ...], short: tuple[int, .
 )
 def test_the_backend_is_the_one_that_is_chosen_there(flags: list[str], device: str, backend: str) -> None:
     assert planned(*flags, device=device).backend == backend
+    assert tuple(block_attention.BACKENDS) == BACKENDS
 
 
 @pytest.mark.parametrize(
