@@ -294,6 +294,7 @@ def test_the_backend_is_the_one_that_is_chosen_there(flags: list[str], device: s
         (["--batch-size", "1", "--freeze-encoder"], "--freeze-encoder"),
         (["--batch-size", "1", "--optimizer", "sgd"], "adam and adafactor"),
         (["--batch-size", "1", "--arch", "lsg_roberta_base"], "encoder-decoders"),
+        (["--batch-size", "1", "--decoder-layers", "0"], "without layers"),
         (["--batch-size", "1", "--no-such-flag"], "no such flag for lsg_bart_small: --no-such-flag"),
         (["--batch-size", "1", "--fp16", "--zero-sharding", "os"], "--fp16-no-flatten-grads"),
     ],
