@@ -2,7 +2,7 @@
 
 Each training is a fairseq-train of its own, with documents of random words: two updates, from the moment before its
 model is built. None of the sizes was looked at when the formula was written (tests/test_planning.py has tiny ones).
-Takes about six minutes on two cores; writes benchmarks/results/plan.json after every training, and goes on there if it
+Takes about four minutes on two cores; writes benchmarks/results/plan.json after every training, and goes on there if it
 was interrupted, then plan.md.
 """
 
@@ -66,10 +66,10 @@ class Case:
 
 
 CASES = {
-    "LSG-BART-small, 2 x 4,096 + 512": Case("lsg_bart_small", 2, 4096, 512, 16000),
-    "LSG-BART-base, 1 x 2,048 + 256": Case("lsg_bart_base", 1, 2048, 256, 50265),
-    "LSG-Pegasus-small, 3 x 3,072 + 384, attention dropout 0.1, two batches an update": Case(
-        "lsg_pegasus_small", 3, 3072, 384, 32000, ("--update-freq", "2")
+    "LSG-BART-small, 2 x 3,072 + 384": Case("lsg_bart_small", 2, 3072, 384, 16000),
+    "LSG-BART-base, 1 x 1,536 + 192": Case("lsg_bart_base", 1, 1536, 192, 50265),
+    "LSG-Pegasus-small, 3 x 2,048 + 256, attention dropout 0.1, two batches an update": Case(
+        "lsg_pegasus_small", 3, 2048, 256, 32000, ("--update-freq", "2")
     ),
 }
 

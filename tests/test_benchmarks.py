@@ -58,6 +58,12 @@ def test_summaries_are_set_beside_their_goals(theirs: float, reached: str) -> No
     assert "| **lsg_fairseq**, float32 | 4.0 | 4.0 - 4.0 | 1.00 | 60.0 | 100 | yes |" in text
 
 
+def test_a_plan_beyond_the_bound_is_said() -> None:
+    row = {"title": "one", "dtype": "fp32", "checkpoint_activations": True, "planned_mib": 80.0, "peak_mib": 100.0}
+    text = load("plan").to_markdown({"machine": "a machine", "rows": [row | {"ratio": 0.8}]})
+    assert text.splitlines()[-1] == "| one | fp32 | yes | 80 | 100 | 0.800 | **no** |"
+
+
 @pytest.mark.slow
 def test_needle_runs_from_end_to_end(tmp_path: Path) -> None:
     printed = run(sys.executable, "-m", "benchmarks.needle", "--quick", "--folder", tmp_path, cwd=REPOSITORY)

@@ -11,9 +11,12 @@ import pytest
 from conftest import REPOSITORY, run, write_jsonl
 from reference_checkpoints import REFERENCE
 
+from benchmarks.memory_table import HEAD, SECTION, memory_table, training_commands
+from lsg_fairseq.commands.plan import main as plan_main
 from lsg_fairseq.compat import FIXES
 from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from lsg_fairseq.modules.lsg_config import LSGConfig
+from lsg_fairseq.planning.flags import parse_flags
 
 README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -98,3 +101,37 @@ def test_recipe(tmp_path: Path) -> None:
     given = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
     assert [row["article"] for row in rows] == [example["article"] for example in given]
     assert all(isinstance(row["summary"], str) for row in rows)
+
+
+# --- large models on GPUs
+
+
+def training_page() -> str:
+    return (REPOSITORY / "docs" / "training.md").read_text()
+
+
+def test_memory_table_is_what_the_plan_says() -> None:
+    section = training_page().split(SECTION)[1].split("\n## ")[0]
+    table = memory_table(training_page())
+    assert [line for line in section.splitlines() if line.startswith("|")] == table.splitlines()
+    assert table.startswith(HEAD)
+
+
+def test_large_trainings_have_64_documents_in_an_update() -> None:
+    """fairseq-train has every flag, whatever the number of GPUs, and they differ in --update-freq alone."""
+    commands, seen = training_commands(training_page()), {}
+    for processes, words in commands:
+        args = parse_flags(words)
+        assert processes * args.batch_size * args.update_freq[0] == 64
+        at = words.index("--update-freq")
+        assert seen.setdefault(args.save_dir, words[:at] + words[at + 2 :]) == words[:at] + words[at + 2 :]
+    assert sorted(processes for processes, _ in commands) == [1] * 3 + [8] * 3 + [16] * 3
+
+
+def test_plans_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    section = training_page().split("## How much memory a training takes")[1].split("\n## ")[0]
+    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1]
+    commands = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+    assert [command[0] for command in commands] == ["lsg-plan"] * 2
+    for command in commands:
+        assert plan_main(command[1:]) == 0, capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,18 +14,23 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from fairseq.optim.adafactor import Adafactor
 from fairseq.optim.adam import Adam
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lsg_fairseq.commands.plan import main
+from lsg_fairseq.modules import block_attention
 from lsg_fairseq.modules.fused_cpu_attention import is_available
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.planning.activations import layers_of
 from lsg_fairseq.planning.flags import Machine, batch_of, choose_backend, parse_flags, read_setup, short_documents
 from lsg_fairseq.planning.memory import COPIES, GRADIENTS, PARAMETERS, STATE, most_rows, optimizer_state, plan, standing
-from lsg_fairseq.planning.setup import Batch, Model, Setup, read_model
+from lsg_fairseq.planning.setup import BACKENDS, Batch, Model, Setup, read_model
 from recipes.tiny_models import TINY_SIZES, build_model
 
 SOURCE, TARGET, WORDS = 64, 24, 64
-LSG = {"lsg_block_size": 8, "lsg_sparse_block_size": 8, "lsg_sparsity_factor": 2}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Those of recipes.tiny_models, which leaves target positions to the architecture.
+SIZES = {"lsg_block_size": 8, "lsg_sparse_block_size": 8, "lsg_sparsity_factor": 2, "max_target_positions": 64}
 DROPOUT = {"attention_dropout": 0.1, "activation_dropout": 0.1}
 TINY_FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY_SIZES.items()]
 TINY_FLAGS += ["--arch", "lsg_bart_small", "--max-source-positions", "256", "--max-target-positions", "32"]
@@ -32,9 +38,13 @@ TINY_FLAGS += ["--lsg-block-size", "8", "--lsg-sparse-block-size", "8"]
 
 
 def model_of(arch: str, flags: dict[str, object]) -> Model:
-    args = Namespace(arch=arch, **{**TINY_SIZES, "max_source_positions": 256, **LSG, **flags})
+    args = Namespace(arch=arch, **{**TINY_SIZES, "max_source_positions": 256, **SIZES, **flags})
     ARCH_CONFIG_REGISTRY[arch](args)
     return read_model(args, WORDS)
+
+
+def built(arch: str, flags: dict[str, object]) -> torch.nn.Module:
+    return build_model(arch, max_target_positions=64, **flags)
 
 
 def setup_of(model: Model, dtype: str, rows: int) -> Setup:
@@ -89,20 +99,82 @@ def loss_of(model: torch.nn.Module, rows: int) -> torch.Tensor:
         *(("lsg_bart_small", "bf16", 2, {"lsg_sparsity_type": name}) for name in ("pooling", "bos_pooling", "lsh")),
         ("lsg_pegasus_small", "fp32", 2, {"attention_dropout": 0.0, "activation_dropout": 0.0}),
         ("lsg_pegasus_small", "bf16", 2, {}),
+        ("lsg_pegasus_small", "fp16", 2, {}),
         ("lsg_pegasus_small", "fp32", 1, {"checkpoint_activations": True}),
         ("lsg_mbart_base", "bf16", 2, DROPOUT),
     ],
 )
 def test_kept_bytes_are_those_that_autograd_saves(arch: str, dtype: str, rows: int, flags: dict[str, object]) -> None:
     assert is_available()  # its probe saves tensors, too, if it runs first here
-    model = build_model(arch, **flags).to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).train()
+    model = built(arch, flags).to(DTYPES[dtype]).train()
     saved = saved_bytes(model, lambda: loss_of(model, rows))
     # A few masks of padding, of one byte a token, are not counted.
     assert planned_bytes(setup_of(model_of(arch, flags), dtype, rows)) == pytest.approx(saved, rel=1e-3)
 
 
+class LiveBytes(TorchDispatchMode):
+    """Counts storages while they live: `now`, and the most there ever were at a time, `peak`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., object], types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            if isinstance(x, torch.Tensor):
+                self.track(x.untyped_storage())
+        return result
+
+    def track(self, storage: torch.UntypedStorage) -> None:
+        address, size = storage._cdata, storage.nbytes()
+        if address in self._seen:
+            return
+
+        def forget(_: object) -> None:
+            del self._seen[address]
+            self.now -= size
+
+        self._seen[address] = weakref.ref(storage, forget)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+@pytest.mark.parametrize(
+    ("arch", "dtype", "rows", "batches", "flags"),
+    [
+        ("lsg_bart_small", "fp32", 1, 1, {}),
+        ("lsg_bart_small", "bf16", 4, 2, DROPOUT),
+        ("lsg_bart_small", "bf16", 4, 2, {"checkpoint_activations": True}),
+        ("lsg_pegasus_small", "fp32", 2, 1, {}),
+    ],
+)
+def test_the_peak_is_that_of_two_updates(
+    arch: str, dtype: str, rows: int, batches: int, flags: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tensor that lives in two updates; real sizes are benchmarks/plan.py's business."""
+    monkeypatch.setattr(f"{__name__}.SOURCE", 256)
+    monkeypatch.setattr(f"{__name__}.TARGET", 64)
+    model = built(arch, flags).to(DTYPES[dtype]).train()
+    optimizer, live = Adam(list(model.parameters())), LiveBytes()
+    for x in (*model.parameters(), *model.buffers()):
+        live.track(x.untyped_storage())
+    with live:
+        for _ in range(2):
+            optimizer.zero_grad(set_to_none=True)
+            for _ in range(batches):
+                loss_of(model, rows).backward()
+            optimizer.step()
+    # fairseq's Adam as it is, without float32 copies of parameters.
+    setup = replace(setup_of(model_of(arch, flags), dtype, rows), is_memory_efficient=True, accumulates=batches > 1)
+    assert plan(setup).peak == pytest.approx(live.peak, rel=0.1)
+
+
 def test_parameters_are_the_models() -> None:
-    model = build_model("lsg_pegasus_small")
+    model = built("lsg_pegasus_small", {})
     planned = model_of("lsg_pegasus_small", {})
     assert planned.parameters == sum(p.numel() for p in model.parameters())
     assert sorted(planned.shapes) == sorted(tuple(p.shape) for p in model.parameters())
@@ -121,7 +193,7 @@ def test_parameters_are_the_models() -> None:
 def test_optimizer_state_is_what_the_optimizer_makes(
     name: str, build: Callable[..., torch.optim.Optimizer], has_first_moment: bool
 ) -> None:
-    model = build_model("lsg_bart_small")
+    model = built("lsg_bart_small", {})
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer = build(list(model.parameters()))
@@ -209,6 +281,7 @@ def test_batches(flags: list[str], longest: tuple[int, ...], short: tuple[int, .
 )
 def test_the_backend_is_the_one_that_is_chosen_there(flags: list[str], device: str, backend: str) -> None:
     assert planned(*flags, device=device).backend == backend
+    assert tuple(block_attention.BACKENDS) == BACKENDS
 
 
 @pytest.mark.parametrize(
@@ -221,6 +294,7 @@ def test_the_backend_is_the_one_that_is_chosen_there(flags: list[str], device: s
         (["--batch-size", "1", "--freeze-encoder"], "--freeze-encoder"),
         (["--batch-size", "1", "--optimizer", "sgd"], "adam and adafactor"),
         (["--batch-size", "1", "--arch", "lsg_roberta_base"], "encoder-decoders"),
+        (["--batch-size", "1", "--decoder-layers", "0"], "without layers"),
         (["--batch-size", "1", "--no-such-flag"], "no such flag for lsg_bart_small: --no-such-flag"),
         (["--batch-size", "1", "--fp16", "--zero-sharding", "os"], "--fp16-no-flatten-grads"),
     ],

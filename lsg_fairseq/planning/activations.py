@@ -114,8 +114,12 @@ def _block_attention(setup: Setup) -> tuple[int, int]:
     # Gradients: the incoming one twice (together, and of the blocks), of queries, keys, values and sparse tokens.
     work = 5 * numbers * size + 2 * sparse_numbers * size
     if setup.backend == "chunked":
-        scores = chunked.MOST_SCORES.get("cuda" if setup.is_cuda else "cpu", chunked.MOST_SCORES_ELSEWHERE)
-        work += CHUNK_ARRAYS * 4 * scores
+        most = chunked.MOST_SCORES.get("cuda" if setup.is_cuda else "cpu", chunked.MOST_SCORES_ELSEWHERE)
+        keys = config.num_global_tokens + 3 * config.block_size + 2 * config.sparse_block_size
+        scores = min(most, rows * stack.heads * tokens * keys)
+        # Of each chunk of blocks: arrays of scores; keys, values and their gradients.
+        width = stack.width // stack.heads
+        work += 4 * (CHUNK_ARRAYS * scores + 4 * scores * width // config.block_size)
     else:
         # The output and its log-sums.
         kept += numbers * size + 4 * rows * stack.heads * tokens

@@ -135,4 +135,4 @@ def _room_lines(report: Report) -> list[str]:
 def _caveat(report: Report) -> list[str]:
     if not report.setup.is_cuda:
         return []
-    return ["worked out, not measured: the formula was checked on CPUs alone (benchmarks/results/plan.md)"]
+    return ["worked out, not measured: the formula was checked on CPUs alone (benchmarks/plan.py)"]

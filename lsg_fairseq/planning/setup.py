@@ -138,7 +138,7 @@ def read_model(args: Namespace, vocabulary: int) -> Model:
     """
     dictionary = Dictionary()
     # Only its length matters.
-    dictionary.symbols += [f"w{i}" for i in range(vocabulary - len(dictionary))]
+    dictionary.symbols += ["word"] * (vocabulary - len(dictionary))
     task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
     # Not on the meta device: fairseq initialises weights by way of the CPU.
     with FakeTensorMode():
@@ -165,6 +165,8 @@ def read_model(args: Namespace, vocabulary: int) -> Model:
 
 
 def _stack(layers: Sequence[nn.Module], ffn: int, heads: int) -> Stack:
+    if not len(layers):
+        raise LSGError("a model without layers on one side is not planned: give both sides at least one")
     layer = layers[0]
     parts = [sum(p.numel() for p in part.parameters()) for part in (layer, layer.fc1, layer.fc2)]
     return Stack(len(layers), layer.embed_dim, ffn, heads, parts[0], parts[1] + parts[2])
