@@ -2,10 +2,11 @@
 
 Both are pythons of environments of their own: requirements-peers.txt, and the same transformers with ctranslate2==4.6.0
 and setuptools<81 in place of lsg-converter. All have the same random weights of BART-base's sizes and read the same
-ids. Every contestant is a process of its own; all of a row are started, warmed up once and then run in turn, round
-after round, so that a change in the machine's speed hits all of them. Takes about two hours on 2 cores; writes
-benchmarks/results/summarizing.json after every row, and goes on there if it was interrupted, then summarizing.md and
-summarizing.png.
+ids. Every contestant is a process of its own; all of a row are started, warmed up on its first documents and then run
+in turn, round after round, so that a change in the machine's speed hits all of them. The row of 64 documents has at
+most three rounds, 32 new tokens and, for those that no goal is about, one run: it would take most of two hours
+otherwise. Takes about 45 minutes on 2 cores; writes benchmarks/results/summarizing.json after every row, and goes on
+there if it was interrupted, then summarizing.md and summarizing.png.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class Contestant:
         self.built_mib = self._answer()["built_mib"]
         self.runs: list[dict[str, Any]] = []
 
-    def run(self) -> dict[str, Any]:
-        """What one run took and found."""
-        self.process.stdin.write("run\n")
+    def run(self, command: str = "run") -> dict[str, Any]:
+        """What one run took and found; that of "warm up" is short."""
+        self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -60,6 +61,7 @@ class Contestant:
         self.process.wait()
         seconds = [run["seconds"] for run in self.runs]
         figures = {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+        figures["runs"] = len(seconds)
         return {**figures, "extra_mib": self.runs[-1]["peak_mib"] - self.built_mib, "ids": self.runs[-1]["ids"]}
 
     def _answer(self) -> dict[str, Any]:
@@ -75,10 +77,12 @@ def measure(contest: Contest, pythons: Pythons, folder: Path, rounds: int) -> di
         f"{name} {dtype}": Contestant(pythons.of(name), folder, contest, name, dtype)
         for name, dtype in contest.contestants
     }
-    for kept in [False] + [True] * rounds:
-        for contestant in running.values():
-            run = contestant.run()
-            contestant.runs += [run] if kept else []
+    for contestant in running.values():
+        contestant.run("warm up")
+    for number in range(min(rounds, contest.most_rounds)):
+        for label, contestant in running.items():
+            if number == 0 or label not in contest.once:
+                contestant.runs.append(contestant.run())
     results = {label: contestant.result() for label, contestant in running.items()}
     # CTranslate2 leaves `</s>` out.
     ids = {label: [[i for i in row if i != 2] for row in result.pop("ids")] for label, result in results.items()}

@@ -18,13 +18,18 @@ LABELS = {
 
 
 class Contest(NamedTuple):
-    """One comparison: documents, new tokens of each, and who takes part, as (name, dtype), ours first."""
+    """One comparison: documents, new tokens of each, and who takes part, as (name, dtype), ours first.
+
+    most_rounds bounds the rounds of all; those whose labels are in `once` have a single one.
+    """
 
     title: str
     documents: int
     mixed: bool
     new_tokens: int
     contestants: tuple[tuple[str, str], ...]
+    most_rounds: int = 100
+    once: tuple[str, ...] = ()
 
 
 class Goal(NamedTuple):
@@ -59,13 +64,14 @@ def rows(quick: bool) -> list[Contest]:
     new_tokens = 8 if quick else 128
     table = [Contest(STEPS.format(t), 4, False, new_tokens, (("step", t), ("reading", t))) for t in types]
     table.append(Contest(LONG, 1 if quick else 4, False, new_tokens, ours + theirs))
-    return [*table, Contest(MIXED, 9 if quick else 64, True, new_tokens, (*mixed, *theirs))]
+    once = tuple(" ".join(each) for each in (*mixed[2:], *theirs))
+    return [*table, Contest(MIXED, 9 if quick else 64, True, min(new_tokens, 32), (*mixed, *theirs), 3, once)]
 
 
 def to_markdown(results: Results) -> str:
     """The goals, then a table a comparison: medians, and their ratio to ours in float32."""
     intro = (
-        f"{results['machine']}; medians of {results['rounds']} interleaved rounds; the same random weights "
+        f"{results['machine']}; medians of up to {results['rounds']} interleaved rounds; the same random weights "
         "of BART-base's sizes for all; beam 4; extra MiB: the peak over the built model. Same ids: the first "
         "four documents' outputs are those of the table's first line."
     )
@@ -92,13 +98,13 @@ def _goal_lines(results: Results) -> Iterator[str]:
 def _table(row: dict[str, Any]) -> Iterator[str]:
     yield from ("", f"**{row['title']}, {row['new_tokens']} new tokens each**", "")
     yield from (
-        "| | seconds | fastest - slowest | times the first | documents a minute | extra MiB | same ids |",
+        "| | seconds | fastest - slowest (runs) | times the first | documents a minute | extra MiB | same ids |",
         "|---|--:|--:|--:|--:|--:|---|",
     )
     first = next(iter(row["results"].values()))["median_s"]
     for label, value in row["results"].items():
         rate = 60 * row["documents"] / value["median_s"]
-        spread = f"{value['min_s']:.1f} - {value['max_s']:.1f}"
+        spread = f"{value['min_s']:.1f} - {value['max_s']:.1f} ({value['runs']})"
         figures = f"{value['median_s']:.1f} | {spread} | {value['median_s'] / first:.2f} | {rate:.1f}"
         same = "yes" if value["same_ids"] else "no"
         yield f"| {label_of(label)} | {figures} | {value['extra_mib']:,.0f} | {same} |"

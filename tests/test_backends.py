@@ -370,7 +370,9 @@ def test_training_in_half_precision_widens_attention_alone(
         assert x.grad.dtype == module.k_proj.weight.grad.dtype == dtype
         assert x.grad.isfinite().all()
     if not dropout:
-        assert torch.equal(first, output)
+        # Without gradients another kernel may serve: the same to rounding.
+        tolerance = 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(first, output.detach(), atol=tolerance, rtol=tolerance)
 
 
 def test_autocast_decides_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

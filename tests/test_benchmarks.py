@@ -52,10 +52,10 @@ def test_summaries_are_set_beside_their_goals(theirs: float, reached: str) -> No
     report = load("summarizing_report")
     contest = next(c for c in report.rows(quick=False) if c.title == report.LONG)._asdict()
     found = {"lsg_fairseq float32": 4.0, "public_lsg float32": theirs}
-    figures = {label: {**measured(seconds), "same_ids": True} for label, seconds in found.items()}
+    figures = {label: {**measured(seconds), "same_ids": True, "runs": 5} for label, seconds in found.items()}
     text = report.to_markdown({"machine": "a machine", "rounds": 5, "rows": [{**contest, "results": figures}]})
     assert next(line for line in text.splitlines() if "≥" in line).endswith(reached)
-    assert "| **lsg_fairseq**, float32 | 4.0 | 4.0 - 4.0 | 1.00 | 60.0 | 100 | yes |" in text
+    assert "| **lsg_fairseq**, float32 | 4.0 | 4.0 - 4.0 (5) | 1.00 | 60.0 | 100 | yes |" in text
 
 
 def test_a_plan_beyond_the_bound_is_said() -> None:

@@ -7,7 +7,7 @@ import torch
 from fairseq.modules.multihead_attention import MultiheadAttention
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.modules.source_attention import SourceAttention
+from lsg_fairseq.modules.source_attention import SourceAttention, few_queries_attention
 from recipes.tiny_models import build_model, random_tokens
 
 WIDTH, SOURCE, HEADS = 16, 24, 4
@@ -131,3 +131,17 @@ def test_a_model_still_gives_alignments() -> None:
     assert attention.shape == (2, 5, 20)  # the share of the global token in front is not among them
     assert (attention.sum(-1) < 1).all()
     assert not attention[1, :, 12:].any()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("queries", [1, 4])
+def test_few_queries_attend_as_many_do(masked: bool, dtype: torch.dtype, queries: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, n, 8, generator=generator).to(dtype) for n in (queries, 50, 50))
+    present = torch.arange(50).lt(torch.tensor([[50], [20]]))[:, None, None] if masked else None
+    expected = torch.nn.functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), present)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    found = few_queries_attention(query, key, value, present)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=tolerance)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lsg_fairseq.modules.gathered_cpu_attention import gathered_block_attention
 from lsg_fairseq.modules.key_windows import Piece, add_windows, windows
 from lsg_fairseq.modules.lsg_config import LSGConfig
 
@@ -71,6 +72,9 @@ def fused_cpu_block_attention(
     """
     num_sparse = keys["sparse"].size(2) if "sparse" in keys else 0
     layout = block_layout(query.size(2) // config.block_size, num_sparse, config)
+    if query.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        biases = {name: _finite_bias(mask, query) for name, mask in masks.items()}
+        return gathered_block_attention(query, keys, values, biases, layout)
     names = tuple(keys)
     biases = {name: _bias(mask, query) for name, mask in masks.items()}
     tensors = [x.flatten(0, 1) for name in names for x in (keys[name], values[name])]
@@ -80,9 +84,12 @@ def fused_cpu_block_attention(
 
 def _bias(mask: Tensor, query: Tensor) -> Tensor:
     """(B*H,n) to add to scores. Finite, so that a window of padding alone keeps a defined log-sum-exp."""
+    return _finite_bias(mask, query).expand(*query.shape[:2], -1).flatten(0, 1)
+
+
+def _finite_bias(mask: Tensor, query: Tensor) -> Tensor:
     lowest = torch.finfo(query.dtype).min / 2
-    bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(mask, lowest)
-    return bias.expand(*query.shape[:2], -1).flatten(0, 1)
+    return torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(mask, lowest)
 
 
 class _BlockAttention(torch.autograd.Function):

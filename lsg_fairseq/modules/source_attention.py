@@ -100,7 +100,7 @@ class SourceAttention(nn.Module):
         """Attention (B,H,n,D) of queries (B,H,n,D) by whatever is fastest for them."""
         dropout_p = self.dropout if self.training else 0.0
         if is_step and is_faster_unfused(query):
-            return _explicit_attention(query, source["key"], source["value"], present, 0.0)[0]
+            return few_queries_attention(query, source["key"], source["value"], present)
         wide = in_kernel_dtype((query, source["key"], source["value"]), self.training, dropout_p)
         return F.scaled_dot_product_attention(*wide, present, dropout_p)
 
@@ -160,5 +160,20 @@ def _explicit_attention(
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.size(-1))
     if present is not None:
         scores = scores.masked_fill(~present, -math.inf)
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+    weights = scores.softmax(-1)  # summed in float32 at least, whatever the scores' type
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value, weights
+
+
+def few_queries_attention(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None) -> Tensor:
+    """Attention (B,H,n,D) from a few queries to a long source (B,H,S,D): two products that read it once each.
+
+    In float32 the scores are made a row a key, which takes MKL half the time of a row a query.
+    """
+    queries, keys, values = (x.flatten(0, 1) for x in (query / math.sqrt(query.size(-1)), key, value))
+    if query.dtype == torch.float32:
+        scores = torch.bmm(keys, queries.transpose(1, 2)).transpose(1, 2).contiguous()
+    else:
+        scores = torch.bmm(queries, keys.transpose(1, 2))
+    if present is not None:
+        scores.view(*query.shape[:3], -1).masked_fill_(~present, -math.inf)
+    return torch.bmm(scores.softmax(-1), values).view(query.shape)

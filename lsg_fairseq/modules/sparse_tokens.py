@@ -220,9 +220,20 @@ def _take(key: Tensor, value: Tensor, key_padding_mask: Tensor | None, index: Te
     """Gather tokens by `index` (B or 1, H, S)."""
     batch, heads, _, head_dim = key.shape
     index = index.expand(batch, heads, -1)
-    rows = index[..., None].expand(-1, -1, -1, head_dim)
     mask = _mask_of_heads(key_padding_mask, heads)
-    return SparseTokens(key.gather(2, rows), value.gather(2, rows), None if mask is None else mask.gather(2, index))
+    mask = None if mask is None else mask.gather(2, index)
+    if key.device.type == "cpu" and not torch.is_grad_enabled():
+        return SparseTokens(_rows(key, index), _rows(value, index), mask)
+    rows = index[..., None].expand(-1, -1, -1, head_dim)
+    return SparseTokens(key.gather(2, rows), value.gather(2, rows), mask)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """The rows `index` (B,H,S) of x (B,H,T,D), which a CPU copies whole: gather looks at an index for each element."""
+    batch, heads, _, head_dim = x.shape
+    places = index * (batch * heads) + torch.arange(batch * heads).view(batch, heads, 1)
+    # As (T,B,H,D), which is how projections lie in memory.
+    return x.permute(2, 0, 1, 3).reshape(-1, head_dim).index_select(0, places.flatten()).view(*index.shape, head_dim)
 
 
 def _weighted_sums(key: Tensor, value: Tensor, weights: Tensor, absent: Tensor | None) -> SparseTokens:
