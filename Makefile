@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo walkthrough test test-all triton-test fuzz kills lint gpu-check needle extrapolation manpages box figures reproduce lock clean
+.PHONY: demo walkthrough test test-all test-python triton-test fuzz kills lint gpu-check needle extrapolation manpages box figures reproduce lock clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.demo
@@ -18,6 +18,10 @@ test: $(READY)
 
 test-all: $(READY)  # the slow tests too, and every command in an interpreter of its own
 	LSG_TEST_FRESH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m ""
+
+# The suite on another Python, in an environment of its own: make test-python PYTHON=python3.13
+test-python:
+	$(MAKE) test VENV=.venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # The GPU kernels without a GPU: numbers in Triton's interpreter, sizes by its compiler.
 triton-test: $(VENV)/.triton
@@ -73,13 +77,15 @@ figures: $(READY)
 # First the lock file, every file of it checked by its hash: torch's own requirements on a CPU are in it. --no-deps leaves
 # torchaudio out (see lock.in). Then torch by name, which takes the CPU build where pip is configured for one. No hash is
 # known for torch, for NVIDIA's libraries where it is a CUDA build (it does not load without them), and for the
-# setuptools with which pip builds antlr4-python3-runtime and rouge-score. `pip install .` pins little: fairseq alone.
-$(READY): setup.py requirements/lock.txt
-	@echo "Setting up $(VENV): about a minute, once"
+# setuptools with which pip builds antlr4-python3-runtime and rouge-score. On Python 3.13 fairseq is compiled last, with
+# what is there by then (compiled.txt). `pip install .` pins little: fairseq alone.
+$(READY): setup.py requirements/lock.txt requirements/compiled.txt
+	@echo "Setting up $(VENV): about a minute (on Python 3.13 about ten, as fairseq is compiled), once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/lock.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps torch==2.13.0
 	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --require-hashes -r requirements/compiled.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
@@ -94,4 +100,4 @@ lock:
 	$(PYTHON) requirements/make_lock.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info walkthrough-run needle-run extrapolation-run manpages-run reproduce-run
+	rm -rf $(VENV) .venv-* build *.egg-info walkthrough-run needle-run extrapolation-run manpages-run reproduce-run

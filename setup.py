@@ -60,14 +60,22 @@ setup(
     cmdclass={"editable_wheel": EditableWheel},
     packages=find_packages(include=["lsg_fairseq", "lsg_fairseq.*"]),
     package_data={"lsg_fairseq.hub": ["lsg_bart_manpages/*"]},
-    # fairseq's compiled helpers exist for these two only.
-    python_requires=">=3.11,<3.13",
+    python_requires=">=3.11,<3.14",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: {version}" for version in ("3", "3.11", "3.12", "3.13")),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     install_requires=[
         # weights_only loading and safe_globals need 2.6; tested with 2.13.0.
         "torch>=2.6",
-        # Official fairseq 0.12.2 cannot be imported on Python 3.11. This build has wheels (GitHub main of 2025 but for
-        # four files); fairseq-fixed 0.12.3.1 works too, but compiles for minutes. Both own the module `fairseq`.
-        "ve-fairseq==0.12.3",
+        # Official fairseq 0.12.2 cannot be imported on Python 3.11. The first build has wheels (GitHub main of 2025 but
+        # for four files), for CPython 3.11 and 3.12 alone; the second compiles for minutes, and its setup.py imports
+        # torch, numpy and Cython, so these come first (--no-build-isolation). Both own the module `fairseq`.
+        "ve-fairseq==0.12.3; python_version < '3.13'",
+        "fairseq-fixed==0.12.3.1; python_version >= '3.13'",
         # fairseq reads its configuration through hydra and omegaconf; 2.3 is the last series that it was written for.
         "omegaconf>=2.1,<2.4",
         # Tokenizer files are read with these two: what transformers makes of a sentencepiece model depends on its

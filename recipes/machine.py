@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,5 +26,7 @@ def machine() -> str:
 
 def machine_facts() -> dict[str, object]:
     """Processor, cores and versions, one by one."""
-    packages = {name: version(name) for name in ("torch", "ve-fairseq", "lsg-fairseq")}
+    # As setup.py has it.
+    build = "ve-fairseq" if sys.version_info < (3, 13) else "fairseq-fixed"
+    packages = {name: version(name) for name in ("torch", build, "lsg-fairseq")}
     return {"processor": processor(), "cores": os.cpu_count(), "Python": platform.python_version(), **packages}

@@ -198,4 +198,5 @@ def test_old_official_fairseq_is_named(tmp_path: Path) -> None:
     (tmp_path / "fairseq" / "__init__.py").write_text("raise ValueError('mutable default is not allowed')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import lsg_fairseq"
     printed = run(sys.executable, "-c", code, check=False)
-    assert "pip uninstall fairseq && pip install ve-fairseq==0.12.3" in printed
+    build = "ve-fairseq==0.12.3" if sys.version_info < (3, 13) else "--no-build-isolation fairseq-fixed==0.12.3.1"
+    assert f"pip uninstall fairseq && pip install {build}" in printed

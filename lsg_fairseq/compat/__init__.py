@@ -7,6 +7,7 @@ package is imported, before fairseq builds anything for a --user-dir.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,10 +17,12 @@ _placeholder = logging.NullHandler()
 logging.getLogger().addHandler(_placeholder)
 try:
     import fairseq  # noqa: F401
-except ValueError as error:  # the official 0.12.2: "mutable default ... is not allowed"
+except ValueError as error:
+    # The official 0.12.2: "mutable default ... is not allowed".
+    _build = "ve-fairseq==0.12.3" if sys.version_info < (3, 13) else "--no-build-isolation fairseq-fixed==0.12.3.1"
     raise ImportError(
         "the installed fairseq cannot be imported on this Python (official fairseq 0.12.2 needs Python 3.10 or older); "
-        "replace it: pip uninstall fairseq && pip install ve-fairseq==0.12.3"
+        f"replace it: pip uninstall fairseq && pip install {_build}"
     ) from error
 finally:
     logging.getLogger().removeHandler(_placeholder)
