@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, run
 
+PLAN_RESULTS = REPOSITORY / "benchmarks" / "results" / "plan.json"
 ENCODERS = ("lsg_fairseq", "floor", "public_lsg", "bart_full", "led", "bigbird")
 
 
@@ -56,6 +59,20 @@ def test_summaries_are_set_beside_their_goals(theirs: float, reached: str) -> No
     text = report.to_markdown({"machine": "a machine", "rounds": 5, "rows": [{**contest, "results": figures}]})
     assert next(line for line in text.splitlines() if "≥" in line).endswith(reached)
     assert "| **lsg_fairseq**, float32 | 4.0 | 4.0 - 4.0 (5) | 1.00 | 60.0 | 100 | yes |" in text
+
+
+@pytest.mark.skipif(
+    not PLAN_RESULTS.exists(), reason="python -m benchmarks.plan has not been run yet: no results are committed"
+)
+def test_plans_are_within_the_bound() -> None:
+    """What is committed covers three sizes in both dtypes with and without checkpointing, and is what is claimed."""
+    plan, results = load("plan"), json.loads(PLAN_RESULTS.read_text())
+    keys = ("title", "dtype", "checkpoint_activations")
+    assert {tuple(row[key] for key in keys) for row in results["rows"]} == set(
+        product(plan.CASES, plan.DTYPES, (False, True))
+    )
+    assert [row["ratio"] for row in results["rows"] if abs(row["ratio"] - 1) > plan.ALLOWED] == []
+    assert PLAN_RESULTS.with_suffix(".md").read_text() == plan.to_markdown(results)
 
 
 def test_a_plan_beyond_the_bound_is_said() -> None:
