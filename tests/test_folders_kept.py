@@ -117,6 +117,29 @@ def test_a_killed_move_is_noticed_and_finished(filled: Path, moved: int, monkeyp
     check_pairs(filled, "train")
 
 
+@pytest.mark.parametrize("name", ["../precious", "{outside}", "a/../../precious", 7, "", "a\0b"])
+@pytest.mark.parametrize("part", ["new", "outdated"])
+def test_a_list_of_moves_stays_in_its_folder(part: str, name: object, tmp_path: Path) -> None:
+    """A data folder that somebody sent may hold one."""
+    precious, folder = tmp_path / "precious", tmp_path / "out"
+    precious.write_text("mine")
+    (folder / ".partial-0" / "a").mkdir(parents=True)
+    name = name.format(outside=precious) if isinstance(name, str) else name
+    moves = {"new": [], "outdated": [], part: [name]}
+    (folder / ".partial-0" / MOVES_FILE).write_text(json.dumps(moves))
+    with pytest.raises(LSGError, match=r"remove .*\.partial-0, and preprocess"), written_aside(folder):
+        pass
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["", "[", "[]", "7", "{}", '{"new": 1, "outdated": []}', "[" * 9999])
+def test_a_damaged_list_of_moves_is_one_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / ".partial-0").mkdir()
+    (tmp_path / ".partial-0" / MOVES_FILE).write_text(content)
+    with pytest.raises(LSGError, match="no list of files"), written_aside(tmp_path):
+        pass
+
+
 def test_somebody_works_in_the_folder(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their folder is not taken away under them."""
     (filled / "runs").mkdir()

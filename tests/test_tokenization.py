@@ -350,6 +350,17 @@ def test_broken_files_are_named(name: str, trained_folder: Path, tmp_path: Path)
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("index", [10_000, 2**31, 2**32 - 1])
+def test_one_id_far_above_the_others_is_refused(index: int, trained_folder: Path, tmp_path: Path) -> None:
+    """Every id takes a row, so memory would be taken for as many."""
+    content = json.loads((trained_folder / "tokenizer.json").read_text())
+    content["added_tokens"] = []
+    content["model"]["vocab"]["<mask>"] = index
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(LSGError, match=f"largest id of the vocabulary's 330 tokens is {index}"):
+        load_tokenizer(tmp_path)
+
+
 def test_missing_files_are_listed(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text("{}")
     assert not has_tokenizer(tmp_path)

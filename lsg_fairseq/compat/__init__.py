@@ -47,6 +47,7 @@ from lsg_fairseq.compat import (  # noqa: E402
     searching,
     shortening,
     unsupported,
+    validating,
     whole_words,
 )
 
@@ -141,6 +142,18 @@ FIXES = [
     ),
     Fix("generation_shards", "no upstream issue found", unsupported.shards_are_ignored, unsupported.generate_shards),
     Fix("gather_on_cpu", "no upstream issue found", devices.gathering_needs_cuda, devices.gather_on_cpu),
+    Fix(
+        "empty_batches",
+        "no upstream issue found",
+        validating.empty_batches_are_validated,
+        validating.skip_empty_batches,
+    ),
+    Fix(
+        "criterion_of_converted",
+        "no upstream issue found",
+        validating.criterion_is_taken_for_granted,
+        validating.take_criterion_from_flags,
+    ),
     Fix("bf16_without_tpu", _UPSTREAM + "4696", devices.bf16_means_tpu, devices.bf16_without_tpu),
     Fix("fp16_on_cpu", "no upstream issue found", devices.flat_gradients_need_cuda, devices.fp16_on_cpu),
     Fix("ddp_on_cpu", "no upstream issue found", devices.ddp_gets_device_ids, devices.ddp_without_device_ids),

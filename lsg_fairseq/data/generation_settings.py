@@ -17,7 +17,7 @@ OLD_ARGUMENTS_FILE = "generation.args"
 # What each setting may be, under fairseq-generate's names: in words, and a test.
 SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "beam": ("an integer of at least 1", lambda value: _is_integer(value, 1)),
-    "lenpen": ("a finite number", lambda value: _is_number(value) and abs(value) < float("inf")),
+    "lenpen": ("a finite number", lambda value: _is_number(value) and abs(value) < 1e308),
     "min_len": ("an integer of at least 0", lambda value: _is_integer(value, 0)),
     "max_len_b": ("an integer of at least 1", lambda value: _is_integer(value, 1)),
     "no_repeat_ngram_size": ("an integer of at least 0", lambda value: _is_integer(value, 0)),

@@ -59,6 +59,8 @@ __all__ = [
 # so that ordinary symbols stay what they are.
 UNSAFE = re.compile(r"\s|\\(?=u[0-9a-f]{4})")
 ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+# Far longer than words are; base64 and the like have no spaces at all.
+LONG_WORD = re.compile(r"\S{1000}|\s{1000}")
 
 # The name under which a checkpoint keeps dictionary_fingerprint.
 DICTIONARY_STATE = "dictionary"
@@ -234,11 +236,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(map(replace_surrogates, texts), trainer)
+    backend.train_from_iterator(map(_in_short_words, texts), trainer)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_bart_files(backend, folder)
     return load_tokenizer(folder)
+
+
+def _in_short_words(text: str) -> str:
+    """The text for counting pairs: what has no space for a thousand characters gets some, as time grows squared."""
+    return LONG_WORD.sub(lambda match: f"{match.group()} ", replace_surrogates(text))
 
 
 def _write_bart_files(backend: Tokenizer, folder: Path) -> None:
