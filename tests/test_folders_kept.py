@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -214,6 +215,20 @@ def test_a_torn_pair_is_noticed(part: str, data: Path, tmp_path: Path) -> None:
     assert run_main("--train", other, "--out", tmp_path / "data", "--workers", 1) == 0
     shutil.copy(data / f"train.source-target.{part}", tmp_path / "data")
     with pytest.raises(LSGError, match=r"train\.source-target\..* does not belong to train\.source-target"):
+        check_pairs(tmp_path / "data", "train")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "value"), [(9, "<Q", 2), (17, "<B", 99), (18, "<Q", 2**40), (26, "<i", -5), (-8, "<q", -5)]
+)
+def test_a_damaged_index_is_noticed(place: int, kind: str, value: int, data: Path, tmp_path: Path) -> None:
+    """Its version, its type, the number of items, a length, and where the last one starts."""
+    shutil.copytree(data, tmp_path / "data")
+    path = tmp_path / "data" / "train.source-target.source.idx"
+    content = bytearray(path.read_bytes())
+    struct.pack_into(kind, content, place % len(content), value)
+    path.write_bytes(content)
+    with pytest.raises(LSGError, match=r"does not belong to train\.source-target\.source\.idx, or"):
         check_pairs(tmp_path / "data", "train")
 
 

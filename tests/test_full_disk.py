@@ -39,7 +39,7 @@ def calls(converted: Path, corpus: Path, out: Path) -> dict[str, list[object]]:
 
 
 def with_room_for(size: int, work: Callable[[], int]) -> Callable[[], int]:
-    """The work where no file can become larger than this, which a library is told as it is told of a full disk."""
+    """The work where no file, its own messages among them, can become larger: a library is told as of a full disk."""
 
     def limited() -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -52,10 +52,8 @@ def with_room_for(size: int, work: Callable[[], int]) -> Callable[[], int]:
 def check_refused(outcome: Outcome, out: Path) -> None:
     assert outcome.fault == ""
     assert outcome.status == 1, outcome.printed
-    assert str(out) in outcome.sentence
-    assert any(
-        reason in outcome.sentence for reason in ("File too large", "os error 27", "room for it", "No space left")
-    )
+    assert str(out.parent) in outcome.sentence
+    assert any(reason in outcome.sentence for reason in ("File too large", "room for it on the disk"))
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -63,8 +61,10 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path.parent)): file.read_bytes() for file in files if file.is_file()}
 
 
-@pytest.mark.parametrize("size", [60, 4000])
-@pytest.mark.parametrize("name", ["convert", "export", "preprocess", "average"])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("preprocess", 4000), *((name, size) for name in ("convert", "export", "average") for size in (4000, 60_000))],
+)
 def test_nothing_is_left(name: str, size: int, converted: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     work = with_room_for(size, command(name, *calls(converted, corpus, out)[name]))
@@ -80,7 +80,7 @@ def test_what_was_there_stays(name: str, flags: list[str], converted: Path, corp
     else:
         shutil.copy(converted / "model.pt", out)
     before = content(out)
-    work = with_room_for(200, command(name, *calls(converted, corpus, out)[name], *flags))
+    work = with_room_for(4000, command(name, *calls(converted, corpus, out)[name], *flags))
     check_refused(run_case(Case(name, "", work), tmp_path / "canary"), out)
     assert content(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -94,7 +94,7 @@ def test_an_output_is_continued_where_the_disk_was_full(converted: Path, corpus:
     )
     assert run(whole, 1 << 20).status == 0
     wanted = whole.read_bytes()
-    for size in (100, len(wanted) // 2, len(wanted) - 1):
+    for size in (len(wanted) // 3, len(wanted) - 1):
         check_refused(run(out, size), out)
     assert run(out, 1 << 20).status == 0
     assert out.read_bytes() == wanted

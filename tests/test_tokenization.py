@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers import load
+from lsg_fairseq.tokenizers import fairseq_bpe, load
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     LSGBPE,
     DocumentTokenizer,
@@ -328,6 +329,16 @@ def test_training_respects_size_and_layout(trained_folder: Path) -> None:
     with pytest.raises(LSGError, match="261 to 2,000,000"):
         train_tokenizer(iter(["a"]), 260, trained_folder / "small")
     assert not (trained_folder / "small").exists()
+
+
+@pytest.mark.parametrize("character", ["x", " ", "é", "\n"])
+def test_text_without_words_trains_a_tokenizer(character: str, tmp_path: Path) -> None:
+    """Pairs are counted in pieces: the time for one word grows with its square."""
+    text = fairseq_bpe._in_short_words(character * 10_000 + " a b")
+    assert max(map(len, re.findall(r"\S+", text))) <= 1000
+    assert text.replace(" ", "") == (character * 10_000 + " a b").replace(" ", "")
+    tokenizer = train_tokenizer([character * 10_000], 300, tmp_path)
+    assert tokenizer.decode(tokenizer.encode(character * 3 + "a")) == character * 3 + "a"
 
 
 def test_sequence_format_goes_through_its_file(tmp_path: Path) -> None:

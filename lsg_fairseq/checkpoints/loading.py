@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,7 +74,7 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         LSGError: the file is damaged, is a pickle that asks for code, or is no fairseq checkpoint.
     """
-    state = load_checkpoint_file(str(path), mmap=zipfile.is_zipfile(path))
+    state = load_checkpoint_file(str(path), mmap=True)
     if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
         raise LSGError(f"{path} is no fairseq checkpoint, as it has no 'model': give a model.pt or checkpoint_*.pt")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):

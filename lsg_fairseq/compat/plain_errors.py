@@ -12,7 +12,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
-SAID = (AssertionError, ValueError, NotImplementedError, Exception)
+SAID = (AssertionError, ValueError, RuntimeError, NotImplementedError, Exception)
 FRAME = re.compile(r'^ *File "(?:.*/)?([^/"]+)", line (\d+), in (\S+)$', re.MULTILINE)
 CALLS_SHOWN, LONGEST_REASON = 4, 300
 FAIRSEQ_FOLDERS = (Path(fairseq.__file__).parent, Path(fairseq_cli.__file__).parent)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
+from lsg_fairseq.data.raw_lines import raw_lines
 from lsg_fairseq.modules.lsg_config import LSGError
 
 
@@ -123,7 +124,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     if path.is_dir():
         raise LSGError(f"{path} is a folder, but a file is needed")
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(raw_lines(file, str(path)), start=1):
             try:
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

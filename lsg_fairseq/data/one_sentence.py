@@ -75,5 +75,6 @@ def written_whole(path: Path) -> Iterator[None]:
 
 
 def shortened(text: str) -> str:
-    """The text, or its beginning where it is long."""
+    """The text, or its beginning where it is long; lone surrogates, which nothing can print, are escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 4] + " ..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from argparse import Namespace
@@ -16,7 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lsg_fairseq.data.generation_settings import SETTINGS
-from lsg_fairseq.hub.base import HubInterface, check_text
+from lsg_fairseq.data.one_sentence import in_one_sentence
+from lsg_fairseq.generation import check_search
+from lsg_fairseq.hub.base import HubInterface, check_text, iterate
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import decoder_starts
 
@@ -28,7 +29,6 @@ MAX_BATCH = 32
 MAX_BATCH_TOKENS = 32768
 # More documents than this have a progress bar, unless something is said about it.
 FEW = 8
-MAX_BEAM = 1000
 # Of a text with more than so many characters for each token that is read, the beginning alone is tokenised. Where it
 # ends, the last tokens may be others than in the whole text.
 CHARACTERS_A_TOKEN, TORN_TOKENS = 32, 16
@@ -58,10 +58,7 @@ class GenerationSettings:
             wanted, is_allowed = SETTINGS[name]
             if value is not None and not is_allowed(value):
                 raise LSGError(f"{name} must be {wanted}, not {value!r}")
-        if self.beam is not None and self.beam > MAX_BEAM:
-            raise LSGError(f"beam must be at most {MAX_BEAM:,}, not {self.beam}: each takes memory of its own")
-        if self.lenpen is not None and not math.isfinite(self.lenpen):
-            raise LSGError(f"lenpen must be a finite number, not {self.lenpen!r}")
+        check_search(*(1 if value is None else value for value in (self.beam, self.lenpen)))
         if self.min_len is not None and self.max_len_b is not None and self.min_len > self.max_len_b:
             raise LSGError(f"min_len ({self.min_len}) must not be above max_len_b ({self.max_len_b})")
 
@@ -116,6 +113,8 @@ class BatchOptions:
     prefix: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.match_source_len, bool):
+            raise LSGError(f"match_source_len must be True or False, not {self.match_source_len!r:.80}")
         for name in ("batch_size", "max_tokens"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -169,18 +168,26 @@ class BatchedGenerator:
         self.is_estimated = False
 
     def stream(self, texts: Iterable[str], total: int | None = None, progress: bool | None = None) -> Iterator[str]:
-        """The summaries in order, a window of texts at a time; says once, at the end, what was cut."""
-        texts = iter(texts)
+        """The summaries in order, a window of texts at a time; says once, at the end, what was cut.
+
+        Raises:
+            LSGError: texts is no iterable of strs, or what run_window raises.
+        """
+        texts = iterate(texts)
         shown = progress if progress is not None else total is None or total > (self.options.batch_size or FEW)
         with tqdm(total=total, desc="summaries", unit="", disable=not shown, file=sys.stderr) as bar:
             while window := list(islice(texts, WINDOW)):
-                summaries: list[str] = [""] * len(window)
-                for places, batch in self.run_window(window):
-                    for place, summary in zip(places, batch, strict=True):
-                        summaries[place] = summary
-                    bar.update(len(places))
-                yield from summaries
+                yield from self._summaries_of(window, bar)
         self.report_cut()
+
+    @in_one_sentence()
+    def _summaries_of(self, window: Sequence[str], bar: tqdm) -> list[str]:
+        summaries = [""] * len(window)
+        for places, batch in self.run_window(window):
+            for place, summary in zip(places, batch, strict=True):
+                summaries[place] = summary
+            bar.update(len(places))
+        return summaries
 
     def run_window(
         self, texts: Sequence[str], is_done: Sequence[bool] | None = None, languages: Sequence[str] | None = None

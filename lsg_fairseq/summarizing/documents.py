@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lsg_fairseq.data.one_sentence import shortened
+from lsg_fairseq.data.raw_lines import raw_lines
 from lsg_fairseq.modules.lsg_config import LSGError
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Inputs:
         if path.suffix not in JSONL_SUFFIXES and not self.one_per_line:
             return 1
         with path.open("rb") as file:
-            return sum(1 for line in file if line.strip() or path.suffix not in JSONL_SUFFIXES)
+            return sum(1 for line in raw_lines(file, str(path)) if line.strip() or path.suffix not in JSONL_SUFFIXES)
 
     def _read_stream(self, file: BinaryIO, name: str, is_jsonl: bool) -> Iterator[Document]:
         if is_jsonl:
@@ -124,7 +125,8 @@ class Inputs:
             for number, line in _lines(file, name):
                 yield Document(line, {"file": name, "line": number}, f"{name}, line {number}")
         else:
-            yield Document("\n".join(line for _, line in _lines(file, name)), {"file": name}, name)
+            text = "\n".join(line for _, line in _lines(file, name, is_one=True))
+            yield Document(text, {"file": name}, name)
 
     def _text_of(self, record: dict[str, Any], where: str, which: str = "document") -> str:
         name = self.lang_field if which == "lang" else self.document_field
@@ -150,7 +152,8 @@ def has_journal(path: Path) -> bool:
             header = json.loads(file.readline(MAX_HEADER))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(header, dict) and "inputs" in header.get("settings", header)
+    settings = header.get("settings", header) if isinstance(header, dict) else {}
+    return isinstance(settings, dict) and "inputs" in settings
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -186,9 +189,9 @@ def in_shard(documents: Iterable[Document], num_shards: int, shard_id: int) -> I
     return islice(documents, shard_id, None, num_shards)
 
 
-def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+def _lines(file: BinaryIO, name: str, is_one: bool = False) -> Iterator[tuple[int, str]]:
     """(number from 1, text) of the lines of a UTF-8 stream, split at line feeds alone."""
-    for number, raw in enumerate(file, start=1):
+    for number, raw in enumerate(raw_lines(file, name, is_one), start=1):
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:

@@ -55,7 +55,7 @@ class Fuzzer:
         self.canary, self.copy = work / "CANARY", work / "copy"
         self.mutator = Mutator(self.random, f"__import__('pathlib').Path({str(self.canary)!r}).touch()")
         self.pick = self.mutator.pick
-        self.lsg = hub.lsg_bart_base(bases.converted)
+        self.lsg, self.encoder = hub.lsg_bart_base(bases.converted), hub.lsg_roberta_base(bases.encoder)
         self.sound: dict[str, str] = {}
         os.environ["TORCH_HOME"] = str(work / "torch-home")
 
@@ -65,8 +65,7 @@ class Fuzzer:
         makers += (self.checkpoint, self.fairseq_flag, self.cached, self.hub_arguments)
         report = Report()
         for number in range(count):
-            shutil.rmtree(self.copy, ignore_errors=True)
-            self.copy.mkdir()
+            self._clear()
             case = makers[number % len(makers)]()
             report.add(run_case(case, self.canary))
         return report
@@ -96,34 +95,37 @@ class Fuzzer:
     def _changed(
         self, name: str, uses: Callable[[Path], list[Use]], made: Callable[[Path], None] | None = None
     ) -> Case:
-        folder = self.copy / name
-        if made is None:
-            shutil.copytree(self.bases.folder / name, folder)
-        else:
-            made(folder)
-        place = self.random.randrange(1000)
-        label, run, out, result = _one(uses(folder), place)
+        folder, place = self.copy / name, self.random.randrange(1000)
+
+        def use() -> Use:
+            """The folder as it was, and one of the ways to use it."""
+            made(folder) if made else shutil.copytree(self.bases.folder / name, folder)
+            found = uses(folder)
+            return found[place % len(found)]
+
+        label, run, out, result = use()
         result = result or (content_of(out) if out is not None else None)
-        sound = self._sound(f"{name} {label}", run, result or str)
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".md", ".lock", ".log"))
         path = self.pick(*files)
         how = self.mutator.change(path)
-        kind = f"{path.suffix or path.name} file"
-        return Case(
-            kind, f"{name}/{path.relative_to(folder)} {how}; {label}", run, out, result, sound if result else None
-        )
+        case = Case(f"{path.suffix or path.name} file", f"{name}/{path.relative_to(folder)} {how}; {label}", run, out)
+        if result:
+            case.result, case.sound = result, lambda: self._sound(f"{name} {label}", use, result)
+        return case
 
-    def _sound(self, key: str, run: Callable[[], int], result: Callable[[str], str]) -> str:
-        """What the unchanged input gives; it has to be accepted, or nothing that is refused would say anything."""
+    def _sound(self, key: str, use: Callable[[], Use], result: Callable[[str], str]) -> str:
+        """What the unchanged input gives."""
         if key not in self.sound:
-            before = shutil.copytree(self.copy, self.work / "before", symlinks=True)
-            outcome = run_case(Case("sound", key, run), self.canary)
+            self._clear()
+            outcome = run_case(Case("sound", key, use()[1]), self.canary)
             if outcome.status or outcome.fault:
                 raise AssertionError(f"the unchanged input fails: {outcome.fault} {outcome.line}\n{outcome.printed}")
             self.sound[key] = result(outcome.printed)
-            shutil.rmtree(self.copy)
-            before.rename(self.copy)
         return self.sound[key]
+
+    def _clear(self) -> None:
+        shutil.rmtree(self.copy, ignore_errors=True)
+        self.copy.mkdir()
 
     def _uses(self, name: str) -> Callable[[Path], list[Use]]:
         entry, out, documents = ENTRY_OF[name], self.copy / "out", self.bases.documents
@@ -432,8 +434,26 @@ class Fuzzer:
             "fill_mask()": lambda: lsg.fill_mask(value),
             "fill_mask(topk=)": lambda: lsg.fill_mask("a <mask>", topk=value),
         }
-        for name in ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size", "batch_size"):
-            calls[f"summarize({name}=)"] = lambda name=name: lsg.summarize(["a cat"], **{"max_len_b": 3, name: value})
+        sentences = {"collate(length=)": lambda: lsg.collate([torch.tensor([0, 5, 2])], length=value)}
+        sentences["encode(sentences)"] = lambda: lsg.encode("a cat", value)
+        for name in ("no_separator", "source_lang"):
+            sentences[f"encode({name}=)"] = lambda name=name: lsg.encode("a cat", "b", **{name: value})
+        for name in ("match_source_len", "source_lang"):
+            sentences[f"fill_mask({name}=)"] = lambda name=name: lsg.fill_mask("a <mask>", **{name: value})
+        settings = ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size", "batch_size", "max_tokens")
+        for name in (*settings, "source_lang", "target_lang", "progress"):
+            sentences[f"summarize({name}=)"] = lambda name=name: lsg.summarize(
+                ["a cat"], **{"max_len_b": 3, name: value}
+            )
+        head = "register_classification_head(inner_dim=)"
+        calls |= sentences | {
+            "extract_features(return_all_hiddens=)": lambda: lsg.extract_features(lsg.encode("a"), value),
+            "summarize_stream()": lambda: list(lsg.summarize_stream(value, max_len_b=3)),
+            head: lambda: lsg.register_classification_head("h", 2, inner_dim=value),
+            "encoder: fill_mask(topk=)": lambda: self.encoder.fill_mask("the <mask>", topk=value),
+            "encoder: extract_features()": lambda: self.encoder.extract_features(value),
+            "encoder: encode()": lambda: self.encoder.encode(value),
+        }
         label = self.pick(*calls)
         return Case("call of an interface", f"{label} {value!r:.40}", hub_call(calls[label]))
 

@@ -28,10 +28,10 @@ UNFORESEEN = "something unexpected"
 
 @dataclass
 class Case:
-    """A mutated input: its kind, what was done to it, how it is used, and what would make it harmless.
+    """A mutated input: its kind, what was done to it, and how it is used.
 
-    `out` is what must not be there after an error; `result` reads what a run gave, to compare it with `sound`, that of
-    the input as it was.
+    `out` is what must not be there after an error; `result` reads what a run gave, and `sound` gives that of the input
+    as it was.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Case:
     run: Callable[[], int]
     out: Path | None = None
     result: Callable[[str], str] | None = None
-    sound: str | None = None
+    sound: Callable[[], str] | None = None
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Outcome:
         """Why an accepted input was accepted."""
         if self.case.result is None or self.case.sound is None:
             return "a value that is allowed"
-        same = self.case.result(self.printed) == self.case.sound
+        same = self.case.result(self.printed) == self.case.sound()
         return "the output is that of the unchanged input" if same else "other content that is allowed, another output"
 
 
