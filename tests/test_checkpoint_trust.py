@@ -165,6 +165,21 @@ def test_sizes_are_checked_before_memory_is_taken(name: str, value: Any, convert
         hub.lsg_bart_base(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("lsg_sparsity_type", "x"), ("lsg_block_size", "16"), ("dropout", 7), ("encoder_layers", 10**6)]
+)
+def test_settings_are_checked_before_they_are_written(name: str, value: Any, converted: Path, tmp_path: Path) -> None:
+    def change(state: dict[str, Any]) -> None:
+        arguments = state["cfg"]["model"]
+        (vars(arguments) if isinstance(arguments, Namespace) else arguments)[name] = value
+
+    bad = changed(converted, tmp_path / "bad", change)
+    for write in (export_checkpoint, convert_checkpoint):
+        with pytest.raises(LSGError, match=name.removeprefix("lsg_")):
+            write(bad, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_sizes_of_a_hugging_face_folder_and_of_a_flag(exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported, tmp_path / "hf")
     config = json.loads((exported / "config.json").read_text())

@@ -26,7 +26,7 @@ def test_every_line_break_of_python_is_known() -> None:
 def test_a_break_in_a_text_is_written_as_n(bpe: LSGBPE, line_break: str) -> None:
     text = f"low tide{line_break}old stone{line_break}"
     assert on_one_line(text) == "low tide <n> old stone <n>"
-    printed = LineBPE(bpe).decode(bpe.encode(text))
+    printed = LineBPE(bpe, lambda: 1024).decode(bpe.encode(text))
     assert printed == "low tide <n> old stone <n>"
     # Python's own text files, which translate \r, and everything that splits lines read it as one.
     assert (printed + "\n").splitlines() == [printed]
@@ -45,5 +45,18 @@ def test_rouge_reads_sentences_the_same_before_and_after(line_break: str) -> Non
 def test_lines_read_back_are_lines_written(bpe: LSGBPE, tmp_path: Path) -> None:
     texts = [f"low{c}tide" for c in LINE_BREAKS]
     path = tmp_path / "printed"
-    path.write_text("".join(f"S-{i}\t{LineBPE(bpe).decode(bpe.encode(t))}\n" for i, t in enumerate(texts)))
+    path.write_text(
+        "".join(f"S-{i}\t{LineBPE(bpe, lambda: 1024).decode(bpe.encode(t))}\n" for i, t in enumerate(texts))
+    )
     assert len(path.read_text().splitlines()) == len(texts)
+
+
+@pytest.mark.parametrize("word", ["a cat ", "cat", " " * 99 + "x"])
+def test_of_a_very_long_line_the_beginning_is_tokenised(word: str, corpus: Path, caplog) -> None:
+    """What fairseq-interactive reads of it is the same, and the rest takes no memory."""
+    bpe = LSGBPE.from_folder(corpus / "tokenizer")
+    whole, part = bpe.encode(word * 3000).split(), LineBPE(bpe, lambda: 16).encode(word * 3000).split()
+    assert part[:16] == whole[:16]
+    assert len(part) < 16 * 33
+    assert "only its beginning is read" in caplog.text
+    assert LineBPE(bpe, lambda: 16).encode(word) == bpe.encode(word)

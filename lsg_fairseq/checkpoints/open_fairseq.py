@@ -14,6 +14,7 @@ from lsg_fairseq.checkpoints.folder_files import find_tokenizer, read_generation
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, training_arguments
 from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, Source, Upgrade
 from lsg_fairseq.huggingface.read_folder import read_json
+from lsg_fairseq.models.lsg_model import read_lsg_config
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import in_task_languages
 from lsg_fairseq.tokenizers.fairseq_bpe import (
@@ -26,6 +27,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
 )
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.weights.families import STOCK_ARCHITECTURES
+from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_from_fairseq_args
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
 from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
@@ -92,7 +94,7 @@ def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
     """The arguments that matter, with what the architecture would fill in; a stock BART's name becomes the LSG one.
 
     Raises:
-        LSGError: the model is neither one of STOCK_ARCHITECTURES nor an LSG model.
+        LSGError: the model is neither one of STOCK_ARCHITECTURES nor an LSG model, or a setting is not allowed.
     """
     args.arch = STOCK_ARCHITECTURES.get(args.arch, args.arch)
     if not args.arch.startswith("lsg_") or args.arch not in ARCH_CONFIG_REGISTRY:
@@ -102,6 +104,8 @@ def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
     ARCH_CONFIG_REGISTRY[args.arch](args)
     vars(args).update({name: value for name, value in positions.items() if value is not None})
     kept = {name: value for name, value in vars(args).items() if name in MODEL_ARGUMENTS or name.startswith("lsg_")}
+    check_sizes(kept)
+    read_lsg_config(Namespace(**kept))
     return {"arch": args.arch, **kept}
 
 

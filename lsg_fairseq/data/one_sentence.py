@@ -36,6 +36,8 @@ def sentence_of(error: BaseException) -> str:
             f"there is not enough memory ({reason or 'Python has none left'}): take a smaller batch size, fewer "
             "positions or a smaller model"
         )
+    if "Symlink loop" in reason or "embedded null byte" in reason:  # which are no OSErrors to Python
+        return f"{reason}: name another path"
     named = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return (
         f"something unexpected went wrong ({named}): if the input is as it should be, this is a bug; "

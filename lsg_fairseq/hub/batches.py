@@ -20,6 +20,7 @@ from lsg_fairseq.generation import check_search
 from lsg_fairseq.hub.base import HubInterface, check_text, iterate
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import decoder_starts
+from lsg_fairseq.tokenizers.beginnings import encode_beginning
 
 # Documents that are sorted by length among themselves; what is in memory at once, and what waits for its turn.
 WINDOW = 128
@@ -29,9 +30,6 @@ MAX_BATCH = 32
 MAX_BATCH_TOKENS = 32768
 # More documents than this have a progress bar, unless something is said about it.
 FEW = 8
-# Of a text with more than so many characters for each token that is read, the beginning alone is tokenised. Where it
-# ends, the last tokens may be others than in the whole text.
-CHARACTERS_A_TOKEN, TORN_TOKENS = 32, 16
 
 
 @dataclass(frozen=True)
@@ -235,16 +233,9 @@ class BatchedGenerator:
         if not text.strip():
             return torch.empty(0, dtype=torch.long)
         text = self.options.prefix + text
-        room = self.hub.max_source_tokens
-        length = room * CHARACTERS_A_TOKEN
-        while length < len(text):
-            beginning = _whole_words(text, length)
-            tokens = self._ids(beginning, language)
-            if len(tokens) > room + TORN_TOKENS:
-                self.is_estimated = True
-                return self._cut(tokens, len(tokens) * len(text) // len(beginning))
-            length *= 2  # mostly spaces, say
-        return self._cut(self._ids(text, language))
+        tokens, number = encode_beginning(lambda part: self._ids(part, language), text, self.hub.max_source_tokens)
+        self.is_estimated |= number is not None
+        return self._cut(tokens, number)
 
     def _ids(self, text: str, language: str | None) -> Tensor:
         # Somebody's own interface may know nothing of languages.
@@ -280,9 +271,3 @@ class BatchedGenerator:
                 "the model's scores are no numbers (NaN), so nothing can be generated: use float32, or a checkpoint "
                 "whose weights are in range"
             ) from error
-
-
-def _whole_words(text: str, length: int) -> str:
-    """The first `length` characters, or fewer so that no word is torn, if there is a space in the second half."""
-    space = text.rfind(" ", length // 2, length)
-    return text[: length if space < 0 else space]

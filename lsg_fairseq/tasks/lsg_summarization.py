@@ -205,7 +205,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
 
     def build_bpe(self, args: Any) -> Any:
         """The bpe that --bpe names, or the tokenizer beside the data: output is text without being asked."""
-        return super().build_bpe(args) or (self.data_bpe and LineBPE(self.data_bpe))
+        return super().build_bpe(args) or (self.data_bpe and LineBPE(self.data_bpe, lambda: self.max_positions()[0]))
 
     def _formatted(
         self, dataset: LanguagePairDataset, split: str, languages: Sequence[tuple[str, str]] | None = None

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lsg_fairseq.tokenizers.base import (
     DocumentTokenizer,
     replace_surrogates,
 )
+from lsg_fairseq.tokenizers.beginnings import encode_beginning
 from lsg_fairseq.tokenizers.languages import language_symbol
 from lsg_fairseq.tokenizers.load import (
     BART_MASK,
@@ -33,6 +35,8 @@ from lsg_fairseq.tokenizers.load import (
 from lsg_fairseq.tokenizers.one_line import on_one_line
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 from lsg_fairseq.tokenizers.settings import clear_error
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "DICTIONARY_STATE",
@@ -208,11 +212,24 @@ class LSGBPE:
 
 
 class LineBPE:
-    """A bpe for fairseq's commands, which print an example a line: line breaks in it come out as `<n>`."""
+    """A bpe for fairseq's commands, which print an example a line: line breaks in it come out as `<n>`.
 
-    def __init__(self, bpe: LSGBPE) -> None:
-        self.encode = bpe.encode
+    Args:
+        room: how many tokens of a text are read; of one that is far longer, the beginning alone is tokenised.
+    """
+
+    def __init__(self, bpe: LSGBPE, room: Callable[[], int]) -> None:
+        self.bpe, self.room = bpe, room
         self.decode = bpe.decode_to_line
+
+    def encode(self, text: str) -> str:
+        """The symbols of a text, without `<s>` and `</s>`."""
+        tokens, number = encode_beginning(self.bpe.tokenizer.encode, text, self.room())
+        if number is not None:
+            logger.warning(
+                f"a text of {len(text):,} characters has about {number:,} tokens: only its beginning is read"
+            )
+        return " ".join(map(symbol_from_token, tokens))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -> DocumentTokenizer:

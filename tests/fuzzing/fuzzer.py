@@ -106,7 +106,8 @@ class Fuzzer:
         label, run, out, result = use()
         result = result or (content_of(out) if out is not None else None)
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".md", ".lock", ".log"))
-        path = self.pick(*files)
+        kind = self.pick(*sorted({p.suffix for p in files}))  # or all would be JSON
+        path = self.pick(*(p for p in files if p.suffix == kind))
         how = self.mutator.change(path)
         case = Case(f"{path.suffix or path.name} file", f"{name}/{path.relative_to(folder)} {how}; {label}", run, out)
         if result:
