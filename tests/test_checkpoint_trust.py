@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from encoder_models import write_tokenizer
 from hub_checkpoints import lively_copy
 from safetensors.torch import load_file, save_file
 
@@ -102,6 +103,13 @@ def test_another_dictionary_is_refused(converted: Path, tmp_path: Path) -> None:
         path.write_text("".join(lines))
     with pytest.raises(LSGError, match=r"is not the one that .*model\.pt was trained with"):
         hub.lsg_bart_base(tmp_path / "model")
+
+
+def test_a_tokenizer_of_other_pieces_is_refused(converted: Path, tmp_path: Path) -> None:
+    """The dictionary beside the checkpoint is its own, but every text would be unknown."""
+    write_tokenizer("bert", tmp_path)
+    with pytest.raises(LSGError, match=r"has not the pieces that .* was trained with"):
+        hub.lsg_bart_base(converted, tokenizer=tmp_path)
 
 
 def test_an_older_checkpoint_is_checked_by_size_and_order(
