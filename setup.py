@@ -51,11 +51,6 @@ setup(
     description="LSG attention for fairseq: BART and Pegasus that read 4,096 to 16,384 tokens and more",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    classifiers=[
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.12",
-        "Topic :: Scientific/Engineering :: Artificial Intelligence",
-    ],
     license="MIT AND Apache-2.0",  # the model in lsg_fairseq/hub is under the second
     cmdclass={"editable_wheel": EditableWheel},
     packages=find_packages(include=["lsg_fairseq", "lsg_fairseq.*"]),

@@ -15,6 +15,23 @@ from torch import Tensor, nn
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.modules.packed_linear import packed_weights
 
+# Each beam takes memory of its own; lengths to the power of a larger penalty are no float any more.
+MAX_BEAM, MAX_LENPEN = 1000, 50.0
+
+
+def check_search(beam: float, lenpen: float, temperature: float = 1.0) -> None:
+    """Refuse settings of a search that no machine can carry out.
+
+    Raises:
+        LSGError: one is out of range.
+    """
+    if not 1 <= beam <= MAX_BEAM:
+        raise LSGError(f"beam must be from 1 to {MAX_BEAM:,}, not {beam!r:.80}: each takes memory of its own")
+    if not -MAX_LENPEN <= lenpen <= MAX_LENPEN:
+        raise LSGError(f"lenpen must be a number from {-MAX_LENPEN:g} to {MAX_LENPEN:g}, not {lenpen!r:.80}")
+    if not 0 < temperature < math.inf:
+        raise LSGError(f"temperature must be a finite number above 0, not {temperature!r:.80}")
+
 
 class ForcingEnsemble(EnsembleModel):
     """fairseq's ensemble, in which a forced token has score 0, as in transformers, rather than its log-probability.
@@ -125,6 +142,9 @@ class LSGSequenceGenerator(SequenceGenerator):
             in float32 on CPUs.
         options: fairseq's SequenceGenerator options (beam_size, len_penalty, max_len_b, ...).
 
+    Raises:
+        LSGError: an option is out of range.
+
     A sample may have (B,) tokens of its own for the decoder's start and the forced first token: `decoder_start` and
     `forced_first`.
 
@@ -142,6 +162,8 @@ class LSGSequenceGenerator(SequenceGenerator):
         as_int8: bool = False,
         **options: Any,
     ) -> None:
+        names = {"beam": "beam_size", "lenpen": "len_penalty", "temperature": "temperature"}
+        check_search(**{name: options.get(key, 1) for name, key in names.items()})
         were_training = [model.training for model in models]
         super().__init__(ForcingEnsemble(models, forced_first_token, forced_last_token), tgt_dict, **options)
         if type(self.search) is BeamSearch:

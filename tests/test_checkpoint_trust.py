@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from encoder_models import write_tokenizer
 from hub_checkpoints import lively_copy
 from safetensors.torch import load_file, save_file
 
@@ -104,6 +105,13 @@ def test_another_dictionary_is_refused(converted: Path, tmp_path: Path) -> None:
         hub.lsg_bart_base(tmp_path / "model")
 
 
+def test_a_tokenizer_of_other_pieces_is_refused(converted: Path, tmp_path: Path) -> None:
+    """The dictionary beside the checkpoint is its own, but every text would be unknown."""
+    write_tokenizer("bert", tmp_path)
+    with pytest.raises(LSGError, match=r"has not the pieces that .* was trained with"):
+        hub.lsg_bart_base(converted, tokenizer=tmp_path)
+
+
 def test_an_older_checkpoint_is_checked_by_size_and_order(
     converted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,6 +171,21 @@ def test_sizes_are_checked_before_memory_is_taken(name: str, value: Any, convert
     folder = changed(converted, tmp_path / "model", change)
     with pytest.raises(LSGError, match=f"{name} must be an integer from"):
         hub.lsg_bart_base(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lsg_sparsity_type", "x"), ("lsg_block_size", "16"), ("dropout", 7), ("encoder_layers", 10**6)]
+)
+def test_settings_are_checked_before_they_are_written(name: str, value: Any, converted: Path, tmp_path: Path) -> None:
+    def change(state: dict[str, Any]) -> None:
+        arguments = state["cfg"]["model"]
+        (vars(arguments) if isinstance(arguments, Namespace) else arguments)[name] = value
+
+    bad = changed(converted, tmp_path / "bad", change)
+    for write in (export_checkpoint, convert_checkpoint):
+        with pytest.raises(LSGError, match=name.removeprefix("lsg_")):
+            write(bad, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 def test_sizes_of_a_hugging_face_folder_and_of_a_flag(exported: Path, tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ from fairseq import options, search, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.nan_detector import NanDetector
 from fairseq_commands import generate, interact, train, validate
+from torch.multiprocessing import ProcessRaisedException
 
-from lsg_fairseq.compat.plain_errors import sentence_of
+from lsg_fairseq.compat import commands
+from lsg_fairseq.compat.commands import errors_come_with_traceback, print_user_errors_in_one_line
+from lsg_fairseq.compat.plain_errors import sentence_of, unforeseen
 from lsg_fairseq.modules.lsg_config import LSGError
 from recipes.tiny_models import build_dictionary, build_model, random_tokens
 
@@ -195,11 +198,45 @@ def raised_by(call: Callable[[], object]) -> BaseException:
     return raised.value
 
 
-def test_other_errors_keep_their_page() -> None:
+def test_other_errors_are_nobodys_sentence() -> None:
     """What fairseq did not say itself: errors of Python, torch and other packages, in its code or not."""
     somebody_elses = [ValueError("of somebody else"), AssertionError("of somebody else"), KeyError("k"), None]
     somebody_elses += [raised_by(lambda: search.DiverseBeamSearch(build_dictionary(), 2, 0.5).step(0, None, None))]
     assert [sentence_of(error) for error in somebody_elses] == [None] * len(somebody_elses)
+
+
+def test_what_nobody_foresaw_says_where_it_was() -> None:
+    error = raised_by(lambda: search.DiverseBeamSearch(build_dictionary(), 2, 0.5).step(0, None, None))
+    told = unforeseen(error)
+    assert re.search(r"\(AttributeError: .*; in .*test_command_errors\.py:\d+ \S+, search\.py:\d+ step\)", told)
+    assert "\n" not in told
+
+
+def test_what_another_process_did_not_foresee_is_its_last_line() -> None:
+    page = "Traceback (most recent call last):\n  File \"/a/train.py\", line 7, in main\n    f()\nKeyError: 'x'\n"
+    told = unforeseen(ProcessRaisedException(f"\n\n-- Process 1 terminated with:\n{page}", 1, 2))
+    assert "(KeyError: 'x'; in " in told
+    assert "train.py:7 main)" in told
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(KeyError("x"), "error: something unexpected"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_fairseqs_commands_print_no_page(
+    error: BaseException, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = []
+    monkeypatch.setattr(sys, "argv", ["fairseq-train"])
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(commands, "leave", left.append)
+    assert errors_come_with_traceback()
+    print_user_errors_in_one_line()
+    sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err.startswith(f"fairseq-train: {said}")
+    assert left == ([1] if isinstance(error, Exception) else [])
+    monkeypatch.setenv("LSG_TRACEBACK", "1")
+    sys.excepthook(type(error), error, None)
+    assert type(error).__name__ in capsys.readouterr().err
 
 
 def test_what_fairseq_says_is_told() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -117,6 +118,29 @@ def test_a_killed_move_is_noticed_and_finished(filled: Path, moved: int, monkeyp
     check_pairs(filled, "train")
 
 
+@pytest.mark.parametrize("name", ["../precious", "{outside}", "a/../../precious", 7, "", "a\0b"])
+@pytest.mark.parametrize("part", ["new", "outdated"])
+def test_a_list_of_moves_stays_in_its_folder(part: str, name: object, tmp_path: Path) -> None:
+    """A data folder that somebody sent may hold one."""
+    precious, folder = tmp_path / "precious", tmp_path / "out"
+    precious.write_text("mine")
+    (folder / ".partial-0" / "a").mkdir(parents=True)
+    name = name.format(outside=precious) if isinstance(name, str) else name
+    moves = {"new": [], "outdated": [], part: [name]}
+    (folder / ".partial-0" / MOVES_FILE).write_text(json.dumps(moves))
+    with pytest.raises(LSGError, match=r"remove .*\.partial-0, and preprocess"), staged_output(folder):
+        pass
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["", "[", "[]", "7", "{}", '{"new": 1, "outdated": []}', "[" * 9999])
+def test_a_damaged_list_of_moves_is_one_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / ".partial-0").mkdir()
+    (tmp_path / ".partial-0" / MOVES_FILE).write_text(content)
+    with pytest.raises(LSGError, match="no list of files"), staged_output(tmp_path):
+        pass
+
+
 def test_somebody_works_in_the_folder(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their folder is not taken away under them."""
     (filled / "runs").mkdir()
@@ -191,6 +215,20 @@ def test_a_torn_pair_is_noticed(part: str, data: Path, tmp_path: Path) -> None:
     assert run_main("--train", other, "--out", tmp_path / "data", "--workers", 1) == 0
     shutil.copy(data / f"train.source-target.{part}", tmp_path / "data")
     with pytest.raises(LSGError, match=r"train\.source-target\..* does not belong to train\.source-target"):
+        check_pairs(tmp_path / "data", "train")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "value"), [(9, "<Q", 2), (17, "<B", 99), (18, "<Q", 2**40), (26, "<i", -5), (-8, "<q", -5)]
+)
+def test_a_damaged_index_is_noticed(place: int, kind: str, value: int, data: Path, tmp_path: Path) -> None:
+    """Its version, its type, the number of items, a length, and where the last one starts."""
+    shutil.copytree(data, tmp_path / "data")
+    path = tmp_path / "data" / "train.source-target.source.idx"
+    content = bytearray(path.read_bytes())
+    struct.pack_into(kind, content, place % len(content), value)
+    path.write_bytes(content)
+    with pytest.raises(LSGError, match=r"does not belong to train\.source-target\.source\.idx, or"):
         check_pairs(tmp_path / "data", "train")
 
 

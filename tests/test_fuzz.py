@@ -3,49 +3,67 @@
 from __future__ import annotations
 
 import os
-import shutil
+import time
 from pathlib import Path
 
 import pytest
-from fuzz import MEBIBYTES, Bases, Case, Fuzzer, Outcome, hub_call, run_case
-from hub_checkpoints import lively_copy
-
-from lsg_fairseq.checkpoints.convert import convert_checkpoint
-from lsg_fairseq.checkpoints.export import export_checkpoint
+from fuzzing.bases import Bases, make_bases
+from fuzzing.fuzzer import Fuzzer
+from fuzzing.runner import MEBIBYTES, NO_MEMORY, Case, Outcome, run_case
+from fuzzing.uses import hub_call
 
 CASES, SEED = int(os.environ.get("FUZZ_CASES", 1000)), int(os.environ.get("FUZZ_SEED", 1))
 
 
 @pytest.fixture(scope="module")
 def bases(corpus: Path, checkpoints: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Bases:
-    folder = tmp_path_factory.mktemp("fuzz-bases")
-    trained = lively_copy(checkpoints, folder / "trained")
-    convert_checkpoint(trained / "checkpoint_best.pt", folder / "converted", tokenizer=corpus / "tokenizer")
-    export_checkpoint(folder / "converted", folder / "hf")
-    (folder / "encoder").mkdir()
-    shutil.copy(pretrained / "checkpoint_best.pt", folder / "encoder")
-    shutil.copytree(corpus, folder / "data")
-    names = ("hf", "converted", "trained", "encoder", "data")
-    return Bases(*(folder / name for name in names), Path(shutil.copy(corpus.parent / "valid.jsonl", folder)))
+    return make_bases(corpus, checkpoints, pretrained, tmp_path_factory.mktemp("fuzz-bases"))
+
+
+def outcome_of(work, tmp_path: Path, **case: object) -> Outcome:
+    return run_case(Case("call", "", work, **case), tmp_path / "canary")
 
 
 @pytest.mark.parametrize(
     ("work", "fault"),
     [
-        (lambda: 1 / 0, "a traceback"),
+        (hub_call(lambda: 1 / 0), "a traceback"),
         (lambda: os.kill(os.getpid(), 9), "signal 9"),
         (lambda: os._exit(3), "no sentence"),
+        (lambda: print(f"error: {NO_MEMORY}") or 1, f"over {MEBIBYTES} MiB"),
+        (lambda: print("fine"), ""),
     ],
 )
 def test_faults_are_seen(work, fault: str, tmp_path: Path) -> None:
-    assert fault in run_case(Case("call", "", hub_call(work)), tmp_path / "canary").fault
+    found = outcome_of(work, tmp_path).fault
+    assert fault in found if fault else not found
 
 
-def test_code_is_seen(tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    assert "code was run" in run_case(Case("call", "", hub_call(canary.touch)), canary).fault
-    outcome = Outcome(Case("call", "", lambda: 0), 0, "", 0.0, MEBIBYTES + 1)
-    assert outcome.fault == f"over {MEBIBYTES} MiB"
+def test_code_and_leftovers_are_seen(tmp_path: Path) -> None:
+    assert "code was run" in outcome_of((tmp_path / "canary").touch, tmp_path).fault
+    out = tmp_path / "out"
+    assert "left out" in outcome_of(lambda: out.mkdir() or 1, tmp_path, out=out).fault
+
+
+def test_memory_is_measured(tmp_path: Path) -> None:
+    """The largest resident set of a process, and that of two together."""
+
+    def alone() -> None:
+        bytes_of(300)
+
+    def together() -> None:
+        os.fork()
+        held = bytes_of(200)
+        time.sleep(2)
+        del held
+
+    base = outcome_of(lambda: None, tmp_path).mebibytes
+    assert outcome_of(alone, tmp_path).mebibytes > base + 250
+    assert outcome_of(together, tmp_path).mebibytes > base + 250
+
+
+def bytes_of(mebibytes: int) -> bytes:
+    return b"x" * (mebibytes << 20)
 
 
 @pytest.mark.slow

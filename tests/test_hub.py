@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from argparse import Namespace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -419,7 +420,10 @@ def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> No
     ("settings", "message"),
     [
         ({"beam": 0}, "beam must be an integer of at least 1, not 0"),
-        ({"lenpen": "long"}, "lenpen must be a finite number, not 'long'"),
+        ({"lenpen": "long"}, "lenpen must be a number from -50 to 50, not 'long'"),
+        ({"lenpen": 10**30}, "lenpen must be a number from -50 to 50"),
+        ({"beam": 10**9}, "beam must be from 1 to 1,000"),
+        ({"source_lang": True}, "a language must be a code such as 'en_XX', not True"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
         ({"max_tokens": 0}, "max_tokens must be an integer of at least 1, not 0"),
         ({"min_len": 9, "max_len_b": 3}, "min_len (9) must not be above max_len_b (3)"),
@@ -430,6 +434,32 @@ def test_wrong_generation_settings(lsg: LSGHubInterface, settings: dict[str, obj
         lsg.summarize("the cat", **settings)
     with pytest.raises(LSGError, match="a text must be a str, not int"):
         lsg.summarize([3])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda lsg: list(lsg.summarize_stream("the cat")), "several a list or another iterable"),
+        (lambda lsg: list(lsg.summarize_stream(torch.tensor(3))), "several a list or another iterable"),
+        (lambda lsg: lsg.collate([torch.tensor([0, 2])], length=10**12), "length must be an integer from 0 to 262,144"),
+        (lambda lsg: lsg.collate([torch.tensor([0, 2])], length="x"), "length must be an integer from 0 to 262,144"),
+        (lambda lsg: lsg.register_classification_head(7, 2), "the name of a classification head must have"),
+        (lambda lsg: lsg.register_classification_head("h", 2, 10**12), "inner_dim must be an integer of at least 1"),
+        (lambda lsg: lsg.fill_mask("a <mask>", match_source_len="x"), "match_source_len must be True or False"),
+    ],
+)
+def test_wrong_arguments(lsg: LSGHubInterface, call: Callable[[LSGHubInterface], object], message: str) -> None:
+    with pytest.raises(LSGError, match=re.escape(message)):
+        call(lsg)
+
+
+def test_an_error_of_the_users_own_texts_is_theirs(lsg: LSGHubInterface) -> None:
+    def texts() -> Iterator[str]:
+        yield "the cat"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(lsg.summarize_stream(texts(), max_len_b=3))
 
 
 def test_forward_is_the_same_after_generation(lsg: LSGHubInterface, documents: list[str]) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fuzz import COMMANDS, Bases
+from fuzzing.bases import Bases
+from fuzzing.uses import COMMANDS
 from test_fuzz import bases  # noqa: F401 (a fixture)
 
 KILLS, SEED = int(os.environ.get("KILLS", 50)), int(os.environ.get("KILL_SEED", 1))

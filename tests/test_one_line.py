@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lsg_fairseq.data.kept_part import MIDDLE, PARTS, KeptPart, kept_slices
 from lsg_fairseq.scoring import split_sentences
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationTask
 from lsg_fairseq.tokenizers.base import LINE_BREAKS, on_one_line
 from lsg_fairseq.tokenizers.fairseq_bpe import LSGBPE, LineBPE, train_tokenizer
 
@@ -47,3 +50,25 @@ def test_lines_read_back_are_lines_written(bpe: LSGBPE, tmp_path: Path) -> None:
     path = tmp_path / "printed"
     path.write_text("".join(f"S-{i}\t{LineBPE(bpe).decode(bpe.encode(t))}\n" for i, t in enumerate(texts)))
     assert len(path.read_text().splitlines()) == len(texts)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("word", ["a cat ", "cat", " " * 99 + "x"])
+def test_of_a_very_long_line_an_excerpt_is_tokenised(word: str, part: str, corpus: Path, caplog) -> None:
+    """What fairseq-interactive reads of it is the same, and the rest takes no memory."""
+    bpe = LSGBPE.from_folder(corpus / "tokenizer")
+    task = SimpleNamespace(max_positions=lambda: (16, 8), kept_part=KeptPart(part), data_bpe=bpe)
+
+    def tokenize(text: str) -> list[str]:
+        return LSGSummarizationTask._tokenize(task, text)
+
+    whole, read = bpe.encode(word * 3000).split(), LineBPE(bpe, tokenize).encode(word * 3000).split()
+    if part != MIDDLE:  # found by characters
+        assert kept(read, part) == kept(whole, part)
+    assert len(read) < 16 * 33 * 2
+    assert "not all of it is read" in caplog.text
+    assert LineBPE(bpe, tokenize).encode(word) == bpe.encode(word)
+
+
+def kept(tokens: list[str], part: str) -> list[str]:
+    return [token for piece in kept_slices(len(tokens), 16, part) for token in tokens[piece]]

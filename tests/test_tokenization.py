@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers import load
+from lsg_fairseq.tokenizers import fairseq_bpe, load
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     LSGBPE,
     DocumentTokenizer,
@@ -330,6 +331,16 @@ def test_training_respects_size_and_layout(trained_folder: Path) -> None:
     assert not (trained_folder / "small").exists()
 
 
+@pytest.mark.parametrize("character", ["x", " ", "é", "\n"])
+def test_text_without_words_trains_a_tokenizer(character: str, tmp_path: Path) -> None:
+    """Pairs are counted in pieces: the time for one word grows with its square."""
+    text = fairseq_bpe._in_short_words(character * 10_000 + " a b")
+    assert max(map(len, re.findall(r"\S+", text))) <= 1000
+    assert text.replace(" ", "") == (character * 10_000 + " a b").replace(" ", "")
+    tokenizer = train_tokenizer([character * 10_000], 300, tmp_path)
+    assert tokenizer.decode(tokenizer.encode(character * 3 + "a")) == character * 3 + "a"
+
+
 def test_sequence_format_goes_through_its_file(tmp_path: Path) -> None:
     assert SequenceFormat.load(tmp_path) == SequenceFormat(True, True, "</s>")
     SequenceFormat(False, False, "<s>").save(tmp_path)
@@ -347,6 +358,17 @@ def test_broken_files_are_named(name: str, trained_folder: Path, tmp_path: Path)
         (tmp_path / "vocab.json").unlink()
     (tmp_path / name).write_text("{broken")
     with pytest.raises(LSGError, match=name):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("index", [10_000, 2**31, 2**32 - 1])
+def test_one_id_far_above_the_others_is_refused(index: int, trained_folder: Path, tmp_path: Path) -> None:
+    """Every id takes a row, so memory would be taken for as many."""
+    content = json.loads((trained_folder / "tokenizer.json").read_text())
+    content["added_tokens"] = []
+    content["model"]["vocab"]["<mask>"] = index
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(LSGError, match=f"largest id of the vocabulary's 330 tokens is {index}"):
         load_tokenizer(tmp_path)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
 from lsg_fairseq.compat.checkpoint_files import as_plain
+from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.modules.lsg_config import LSGError
 
 BY_EPOCH = re.compile(r"checkpoint(\d+)\.pt")
@@ -150,7 +151,8 @@ def _save(state: dict[str, Any], output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_name(f".{output.name}.partial-{secrets.token_hex(4)}")
     try:
-        torch.save(as_plain(state), aside)
-        os.replace(aside, output)
+        with written_whole(output):
+            torch.save(as_plain(state), aside)
+            os.replace(aside, output)
     finally:
         aside.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import zipfile
+import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
     dictionary_fingerprint,
     load_tokenizer,
 )
-from lsg_fairseq.weights.limits import check_sizes
+from lsg_fairseq.weights.limits import check_sizes, first_names
 from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
 from lsg_fairseq.weights.position_tables import resize_both
 from lsg_fairseq.weights.state_dicts import describe_misfit
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # Where a checkpoint keeps the fingerprint of its dictionary: in the state of its task.
 OWN_TASK = "lsg_summarization"
+# Symbols that no tokenizer needs to have: special tokens, language codes, and what fairseq pads a dictionary with.
+NO_PIECE = re.compile(r"<.*>|\[.*\]|madeupword\d+")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         LSGError: the file is damaged, is a pickle that asks for code, or is not a fairseq checkpoint.
     """
-    state = load_checkpoint_file(str(path), mmap=zipfile.is_zipfile(path))
+    state = load_checkpoint_file(str(path), mmap=True)
     if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
         raise LSGError(f"{path} is not a fairseq checkpoint, as it has no 'model': give a model.pt or checkpoint_*.pt")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
@@ -151,7 +153,7 @@ def check_dictionary(
     """See that a dictionary is the one that the checkpoint was trained with, as far as the checkpoint knows.
 
     Raises:
-        LSGError: it is another, or has the tokenizer's tokens in another order.
+        LSGError: it is another, has the tokenizer's tokens in another order, or pieces that the tokenizer has not.
     """
     known = (state.get("task_state") or {}).get(DICTIONARY_STATE)
     if known is not None:
@@ -160,6 +162,7 @@ def check_dictionary(
                 f"the dictionary in {files.vocabulary} is not the one that {files.model} was trained with: give the "
                 "tokenizer folder that belongs to the checkpoint"
             )
+        _check_tokenizer(dictionary, tokenizer, files)
         return
     if task_arguments(state).get("_name") == OWN_TASK and not _is_in_order(dictionary, tokenizer):
         raise LSGError(
@@ -170,6 +173,16 @@ def check_dictionary(
         f"{files.model} does not say which dictionary it was trained with: taken to be that of {files.vocabulary}, "
         f"whose {len(dictionary):,} symbols are as many as it has embeddings"
     )
+
+
+def _check_tokenizer(dictionary: Dictionary, tokenizer: DocumentTokenizer, files: CheckpointFiles) -> None:
+    own = set(build_dictionary(tokenizer).symbols)
+    strange = [symbol for symbol in dictionary.symbols if symbol not in own and not NO_PIECE.fullmatch(symbol)]
+    if strange:
+        raise LSGError(
+            f"the tokenizer in {files.tokenizer} has not the pieces that {files.model} was trained with "
+            f"({first_names(strange)}): give the tokenizer folder that belongs to the checkpoint"
+        )
 
 
 def _is_in_order(dictionary: Dictionary, tokenizer: DocumentTokenizer) -> bool:

@@ -16,6 +16,7 @@ from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, pa
 from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, OpenedCheckpoint, Upgrade
 from lsg_fairseq.data.kept_part import KeptPart
 from lsg_fairseq.huggingface.read_folder import read_json
+from lsg_fairseq.models.lsg_model import read_lsg_config
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import in_task_languages
 from lsg_fairseq.tokenizers.fairseq_bpe import (
@@ -28,6 +29,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
 )
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.weights.families import STOCK_ARCHITECTURES
+from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_from_fairseq_args
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
 from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
@@ -95,7 +97,7 @@ def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
     """The arguments that matter, with what the architecture would fill in; a stock BART's name becomes the LSG one.
 
     Raises:
-        LSGError: the model is neither one of STOCK_ARCHITECTURES nor an LSG model.
+        LSGError: the model is neither one of STOCK_ARCHITECTURES nor an LSG model, or a setting is not allowed.
     """
     args.arch = STOCK_ARCHITECTURES.get(args.arch, args.arch)
     if not is_lsg_architecture(Namespace(arch=args.arch)):
@@ -109,6 +111,8 @@ def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
     vars(args).update({name: value for name, value in positions.items() if value is not None})
     own = {*MODEL_ARGUMENTS, *own_flags(args.arch)}
     kept = {name: value for name, value in vars(args).items() if name in own or name.startswith("lsg_")}
+    check_sizes(kept)
+    read_lsg_config(Namespace(**kept))
     return {"arch": args.arch, **kept}
 
 

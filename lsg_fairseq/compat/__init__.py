@@ -45,6 +45,7 @@ from lsg_fairseq.compat import (  # noqa: E402
     resuming,
     task_settings,
     unsupported,
+    validating,
 )
 
 
@@ -107,6 +108,13 @@ FIXES = [
     Fix("flags_without_effect", _NOT_REPORTED, unsupported.flags_are_ignored, unsupported.refuse_what_cannot_be),
     Fix("generation_shards", _NOT_REPORTED, unsupported.shards_are_ignored, unsupported.generate_shards),
     Fix("gather_on_cpu", _NOT_REPORTED, devices.gathering_needs_cuda, devices.gather_on_cpu),
+    Fix("empty_batches", _NOT_REPORTED, validating.empty_batches_are_validated, validating.skip_empty_batches),
+    Fix(
+        "criterion_of_converted",
+        _NOT_REPORTED,
+        validating.criterion_is_taken_for_granted,
+        validating.take_criterion_from_flags,
+    ),
     Fix("bf16_without_tpu", _UPSTREAM + "4696", devices.bf16_means_tpu, devices.bf16_without_tpu),
     Fix("fp16_on_cpu", _NOT_REPORTED, devices.flat_gradients_need_cuda, devices.fp16_on_cpu),
     Fix("ddp_on_cpu", _NOT_REPORTED, devices.ddp_gets_device_ids, devices.ddp_without_device_ids),

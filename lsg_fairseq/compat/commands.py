@@ -14,7 +14,7 @@ from typing import Any
 
 from fairseq import utils
 
-from lsg_fairseq.compat.plain_errors import sentence_of
+from lsg_fairseq.compat.plain_errors import sentence_of, unforeseen
 
 logger = logging.getLogger(__name__)
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
@@ -53,11 +53,13 @@ def print_user_errors_in_one_line() -> None:
     upstream = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-        sentence = sentence_of(error)
-        if sentence is not None and not os.environ.get("LSG_TRACEBACK"):
-            print(f"{Path(sys.argv[0]).name}: error: {sentence}", file=sys.stderr)
-        else:
+        program = Path(sys.argv[0]).name
+        if os.environ.get("LSG_TRACEBACK"):
             upstream(kind, error, traceback)
+        elif issubclass(kind, Exception):
+            print(f"{program}: error: {sentence_of(error) or unforeseen(error)}", file=sys.stderr)
+        else:
+            print(f"{program}: {'interrupted' if kind is KeyboardInterrupt else kind.__name__}", file=sys.stderr)
         # Not for Ctrl-C, which the interpreter turns into the status that a shell expects.
         if issubclass(kind, Exception):
             leave(1)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
+import os
 import pickle
 import re
+import stat
 import sys
+import zipfile
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +60,8 @@ class DamagedCheckpointError(LSGError):
 def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = False) -> Any:
     """Load tensors, plain Python values and argparse.Namespace from a checkpoint; anything else is refused.
 
+    With `mmap`, tensors are mapped into memory where the file's format allows.
+
     A command line stored as a dict is made a Namespace, as fairseq expects.
 
     Raises:
@@ -64,7 +70,10 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
     """
     name = getattr(file, "name", file)
     try:
+        if not _has_an_end(file):
+            raise DamagedCheckpointError(f"{name} is a device or a pipe, no checkpoint file: name a file")
         with torch.serialization.safe_globals([argparse.Namespace]):
+            mmap = mmap and zipfile.is_zipfile(file)  # no other format can be mapped
             return with_namespaces(torch.load(file, map_location=map_location, weights_only=True, mmap=mmap or None))
     except pickle.UnpicklingError as error:
         asked_for = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
@@ -73,10 +82,19 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
                 f"{name} is refused: it is a pickle that may run code (it asks for {asked_for[1]})"
             ) from error
         raise DamagedCheckpointError(f"{name} is not a checkpoint, or is damaged; copy or download it again") from error
-    except (FileNotFoundError, PermissionError, MemoryError):
+    except (LSGError, FileNotFoundError, PermissionError, MemoryError):
         raise
     except Exception as error:  # a file of another kind fails in many ways, IndexError among them
         raise DamagedCheckpointError(f"{name} is damaged or cut short ({error}); copy or download it again") from error
+
+
+def _has_an_end(file: Any) -> bool:
+    """Whether it is a file on a disk: of /dev/zero, all memory would be read."""
+    try:
+        mode = os.stat(file if isinstance(file, str | os.PathLike) else file.fileno()).st_mode
+    except io.UnsupportedOperation:  # a file in memory
+        return True
+    return not (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
 
 
 def checkpoint_loading_is_unsafe() -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
 import fairseq
 import fairseq_cli
+from torch.multiprocessing import ProcessRaisedException
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
-SAID = (AssertionError, ValueError, NotImplementedError, Exception)
+SAID = (AssertionError, ValueError, RuntimeError, NotImplementedError, Exception)
+FRAME = re.compile(r'^ *File "(?:.*/)?([^/"]+)", line (\d+), in (\S+)$', re.MULTILINE)
+CALLS_SHOWN, LONGEST_REASON = 4, 300
 FAIRSEQ_FOLDERS = (Path(fairseq.__file__).parent, Path(fairseq_cli.__file__).parent)
 
 
@@ -28,6 +32,24 @@ def sentence_of(error: BaseException | None) -> str | None:
     if error is not None and type(error) in SAID and _says_something(error) and _is_said_by_fairseq(error):
         return f"{' '.join(error.args[0].split())} (LSG_TRACEBACK=1 shows where)"
     return None
+
+
+def unforeseen(error: BaseException) -> str:
+    """One sentence for everything else: the error, and the last of the calls that led to it.
+
+    A training that has run for days is not run again for the page, so the sentence says where to look.
+    """
+    said = " ".join(str(error).split())
+    named = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, ProcessRaisedException):  # what it says is the page of another process
+        named = (str(error).strip().splitlines() or [""])[-1]
+    reason = named if len(named) <= LONGEST_REASON else named[: LONGEST_REASON - 4] + " ..."
+    calls = FRAME.findall("".join(traceback.format_exception(error)))[-CALLS_SHOWN:]
+    where = ", ".join(f"{file}:{line} {function}" for file, line, function in calls)
+    return (
+        f"something unexpected went wrong ({reason}{'; in ' * bool(where)}{where}): if flags and files are as they "
+        "should be, this is a bug; LSG_TRACEBACK=1 shows the whole page"
+    )
 
 
 def _first_of(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:

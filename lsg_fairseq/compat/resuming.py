@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def is_whole(path: Path) -> bool:
         LSGError: it asks for code.
     """
     try:
-        load_checkpoint_file(str(path), mmap=zipfile.is_zipfile(path))
+        load_checkpoint_file(str(path), mmap=True)
     except DamagedCheckpointError:
         return False
     return True

@@ -40,12 +40,16 @@ def _check_pair(index: Path) -> int | None:
     data = index.with_suffix(".bin")
     with index.open("rb") as file:
         header = file.read(HEADER.size)
-        if len(header) < HEADER.size or not header.startswith(MAGIC) or not data.is_file():
+        if len(header) < HEADER.size or not header.startswith(MAGIC):
             return None
-        _, _, code, count = HEADER.unpack(header)
-        is_whole = code in _code_to_dtype and index.stat().st_size == HEADER.size + 12 * count
-        lengths = np.fromfile(file, dtype="<i4", count=count) if is_whole else np.empty(0)
-    item_size = np.dtype(_code_to_dtype.get(code, np.int8)).itemsize
-    if not is_whole or int(lengths.sum(dtype=np.int64)) * item_size != data.stat().st_size:
+        if not data.is_file():
+            raise LSGError(f"{data}, which belongs to {index.name}, is missing: preprocess that split again")
+        _, version, code, count = HEADER.unpack(header)
+        is_whole = version == 1 and code in _code_to_dtype and index.stat().st_size == HEADER.size + 12 * count
+        lengths = np.fromfile(file, dtype="<i4", count=count if is_whole else 0).astype(np.int64)
+        starts = np.fromfile(file, dtype="<i8", count=count if is_whole else 0)
+    ends = lengths.cumsum() * np.dtype(_code_to_dtype.get(code, np.int8)).itemsize
+    in_order = is_whole and not lengths.min(initial=0) < 0 and np.array_equal(starts, np.append([0], ends)[:-1])
+    if not in_order or data.stat().st_size != (ends[-1] if count else 0):
         raise LSGError(f"{data} does not belong to {index.name}, or one of them is cut: preprocess that split again")
     return count

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lsg_fairseq.generation import MAX_LENPEN
 from lsg_fairseq.modules.lsg_config import LSGError
 
 GENERATION_FILE = "generation.json"
@@ -17,7 +18,10 @@ OLD_ARGUMENTS_FILE = "generation.args"
 # What each setting may be, under fairseq-generate's names: in words, and a test.
 SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "beam": ("an integer of at least 1", lambda value: _is_integer(value, 1)),
-    "lenpen": ("a finite number", lambda value: _is_number(value) and abs(value) < float("inf")),
+    "lenpen": (
+        f"a number from {-MAX_LENPEN:g} to {MAX_LENPEN:g}",
+        lambda value: _is_number(value) and abs(value) <= MAX_LENPEN,
+    ),
     "min_len": ("an integer of at least 0", lambda value: _is_integer(value, 0)),
     "max_len_b": ("an integer of at least 1", lambda value: _is_integer(value, 1)),
     "no_repeat_ngram_size": ("an integer of at least 0", lambda value: _is_integer(value, 0)),

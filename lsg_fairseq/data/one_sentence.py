@@ -36,6 +36,8 @@ def sentence_of(error: BaseException) -> str:
             f"there is not enough memory ({reason or 'Python has none left'}): take a smaller batch size, fewer "
             "positions or a smaller model"
         )
+    if "Symlink loop" in reason or "embedded null byte" in reason:  # which are no OSErrors to Python
+        return f"{reason}: name another path"
     named = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return (
         f"something unexpected went wrong ({named}): if the input is as it should be, this is a bug; "
@@ -75,5 +77,6 @@ def written_whole(path: Path) -> Iterator[None]:
 
 
 def shortened(text: str) -> str:
-    """The text, or its beginning where it is long."""
+    """The text, or its beginning where it is long; lone surrogates, which nothing can print, are escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 4] + " ..."

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lsg_fairseq.data.exchange import exchange
 from lsg_fairseq.data.locks import only_writer
@@ -125,12 +125,38 @@ def _rename_new(aside: Path, folder: Path) -> None:
 
 def _move_files(partial: Path, folder: Path) -> None:
     """Carry out a list of moves, or what is left of it."""
-    moves = json.loads((partial / MOVES_FILE).read_text())
-    for name in moves["new"]:
+    new, outdated = _read_moves(partial / MOVES_FILE)
+    for name in new:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (partial / name).exists():
             (partial / name).replace(folder / name)
-    for name in moves["outdated"]:
+    for name in outdated:
         with suppress(FileNotFoundError):
             (folder / name).unlink()
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read_moves(path: Path) -> tuple[list[str], list[str]]:
+    """What is still to be moved and to be deleted; the list may have come with a folder that somebody sent.
+
+    Raises:
+        LSGError: it is damaged, or names a path outside its folder.
+    """
+    try:
+        moves = json.loads(path.read_text(encoding="utf-8"))
+        new, outdated = moves["new"], moves["outdated"]
+        is_sound = all(_is_inside(name) for name in [*new, *outdated])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        is_sound = False
+    if not is_sound:
+        raise LSGError(
+            f"{path} is no list of files that lsg-preprocess was moving: remove {path.parent}, and preprocess all "
+            "splits again"
+        )
+    return new, outdated
+
+
+def _is_inside(name: object) -> bool:
+    """Whether a name is that of a file in its folder or below."""
+    path = PurePath(name) if isinstance(name, str) and "\0" not in name else None
+    return path is not None and bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -12,7 +12,8 @@ from typing import BinaryIO, NamedTuple
 from lsg_fairseq.modules.lsg_config import LSGError
 
 COMPRESSED = ".gz"
-# A few bytes of gzip can stand for gigabytes. No model reads a hundredth of this: 262,144 tokens at most.
+# Bytes of a line, or of a text that is one document. A few bytes of gzip can stand for gigabytes, and a device has no
+# end. No model reads a hundredth of this: 262,144 tokens at most.
 MAX_TEXT = 2**28
 DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
@@ -72,14 +73,14 @@ def whole_text(file: BinaryIO, name: str) -> str:
     """A text file as one document, its lines ended by line feeds.
 
     Raises:
-        LSGError: it is damaged, is not UTF-8, or is larger than any document after it was decompressed.
+        LSGError: it is damaged, is not UTF-8, or is larger than any document.
     """
     lines: list[str] = []
     size = 0
     for _, line in lines_of(file, name):
         lines.append(line)
         size += len(line) + 1
-        if isinstance(file, gzip.GzipFile) and size > MAX_TEXT:
+        if size > MAX_TEXT:
             raise too_large(name)
     return "\n".join(lines)
 
@@ -92,7 +93,9 @@ def count_lines(path: Path, without_blank: bool) -> int:
 
 def too_large(where: str) -> LSGError:
     """The error of something that cannot be a document."""
-    return LSGError(f"{where} is larger than {MAX_TEXT >> 20} MiB, which no document is: give other files")
+    return LSGError(
+        f"{where} is larger than {MAX_TEXT:,} bytes, which no document is: split it, or name a file of documents"
+    )
 
 
 def damaged_gzip(name: str, after: str, error: Exception) -> LSGError:
@@ -101,16 +104,15 @@ def damaged_gzip(name: str, after: str, error: Exception) -> LSGError:
 
 
 def _raw_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    limit = MAX_TEXT if isinstance(file, gzip.GzipFile) else -1
     number = 0
     while True:
         try:
-            line = file.readline(limit)
+            line = file.readline(MAX_TEXT + 1)
         except DAMAGED_GZIP as error:
             raise damaged_gzip(name, f"line {number}", error) from error
         if not line:
             return
         number += 1
-        if len(line) == limit:
+        if len(line) > MAX_TEXT:
             raise too_large(f"{name}, line {number},")
         yield number, line

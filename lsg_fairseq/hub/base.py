@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from fairseq.data.data_utils import collate_tokens
@@ -16,6 +16,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import rows_of_symbols
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, symbol_from_token, token_from_symbol
 from lsg_fairseq.weights.families import FAMILIES
+from lsg_fairseq.weights.limits import MAX_POSITIONS
 
 
 class HubInterface(nn.Module):
@@ -120,6 +121,8 @@ class HubInterface(nn.Module):
         """(B,T) ids of several 1-d ones, padded on the right to the longest of them or to `length`."""
         for each in check_list(tokens):
             check_tokens(each)
+        if length is not None and (type(length) is not int or not 0 <= length <= MAX_POSITIONS):
+            raise LSGError(f"length must be an integer from 0 to {MAX_POSITIONS:,}, not {length!r:.80}")
         return collate_tokens(list(tokens), self.task.source_dictionary.pad(), pad_to_length=length)
 
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
@@ -175,12 +178,24 @@ def as_texts(text: str | Sequence[str]) -> list[str]:
     Raises:
         LSGError: one is not a str.
     """
-    if not isinstance(text, Iterable):
-        raise LSGError(f"a text must be a str, or several a list of them, not {text!r:.80}")
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = [text] if isinstance(text, str) else list(iterate(text))
     for each in texts:
         check_text(each)
     return texts
+
+
+def iterate(texts: Iterable[str]) -> Iterator[str]:
+    """An iterator over several texts.
+
+    Raises:
+        LSGError: it is one str, or nothing that holds several.
+    """
+    try:
+        if not isinstance(texts, str):
+            return iter(texts)
+    except TypeError:
+        pass
+    raise LSGError(f"a text must be a str, and several a list or another iterable of them, not {texts!r:.80}")
 
 
 def check_text(text: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from argparse import Namespace
@@ -15,10 +14,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lsg_fairseq.data.excerpts import pieces_to_read
 from lsg_fairseq.data.generation_settings import SETTINGS
 from lsg_fairseq.data.kept_part import check_part, keep
-from lsg_fairseq.hub.base import HubInterface, check_text
-from lsg_fairseq.hub.excerpts import kept_tokens
+from lsg_fairseq.data.one_sentence import in_one_sentence
+from lsg_fairseq.generation import check_search
+from lsg_fairseq.hub.base import HubInterface, check_text, iterate
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import decoder_starts
 
@@ -30,7 +31,6 @@ MAX_BATCH = 32
 MAX_BATCH_TOKENS = 32768
 # More documents than this have a progress bar, unless something is said about it.
 FEW = 8
-MAX_BEAM = 1000
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,7 @@ class GenerationSettings:
             wanted, is_allowed = SETTINGS[name]
             if value is not None and not is_allowed(value):
                 raise LSGError(f"{name} must be {wanted}, not {value!r}")
-        if self.beam is not None and self.beam > MAX_BEAM:
-            raise LSGError(f"beam must be at most {MAX_BEAM:,}, not {self.beam}: each takes memory of its own")
-        if self.lenpen is not None and not math.isfinite(self.lenpen):
-            raise LSGError(f"lenpen must be a finite number, not {self.lenpen!r}")
+        check_search(*(1 if value is None else value for value in (self.beam, self.lenpen)))
         if self.min_len is not None and self.max_len_b is not None and self.min_len > self.max_len_b:
             raise LSGError(f"min_len ({self.min_len}) must not be above max_len_b ({self.max_len_b})")
 
@@ -118,6 +115,8 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         check_part(self.keep_part, "keep_part")
+        if not isinstance(self.match_source_len, bool):
+            raise LSGError(f"match_source_len must be True or False, not {self.match_source_len!r:.80}")
         for name in ("batch_size", "max_tokens"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -179,18 +178,26 @@ class BatchedGenerator:
         progress: bool | None = None,
         queries: Iterable[str] | None = None,
     ) -> Iterator[str]:
-        """The summaries in order, a window of texts at a time; says once, at the end, what was cut."""
-        texts, queries = iter(texts), repeat("") if queries is None else iter(queries)
+        """The summaries in order, a window of texts at a time; says once, at the end, what was cut.
+
+        Raises:
+            LSGError: texts is not an iterable of strs, or what run_window raises.
+        """
+        texts, queries = iterate(texts), repeat("") if queries is None else iterate(queries)
         shown = progress if progress is not None else total is None or total > (self.options.batch_size or FEW)
         with tqdm(total=total, desc="summaries", unit="", disable=not shown, file=sys.stderr) as bar:
             while window := list(islice(texts, WINDOW)):
-                summaries: list[str] = [""] * len(window)
-                for places, batch in self.run_window(window, queries=list(islice(queries, len(window)))):
-                    for place, summary in zip(places, batch, strict=True):
-                        summaries[place] = summary
-                    bar.update(len(places))
-                yield from summaries
+                yield from self._summaries_of(window, list(islice(queries, len(window))), bar)
         self.report_cut()
+
+    @in_one_sentence()
+    def _summaries_of(self, window: Sequence[str], queries: Sequence[str], bar: tqdm) -> list[str]:
+        summaries = [""] * len(window)
+        for places, batch in self.run_window(window, queries=queries):
+            for place, summary in zip(places, batch, strict=True):
+                summaries[place] = summary
+            bar.update(len(places))
+        return summaries
 
     def run_window(
         self,
@@ -256,15 +263,16 @@ class BatchedGenerator:
                 f"a query of {len(front)} tokens leaves no room for its document in the {self.hub.max_source_tokens} "
                 "that are read: shorten it, or load the model with a larger max_source_positions"
             )
-        ids, number, is_estimated = kept_tokens(
+        pieces, number = pieces_to_read(
             prefix + text,
             room,
             self.part,
             lambda part: self._ids(part, language)[self.num_front : -self.num_behind],
         )
-        self.is_estimated |= is_estimated
-        self._note_cut(number + len(front) + len(behind))
-        return torch.cat([front, ids, behind])
+        ids = torch.cat(pieces)
+        self.is_estimated |= number is not None
+        self._note_cut((len(ids) if number is None else number) + len(front) + len(behind))
+        return torch.cat([front, keep(ids, room, self.part), behind])
 
     def _ids(self, text: str, language: str | None, *more: str) -> Tensor:
         # Somebody's own interface may know nothing of languages.

@@ -24,8 +24,10 @@ def register_head(model: nn.Module, name: str, num_classes: int, inner_dim: int 
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or not 1 <= num_classes <= MAX_WIDTH:
         allowed = f"an integer of at least 1 and at most {MAX_WIDTH:,}"
         raise LSGError(f"num_classes must be {allowed}, not {num_classes!r:.80}")
-    if not name or "." in name:
-        raise LSGError(f"the name of a classification head must have a character and no dot, unlike {name!r}")
+    if inner_dim is not None and (type(inner_dim) is not int or not 1 <= inner_dim <= MAX_WIDTH):
+        raise LSGError(f"inner_dim must be an integer of at least 1 and at most {MAX_WIDTH:,}, not {inner_dim!r:.80}")
+    if not isinstance(name, str) or not name or "." in name:
+        raise LSGError(f"the name of a classification head must have a character and no dot, unlike {name!r:.80}")
     if not hasattr(model, "classification_heads"):
         model.classification_heads = nn.ModuleDict()
     if name in model.classification_heads:

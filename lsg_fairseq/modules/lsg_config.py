@@ -25,7 +25,13 @@ FIELD_ALIASES = {"lsg_num_pre_rounds": "lsh_num_pre_rounds"}
 
 
 class LSGError(ValueError):
-    """What was wrong with something a user gave, in one sentence that says what to do."""
+    """What was wrong with something a user gave, in one sentence that says what to do.
+
+    Lone surrogates, which JSON lets in, are escaped: no terminal or log could take the sentence otherwise.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence.encode("utf-8", "backslashreplace").decode())
 
 
 def _option(default: Any, help: str) -> Any:

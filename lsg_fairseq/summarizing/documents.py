@@ -153,7 +153,8 @@ def has_journal(path: Path) -> bool:
             header = json.loads(file.readline(MAX_HEADER))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(header, dict) and "inputs" in header.get("settings", header)
+    settings = header.get("settings", header) if isinstance(header, dict) else {}
+    return isinstance(settings, dict) and "inputs" in settings
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lsg_fairseq.data.locks import only_writer
+from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.summarizing.documents import Document, journal_of
 from lsg_fairseq.summarizing.output_lines import LineFormat, StreamOutput
@@ -212,6 +213,14 @@ def _lines_from_start(name: str) -> Iterator[bytes]:
 
 
 def _append(file: BinaryIO, line: str) -> None:
-    """One write for the whole line, handed to the system at once; the file is opened for appending."""
-    file.write(line.encode() + b"\n")
-    file.flush()
+    """The whole line, handed to the system at once; the file is opened for appending.
+
+    Past the file object's own buffer, which would try once more when it is closed.
+
+    Raises:
+        LSGError: there is no room.
+    """
+    data = line.encode() + b"\n"
+    with written_whole(Path(file.name)):
+        while data:
+            data = data[os.write(file.fileno(), data) :]

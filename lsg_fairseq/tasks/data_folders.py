@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import read_dictionary
 
+DATA_SUFFIXES = (".txt", ".idx", ".bin")
 MADE_BY_US = ("train", "valid", "test")
 
 
@@ -28,11 +29,23 @@ def check_data_folders(data: str | None) -> Path:
     for folder in folders:
         if not folder.is_dir():
             raise LSGError(f"there is no data folder {folder}: make one (lsg-preprocess --out {folder}) or name yours")
+        check_files(folder)
     if not any(folders[0].glob("dict.*.txt")):
         raise LSGError(f"{folders[0]} holds no data, as it has no dict.*.txt: make it with lsg-preprocess --out")
     for folder in folders[1:]:
         _check_same_dictionaries(folders[0], folder)
     return folders[0]
+
+
+def check_files(folder: Path) -> None:
+    """See that what is named like a file of data is one: a device would be read for ever.
+
+    Raises:
+        LSGError: it is a folder, a device, a pipe, or a link to nothing.
+    """
+    odd = [path for path in sorted(folder.iterdir()) if path.suffix in DATA_SUFFIXES and not path.is_file()]
+    if odd:
+        raise LSGError(f"{odd[0]} is no file, and data are in files: remove it, or preprocess into another folder")
 
 
 def name_sides(cfg: DictConfig, folder: Path) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
 from lsg_fairseq.data.alignments import MovedAlignments
 from lsg_fairseq.data.binary_pairs import check_pairs
+from lsg_fairseq.data.excerpts import pieces_to_read
 from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, KeptPartDataset
 from lsg_fairseq.data.languages import read_languages
 from lsg_fairseq.data.queries import check_room, lead_of, read_queries
@@ -227,7 +228,15 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
 
     def build_bpe(self, args: Any) -> Any:
         """The bpe that --bpe names, or the tokenizer beside the data: output is text without being asked."""
-        return super().build_bpe(args) or (self.data_bpe and LineBPE(self.data_bpe))
+        return super().build_bpe(args) or (self.data_bpe and LineBPE(self.data_bpe, self._tokenize))
+
+    def _tokenize(self, text: str) -> list[str]:
+        """The tokens of a text; of one that is far longer than what is read, enough for the part that is kept."""
+        room = self.max_positions()[0]
+        pieces, number = pieces_to_read(text, room, self.kept_part.of(), self.data_bpe.tokenizer.encode)
+        if number is not None:
+            logger.warning(f"a text of {len(text):,} characters has about {number:,} tokens: not all of it is read")
+        return [token for piece in pieces for token in piece]
 
     def _formatted(
         self, dataset: LanguagePairDataset, origin: Origin, languages: Sequence[tuple[str, str]] | None = None

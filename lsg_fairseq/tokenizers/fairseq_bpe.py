@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from lsg_fairseq.tokenizers.load import (
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 from lsg_fairseq.tokenizers.settings import clear_error
 
+logger = logging.getLogger(__name__)
+
 __all__ = [
     "DICTIONARY_STATE",
     "LSGBPE",
@@ -59,6 +62,8 @@ __all__ = [
 # so that ordinary symbols stay what they are.
 UNSAFE = re.compile(r"\s|\\(?=u[0-9a-f]{4})")
 ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+# Far longer than words are; base64 and the like have no spaces at all.
+LONG_WORD = re.compile(r"\S{1000}|\s{1000}")
 
 # The name under which a checkpoint keeps dictionary_fingerprint.
 DICTIONARY_STATE = "dictionary"
@@ -206,11 +211,19 @@ class LSGBPE:
 
 
 class LineBPE:
-    """A bpe for fairseq's commands, which print an example a line: line breaks in it come out as `<n>`."""
+    """A bpe for fairseq's commands, which print an example a line: line breaks in it come out as `<n>`.
 
-    def __init__(self, bpe: LSGBPE) -> None:
-        self.encode = bpe.encode
+    Args:
+        tokenize: the tokens of what is read of a text; of one that is far longer, not all need be among them.
+    """
+
+    def __init__(self, bpe: LSGBPE, tokenize: Callable[[str], Iterable[str]] | None = None) -> None:
+        self.bpe, self.tokenize = bpe, tokenize or bpe.tokenizer.encode
         self.decode = bpe.decode_to_line
+
+    def encode(self, text: str) -> str:
+        """The symbols of a text, without `<s>` and `</s>`."""
+        return " ".join(map(symbol_from_token, self.tokenize(text)))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -> DocumentTokenizer:
@@ -234,11 +247,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(map(replace_surrogates, texts), trainer)
+    backend.train_from_iterator(map(_in_short_words, texts), trainer)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_bart_files(backend, folder)
     return load_tokenizer(folder)
+
+
+def _in_short_words(text: str) -> str:
+    """The text for counting pairs: what has no space for a thousand characters gets some, as time grows squared."""
+    return LONG_WORD.sub(lambda match: f"{match.group()} ", replace_surrogates(text))
 
 
 def _write_bart_files(backend: Tokenizer, folder: Path) -> None:

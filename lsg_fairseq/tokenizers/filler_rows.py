@@ -30,6 +30,19 @@ def are_fillers(rows: int, tokens: int) -> bool:
     return tokens <= rows <= tokens + max(FEW_ROWS, tokens // FEW_PARTS)
 
 
+def check_gaps(largest_id: int, tokens: int) -> None:
+    """Refuse ids with more gaps between them than tokens: every gap takes a row, and one wrong id makes a billion.
+
+    Raises:
+        LSGError: there are so many.
+    """
+    if largest_id >= 2 * tokens + FEW_ROWS:
+        raise LSGError(
+            f"the largest id of the vocabulary's {tokens} tokens is {largest_id}: the ids are damaged, or most of the "
+            "tokens are missing; download the tokenizer again"
+        )
+
+
 def stated_rows(folder: Path, tokens: int) -> int:
     """How many embedding rows a tokenizer folder, or the Hugging Face model in it, says that there are.
 

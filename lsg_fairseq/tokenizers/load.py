@@ -22,7 +22,7 @@ from lsg_fairseq.tokenizers.base import (
     add_tokens,
     special_tokens,
 )
-from lsg_fairseq.tokenizers.filler_rows import filler, stated_rows
+from lsg_fairseq.tokenizers.filler_rows import check_gaps, filler, stated_rows
 from lsg_fairseq.tokenizers.languages import language_symbols
 from lsg_fairseq.tokenizers.pegasus import (
     PEGASUS_CLASS,
@@ -68,6 +68,7 @@ class JsonTokenizer(DocumentTokenizer):
             backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings["add_prefix_space"]))
         apply_settings(backend, settings)
         by_id = {index: token for token, index in backend.get_vocab(with_added_tokens=True).items()}
+        check_gaps(max(by_id, default=0), len(by_id))
         # An id without a token keeps its place, so that the rows after it stay where they are.
         tokens = [by_id.get(i, filler(i)) for i in range(max(by_id) + 1)]
         has_own_names = settings.get("tokenizer_class", "").startswith("Pegasus")

@@ -37,9 +37,12 @@ class SequenceFormat:
         """The same for texts of these languages; None or "" leaves one as it is.
 
         Raises:
-            LSGError: the model has no language codes.
+            LSGError: the model has no language codes, or one is no text.
         """
         named = {"source_language": source, "target_language": target}
+        odd = [code for code in named.values() if code is not None and not isinstance(code, str)]
+        if odd:
+            raise LSGError(f"a language must be a code such as 'en_XX', not {odd[0]!r:.80}")
         named = {name: code.strip("[]") for name, code in named.items() if code}
         if named and not self.languages:
             raise LSGError(

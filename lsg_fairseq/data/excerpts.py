@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from typing import TypeVar
 
-import torch
-from torch import Tensor
-
-from lsg_fairseq.data.kept_part import ENDS, HEAD, TAIL, keep
+from lsg_fairseq.data.kept_part import ENDS, HEAD, TAIL
 
 # Of a text with more than so many characters for each token that is read, excerpts alone are tokenised. Where one
 # begins or ends, so many tokens may be others than in the whole text.
 CHARACTERS_A_TOKEN, TORN_TOKENS = 32, 16
 
 
-def kept_tokens(text: str, room: int, part: str, encode: Callable[[str], Tensor]) -> tuple[Tensor, int, bool]:
-    """The ids (at most `room`) that are kept of a text, how many the whole text has, and whether that is estimated.
+Tokens = TypeVar("Tokens", bound=Sized)
 
-    What is kept is what would be kept of the whole text's ids; but the middle of a very long text is found by
-    characters.
+
+def pieces_to_read(text: str, room: int, part: str, encode: Callable[[str], Tokens]) -> tuple[list[Tokens], int | None]:
+    """The tokens of a text in one piece, or of excerpts of a text that is far longer than `room` tokens.
+
+    What is kept of the pieces, one behind the other, is what would be kept of the whole text's tokens; but the middle
+    of a very long text is found by characters. Also about how many tokens the whole text has; None: these are all.
     """
     length = max(room, 1) * CHARACTERS_A_TOKEN
     while length < len(text):
         excerpts = _excerpts(text, length, part)
-        ids = [encode(excerpt) for excerpt in excerpts]
-        if all(len(each) > room + 2 * TORN_TOKENS for each in ids):
-            number = sum(map(len, ids)) * len(text) // sum(map(len, excerpts))
-            return _kept_of_excerpts(ids, room, part), number, True
+        pieces = [encode(excerpt) for excerpt in excerpts]
+        if all(len(each) > room + 2 * TORN_TOKENS for each in pieces):
+            return pieces, sum(map(len, pieces)) * len(text) // sum(map(len, excerpts))
         length *= 2  # mostly spaces, say
-    whole = encode(text)
-    return keep(whole, room, part), len(whole), False
+    return [encode(text)], None
 
 
 def _excerpts(text: str, length: int, part: str) -> list[str]:
@@ -42,12 +41,6 @@ def _excerpts(text: str, length: int, part: str) -> list[str]:
         return [_ending(text, length)]
     start = (len(text) - length) // 2
     return [text[start : start + length]]
-
-
-def _kept_of_excerpts(ids: list[Tensor], room: int, part: str) -> Tensor:
-    if part == ENDS:
-        return torch.cat([keep(ids[0], room - room // 2, HEAD), keep(ids[1], room // 2, TAIL)])
-    return keep(ids[0], room, part)
 
 
 def _beginning(text: str, length: int) -> str:

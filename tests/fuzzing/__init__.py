@@ -1,0 +1,1 @@
+"""Mutated inputs for every command, hub call and kind of file (`make fuzz`)."""
