@@ -13,8 +13,10 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.models.bart import BARTModel
 
 from lsg_fairseq.generation import LSGSequenceGenerator
+from lsg_fairseq.models import lsg_encoder
 from lsg_fairseq.models.lsg_model import read_lsg_config
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from lsg_fairseq.modules.packed_linear import packed_weights
 from recipes.tiny_models import build_model, random_tokens
 
 TYPES = ["none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride"]
@@ -263,3 +265,17 @@ def test_encoder_layerdrop_skips_layers_in_training_only() -> None:
 def test_unfitting_heads_are_an_error() -> None:
     with pytest.raises(LSGError, match="attention heads must divide the width 32, which 5 does not"):
         build_model(encoder_attention_heads=5)
+
+
+@pytest.mark.parametrize("arch", ["lsg_bart_small", "lsg_pegasus_small"])
+def test_groups_of_documents_and_of_rows_are_encoded_as_all_together(
+    arch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokens = build_model(arch).eval(), random_tokens(*LENGTHS)
+    expected = encode(model, tokens)
+    monkeypatch.setattr(lsg_encoder, "GROUP_ROWS", 130)
+    monkeypatch.setattr(lsg_encoder, "WIDE_ROWS", 9)
+    with packed_weights(model):
+        found = encode(model, tokens)
+    for i in range(len(LENGTHS)):
+        torch.testing.assert_close(real_rows(found, i), real_rows(expected, i), atol=1e-5, rtol=1e-5)

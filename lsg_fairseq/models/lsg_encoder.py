@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
-from fairseq.modules import transformer_layer
+from fairseq.modules import gelu, transformer_layer
 from torch import Tensor, nn
 
 from lsg_fairseq.models.layer_building import PackableFeedForward, with_quant_noise, wrapped
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGConfig, LSGError
 from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS, look_up
+
+# Tokens, padding included, that go through the layers together where no gradient is wanted, if there are more.
+GROUP_ROWS = 4352
+# Of them, those that are widened by a feed-forward part at once.
+WIDE_ROWS = 1024
+# fairseq's activations that oneDNN computes with a product.
+FUSED_ACTIVATIONS = {gelu: "gelu", nn.functional.relu: "relu"}
 
 
 class LSGEncoderLayer(PackableFeedForward, transformer_layer.TransformerEncoderLayerBase):
@@ -29,6 +39,31 @@ class LSGEncoderLayer(PackableFeedForward, transformer_layer.TransformerEncoderL
             embed_dim, cfg.encoder.attention_heads, self.lsg_config, cfg.attention_dropout, self.layer_index
         )
         return with_quant_noise(attention, self)
+
+    def forward(self, x: Tensor, encoder_padding_mask: Tensor | None, attn_mask: Tensor | None = None) -> Any:
+        """fairseq's (L,B,C) -> (L,B,C); with packed weights, the wide rows of the feed-forward part stay in cache."""
+        is_packed = getattr(self.fc1, "_activated_product", None) is not None and not torch.is_grad_enabled()
+        if not is_packed or self.training or self.return_fc or attn_mask is not None:
+            return super().forward(x, encoder_padding_mask, attn_mask)
+        x = self._added(x, self.self_attn_layer_norm, lambda y: self.self_attn(y, y, y, encoder_padding_mask)[0])
+        return self._added(x, self.final_layer_norm, self._feed_forward)
+
+    def _added(self, x: Tensor, norm: nn.Module, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """x + function(x), normalized before or afterwards."""
+        y = function(norm(x) if self.normalize_before else x)
+        x = self.residual_connection(y, x)
+        return x if self.normalize_before else norm(x)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        name = FUSED_ACTIVATIONS.get(self.activation_fn)
+        output = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for part, target in zip(x.flatten(0, 1).split(WIDE_ROWS), output.flatten(0, 1).split(WIDE_ROWS), strict=True):
+            if name is None:
+                wide = self.activation_fn(self.fc1(part))
+            else:
+                wide = self.fc1.activated(part, name, self.activation_fn)
+            target.copy_(self.fc2(wide))
+        return output
 
 
 class LSGEncoder(TransformerEncoderBase):
@@ -98,11 +133,7 @@ class LSGEncoder(TransformerEncoderBase):
         keys_masked = self.masked_keys(padding_mask)
         x = x.masked_fill(padding_mask[..., None], 0.0).transpose(0, 1)
         states = [x] if return_all_hiddens else []
-        for layer in self.layers:
-            x = layer(x, encoder_padding_mask=keys_masked)
-            x = x[0] if self.return_fc else x
-            if return_all_hiddens:
-                states.append(x)
+        x = self._by_groups(x, keys_masked) if _is_large(x) and not states else self._layers(x, keys_masked, states)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return {
@@ -116,6 +147,25 @@ class LSGEncoder(TransformerEncoderBase):
             # Where the padding is that right_pad has moved, for alignments.
             "left_padding": [] if keys_masked is None else [left_padding],
         }
+
+    def _layers(self, x: Tensor, keys_masked: Tensor | None, states: list[Tensor]) -> Tensor:
+        """All layers' output (G+T,B,C) of x (G+T,B,C); each one's is appended to `states` unless they are empty."""
+        for layer in self.layers:
+            x = layer(x, encoder_padding_mask=keys_masked)
+            x = x[0] if self.return_fc else x
+            if states:
+                states.append(x)
+        return x
+
+    def _by_groups(self, x: Tensor, keys_masked: Tensor | None) -> Tensor:
+        """The same for a few documents at a time: memory that is used again is neither cleared nor out of cache."""
+        size = max(1, GROUP_ROWS // x.size(0))
+        parts = []
+        for start in range(0, x.size(1), size):
+            mask = None if keys_masked is None else keys_masked[start : start + size]
+            mask = mask if mask is not None and mask.any() else None
+            parts.append(self._layers(x[:, start : start + size].contiguous(), mask, []))
+        return torch.cat(parts, dim=1)
 
     def left_padding(self, src_tokens: Tensor) -> Tensor:
         """(B,1) how many padding tokens each row of (B,T0) tokens begins with."""
@@ -210,3 +260,9 @@ class LSGEncoder(TransformerEncoderBase):
                 f"a source of {longest} tokens is longer than the model's {allowed} source positions; truncate it, or "
                 f"build a model with {longest} or more (--max-source-positions; --max-positions if encoder-only)"
             )
+
+
+def _is_large(x: Tensor) -> bool:
+    """Whether (L,B,C) is computed in groups: on CPUs, without gradients, and not while somebody records a graph."""
+    is_recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled()
+    return x.device.type == "cpu" and not is_recorded and x.size(1) > 1 and x.size(0) * x.size(1) > GROUP_ROWS

@@ -28,6 +28,7 @@ class PackableLinear(nn.Linear):
     """torch's linear layer, which uses packed weights while it has any; they know nothing of gradients."""
 
     _product: Product | None = None
+    _activated_product: Callable[[Tensor, str], Tensor] | None = None
 
     @classmethod
     def like(cls, linear: nn.Linear) -> PackableLinear:
@@ -38,9 +39,16 @@ class PackableLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        if self._product is None or torch.is_grad_enabled() or x.dtype != self.weight.dtype:
-            return super().forward(x)
-        return self._product(x)
+        return self._product(x) if self._is_packed_for(x) else super().forward(x)
+
+    def activated(self, x: Tensor, activation: str, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """function(self(x)), where oneDNN knows the function as `activation` in the same pass as the product."""
+        if self._activated_product is None or not self._is_packed_for(x):
+            return function(self(x))
+        return self._activated_product(x, activation)
+
+    def _is_packed_for(self, x: Tensor) -> bool:
+        return self._product is not None and not torch.is_grad_enabled() and x.dtype == self.weight.dtype
 
     def pack(self, as_int8: bool = False) -> None:
         """Pack the weights as they are now, where this torch and processor gain by it.
@@ -56,11 +64,12 @@ class PackableLinear(nn.Linear):
                 reason = str(error).partition("\n")[0]
                 raise LSGError(f"int8 weights do not work here ({reason}): choose another dtype") from error
         elif weight.device.type == "cpu" and _is_available(weight.dtype):
-            self._product = _packed_product(weight, bias)
+            self._activated_product = _packed_product(weight, bias)
+            self._product = functools.partial(self._activated_product, activation="none")
 
     def unpack(self) -> None:
         """Let go of the packed copy."""
-        self._product = None
+        self._product = self._activated_product = None
 
 
 @contextmanager
@@ -82,10 +91,10 @@ def packed_weights(module: nn.Module, as_int8: bool = False) -> Iterator[None]:
             layer.unpack()
 
 
-def _packed_product(weight: Tensor, bias: Tensor | None) -> Product:
+def _packed_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor, str], Tensor]:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
     multiply = torch.ops.mkldnn._linear_pointwise
-    return lambda x: multiply(x, packed, bias, "none", [], "")
+    return lambda x, activation: multiply(x, packed, bias, activation, [], "none")  # the algorithm: exact, by erf
 
 
 def _int8_product(weight: Tensor, bias: Tensor | None) -> Product:
@@ -108,7 +117,7 @@ def _is_available(dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((3, 8), (5, 8), (5,)))
     try:
-        product = _packed_product(weight, bias)(x)
+        product = _packed_product(weight, bias)(x, "none")
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return False
     return torch.allclose(product.float(), F.linear(x, weight, bias).float(), atol=1e-5 if dtype.itemsize == 4 else 0.1)
