@@ -17,9 +17,10 @@ from live_models import build_lsg_model, open_transformers_model
 from reference_checkpoints import FAMILIES, REFERENCE
 from torch import Tensor, nn
 
+from lsg_fairseq.data.kept_part import HEAD
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.modules.positional_embedding import PegasusPositionalEmbedding
-from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask, Origin
 from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT, SequenceFormat
 from lsg_fairseq.weights.position_tables import pegasus_sinusoids
 from recipes.tiny_models import build_model, random_tokens
@@ -97,7 +98,9 @@ def test_teacher_forced_loss_equals_transformers(family: str, tmp_path: Path) ->
     )
     sides = [[torch.cat([rows[pair[side]], torch.tensor([2])]) for pair in contents] for side in (0, 1)]
     data = [part for side in sides for part in (ListDataset(side, list(map(len, side))), list(map(len, side)))]
-    dataset = task._formatted(LanguagePairDataset(data[0], data[1], dictionary, data[2], data[3], dictionary), "train")
+    dataset = task._formatted(
+        LanguagePairDataset(data[0], data[1], dictionary, data[2], data[3], dictionary), Origin("train", HEAD)
+    )
     sample = dataset.collater([dataset[0], dataset[1]])
     assert sample["net_input"]["prev_output_tokens"][:, 0].eq(dictionary.index(FORMATS[family].decoder_start)).all()
     with torch.no_grad():

@@ -53,5 +53,6 @@ def test_a_converted_checkpoint_has_the_loss_of_its_training(
         capsys.readouterr()
         validate(corpus, *FLAGS, "--path", path)
         losses.append(LOSS.findall(capsys.readouterr().out))
-    assert losses[0] == losses[1]
+    # How often a line is printed depends on who set logging up before.
+    assert set(losses[0]) == set(losses[1])
     assert len(losses[0]) == 1

@@ -160,7 +160,7 @@ def _explicit_attention(
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.size(-1))
     if present is not None:
         scores = scores.masked_fill(~present, -math.inf)
-    weights = scores.softmax(-1)  # summed in float32 at least, whatever the scores' type
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value, weights
 
 
