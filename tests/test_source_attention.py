@@ -6,6 +6,7 @@ import pytest
 import torch
 from fairseq.modules.multihead_attention import MultiheadAttention
 
+from lsg_fairseq.models.lsg_decoder import give_weights_in_training
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.modules.source_attention import SourceAttention, few_queries_attention
 from recipes.tiny_models import build_model, random_tokens
@@ -131,6 +132,23 @@ def test_a_model_still_gives_alignments() -> None:
     assert attention.shape == (2, 5, 20)  # the share of the global token in front is not among them
     assert (attention.sum(-1) < 1).all()
     assert not attention[1, :, 12:].any()
+
+
+def test_a_training_gives_weights_where_they_are_read() -> None:
+    """Without them its gradients are the same."""
+    model = build_model(attention_dropout=0.0, dropout=0.0).train()
+    tokens, target = random_tokens(20, 12), random_tokens(5, 4, seed=1)
+    found = []
+    for given in (True, False):
+        give_weights_in_training(model, given)
+        model.zero_grad()
+        output, extra = model(tokens, None, target)
+        output.sum().backward()
+        assert (extra["attn"][0] is not None) is given
+        found.append([output, *(p.grad for p in model.parameters() if p.grad is not None)])
+    for with_weights, without in zip(*found, strict=True):
+        torch.testing.assert_close(without, with_weights, atol=1e-5, rtol=1e-5)
+    assert model.eval()(tokens, None, target)[1]["attn"][0] is not None
 
 
 @pytest.mark.parametrize("masked", [False, True])

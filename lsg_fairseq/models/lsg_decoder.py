@@ -85,3 +85,13 @@ class LSGDecoder(TransformerDecoderBase):
         state_dict = super().upgrade_state_dict_named(state_dict, name)
         state_dict.setdefault(f"{name}.final_logits_bias", torch.zeros_like(self.final_logits_bias))
         return state_dict
+
+
+def give_weights_in_training(model: nn.Module, given: bool) -> None:
+    """Whether the last decoder layer gives its attention weights in training, as fairseq's does at every step.
+
+    Only a criterion that learns alignments reads them. They are (B,H,T,S) in float32, which no fused kernel makes.
+    """
+    for module in model.modules():
+        if isinstance(module, SourceAttention):
+            module.gives_weights_in_training = given

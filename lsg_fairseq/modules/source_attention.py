@@ -39,6 +39,7 @@ class SourceAttention(nn.Module):
         self.k_proj, self.v_proj = (PackableLinear(source_dim, embed_dim) for _ in range(2))
         self.beam_size = 1
         self.gives_weights_in_generation = False
+        self.gives_weights_in_training = True
         # The type in which a generation keeps its sources' keys and values; None: that of the projections.
         self.source_dtype: torch.dtype | None = None
         self._state_name = f"{uuid.uuid4()}.source_attention"
@@ -72,8 +73,9 @@ class SourceAttention(nn.Module):
             key_padding_mask: (B,S) bool, True = padding, or None.
             incremental_state: during generation, where the projected source is kept from step to step.
             need_weights, static_kv: fairseq's; without effect.
-            need_head_weights: return probabilities too, (H,R,T,S); during generation, where fairseq asks for them at
-                every step whether or not they are used, only if gives_weights_in_generation.
+            need_head_weights: return probabilities too, (H,R,T,S); in training and at the steps of a generation,
+                where fairseq asks for them whether or not they are used, only if gives_weights_in_training or
+                gives_weights_in_generation.
 
         Raises:
             LSGError: the rows are no multiple of the sources.
@@ -86,7 +88,7 @@ class SourceAttention(nn.Module):
         mask = source["key_padding_mask"]
         present = None if mask is None else ~mask[:, None, None]
         query = heads.to(source["key"].dtype)
-        if need_head_weights and (incremental_state is None or self.gives_weights_in_generation):
+        if need_head_weights and self._gives_weights(is_step=incremental_state is not None):
             dropout_p = self.dropout if self.training else 0.0
             attended, weights = _explicit_attention(query, source["key"], source["value"], present, dropout_p)
             weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
@@ -95,6 +97,11 @@ class SourceAttention(nn.Module):
             attended = self._attend(query, source, present, incremental_state is not None)
         attended = attended.to(heads.dtype).unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         return self.out_proj(attended), weights
+
+    def _gives_weights(self, is_step: bool) -> bool:
+        if is_step:
+            return self.gives_weights_in_generation
+        return self.gives_weights_in_training or not self.training
 
     def _attend(self, query: Tensor, source: dict[str, Tensor | None], present: Tensor | None, is_step: bool) -> Tensor:
         """Attention (B,H,n,D) of queries (B,H,n,D) by whatever is fastest for them."""

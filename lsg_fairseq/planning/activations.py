@@ -210,13 +210,13 @@ def _feed_forward(setup: Setup, group: str, rows: int, stack: Stack) -> Step:
 
 def _decoder_layer(setup: Setup, index: int, rows: int) -> Layer:
     stack, numbers = setup.model.decoder, rows * setup.model.decoder.width
-    is_last = index == stack.layers - 1
+    gives_weights = setup.reads_weights and index == stack.layers - 1
     attention = _target_attention(setup, rows, is_first=index == 0)
-    steps = (attention, _source_attention(setup, rows, is_last), _feed_forward(setup, DECODER, rows, stack))
+    steps = (attention, _source_attention(setup, rows, gives_weights), _feed_forward(setup, DECODER, rows, stack))
     scores = setup.batch.rows * stack.heads * setup.batch.target * setup.decoder_source
     # A checkpointed layer's backward is given a gradient of zeros for the weights that the last one returns.
     mask = setup.batch.target**2 * setup.itemsize if index == 0 else 0
-    return Layer(steps, numbers * setup.itemsize + mask, scores * setup.itemsize if is_last else 0)
+    return Layer(steps, numbers * setup.itemsize + mask, scores * setup.itemsize if gives_weights else 0)
 
 
 def _target_attention(setup: Setup, rows: int, is_first: bool) -> Step:
@@ -233,18 +233,18 @@ def _target_attention(setup: Setup, rows: int, is_first: bool) -> Step:
     return Step(DECODER, kept + more, work, _projections(stack))
 
 
-def _source_attention(setup: Setup, rows: int, is_last: bool) -> Step:
+def _source_attention(setup: Setup, rows: int, gives_weights: bool) -> Step:
     """modules/source_attention.py and the sublayer around it.
 
-    fairseq asks the last layer for its attention weights (extract_features' alignment_layer), which no fused kernel
-    gives: probabilities are kept in float32 and in the model's dtype.
+    fairseq asks the last layer for its attention weights (extract_features' alignment_layer). Where it gives them, no
+    fused kernel serves: probabilities are kept in float32 and in the model's dtype.
     """
     stack, size = setup.model.decoder, setup.itemsize
     numbers, source = rows * stack.width, setup.batch.rows * setup.decoder_source
     pairs = setup.batch.target * setup.decoder_source
     kept = numbers * size + _dropout(setup, setup.model.dropout, numbers) + _norm(setup, rows, stack.width)
     kept += _clamps(setup, 1, numbers)
-    if is_last:
+    if gives_weights:
         scores = setup.batch.rows * stack.heads * pairs
         # Without dropout and in float32, the probabilities are what is multiplied by the values.
         multiplied = size * scores if size == 2 or setup.model.attention_dropout else 0

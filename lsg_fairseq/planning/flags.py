@@ -89,6 +89,7 @@ def read_setup(args: Namespace, machine: Machine) -> Setup:
         world_size=max(1, args.distributed_world_size),
         ddp_backend=args.ddp_backend,
         zero_sharding=args.zero_sharding,
+        reads_weights=args.task != "lsg_summarization" or args.load_alignments,
     )
 
 

@@ -87,6 +87,8 @@ class Setup:
     world_size: int
     ddp_backend: str
     zero_sharding: str
+    # Whether the criterion may read the last decoder layer's attention weights.
+    reads_weights: bool = True
 
     @property
     def itemsize(self) -> int:
