@@ -102,8 +102,8 @@ def test_a_selection(user_dir: Path, forget: Callable[[], None], ask: Callable[.
     assert refusal in ask(summarize, *summarizing)
     printed = run("lsg-summarize", *summarizing, *flag)
     assert printed.count('"summary": ') == 2
-    # An export moves tensors and computes nothing: it says what transformers will not have.
-    told = ask(export, out, hf)
+    assert ask(export, out, hf) == f"1 lsg-export: error: {refusal}"
+    told = ask(export, out, hf, *flag)
     assert told.startswith("0 transformers' LSG code has no sparsity_type 'every_other'")
     assert json.loads((hf / "config.json").read_text())["sparsity_type"] == "every_other"
     forget()

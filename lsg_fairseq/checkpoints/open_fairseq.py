@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from lsg_fairseq.data.kept_part import KeptPart
 from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.models.lsg_model import read_lsg_config
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS, SPARSE_SELECTIONS
 from lsg_fairseq.tasks.languages import in_task_languages
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     DocumentTokenizer,
@@ -37,8 +35,6 @@ from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
 from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
 from lsg_fairseq.weights.upgrade_roberta import upgrade_fairseq_roberta, with_current_names
 
-# Settings that name what is registered, and a value that fits beside any others.
-NAMES = {"lsg_attention": (ENCODER_ATTENTIONS, "lsg"), "lsg_sparsity_type": (SPARSE_SELECTIONS, "none")}
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt")
 POSITION_ARGUMENTS = ("max_source_positions", "max_target_positions", "max_positions")
 # What a converted checkpoint carries over of a model's arguments: everything that changes its output.
@@ -116,16 +112,8 @@ def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
     own = {*MODEL_ARGUMENTS, *own_flags(args.arch)}
     kept = {name: value for name, value in vars(args).items() if name in own or name.startswith("lsg_")}
     check_sizes(kept)
-    # A name that is not registered is checked where it is used: an export computes nothing.
-    own_names = {
-        flag: stands_in for flag, (entries, stands_in) in NAMES.items() if _is_unknown(kept.get(flag), entries)
-    }
-    read_lsg_config(Namespace(**{**kept, **own_names}))
+    read_lsg_config(Namespace(**kept))
     return {"arch": args.arch, **kept}
-
-
-def _is_unknown(name: object, entries: Mapping[str, object]) -> bool:
-    return isinstance(name, str) and name not in entries
 
 
 def _dictionary_of(

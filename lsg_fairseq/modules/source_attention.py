@@ -89,14 +89,17 @@ class SourceAttention(nn.Module):
         present = None if mask is None else ~mask[:, None, None]
         query = heads.to(source["key"].dtype)
         if need_head_weights and self._gives_weights(is_step=incremental_state is not None):
-            dropout_p = self.dropout if self.training else 0.0
-            attended, weights = _explicit_attention(query, source["key"], source["value"], present, dropout_p)
+            attended, weights = _explicit_attention(query, source["key"], source["value"], present, self._dropout_p)
             weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
         else:
             weights = None
             attended = self._attend(query, source, present, incremental_state is not None)
         attended = attended.to(heads.dtype).unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         return self.out_proj(attended), weights
+
+    @property
+    def _dropout_p(self) -> float:
+        return self.dropout if self.training else 0.0
 
     def _gives_weights(self, is_step: bool) -> bool:
         if is_step:
@@ -105,11 +108,10 @@ class SourceAttention(nn.Module):
 
     def _attend(self, query: Tensor, source: dict[str, Tensor | None], present: Tensor | None, is_step: bool) -> Tensor:
         """Attention (B,H,n,D) of queries (B,H,n,D) by whatever is fastest for them."""
-        dropout_p = self.dropout if self.training else 0.0
         if is_step and is_faster_unfused(query):
             return few_queries_attention(query, source["key"], source["value"], present)
-        wide = in_kernel_dtype((query, source["key"], source["value"]), self.training, dropout_p)
-        return F.scaled_dot_product_attention(*wide, present, dropout_p)
+        wide = in_kernel_dtype((query, source["key"], source["value"]), self.training, self._dropout_p)
+        return F.scaled_dot_product_attention(*wide, present, self._dropout_p)
 
     def _source(
         self,
