@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import random
@@ -15,9 +16,11 @@ import fairseq_cli.generate
 import fairseq_cli.interactive
 import fairseq_cli.train
 import fairseq_cli.validate  # noqa: F401 (all four: imported once, not in every case)
+import pyarrow
 import torch
 from fairseq import options
 from fairseq.models import MODEL_REGISTRY
+from pyarrow import parquet
 
 from fuzzing.bases import ENCODERS, ENTRY_OF, Bases
 from fuzzing.mutations import VALUES, Mutator, unwritable
@@ -37,13 +40,14 @@ from fuzzing.uses import (
     printed_lines,
 )
 from lsg_fairseq import hub
-from lsg_fairseq.commands import average, convert, export, preprocess, summarize
+from lsg_fairseq.commands import average, convert, export, plan, preprocess, summarize
 
 NUMBERS = ["-1", "0", "1", "7", "1000000000", "99999999999999999999", "nan", "inf", "x", "", "1e9", "2147483648", "0.5"]
 NUMBERS += ["-0.5", "1e-400", "1e400", "1,2", "None", "True", "[1]", "{}", "'"]
 # Flags that start processes, wait for others or end the test's own.
 LEFT_ALONE = {"help", "num_workers", "num_workers_valid", "profile", "tpu", "wandb_project", "azureml_logging"}
 LEFT_ALONE |= {"distributed_world_size", "distributed_num_procs", "distributed_init_method", "plasma_path", "aim_repo"}
+OTHER_FORMATS = ("array.json", "in.jsonl.gz", "in.parquet")
 Use = tuple[str, Callable[[], int], Path | None, Callable[[str], str] | None]
 
 
@@ -295,9 +299,12 @@ class Fuzzer:
 
     def lines(self) -> Case:
         """Documents."""
-        path = self.copy / self.pick("in.jsonl", "in.txt", "in.json")
+        path = self.copy / self.pick("in.jsonl", "in.txt", "in.json", *OTHER_FORMATS)
         shutil.copy(self.bases.documents, path)
         how = self.pick("record", "record", "record", "file", "long", "deep", "empty", "nul", "two")
+        if path.name in OTHER_FORMATS:
+            how = self.pick("file", "file", "file", "two")
+            _write_other_format(path)
         if how == "record":
             how = self.mutator.json_lines(path)
         elif how == "file":
@@ -339,6 +346,7 @@ class Fuzzer:
             "average": (average.build_parser(), [source / "model.pt", source / "model.pt", "--output", out]),
             "convert": (convert.build_parser(), [self.bases.hf, out]),
             "export": (export.build_parser(), [source, out]),
+            "plan": (plan.build_parser(), [self.bases.data, *TINY]),
             "preprocess": (
                 preprocess.build_parser(),
                 ["--train", self.bases.documents, "--out", out, "--workers", "1"],
@@ -363,13 +371,13 @@ class Fuzzer:
         return Case("flag of lsg-*", f"lsg-{name} {label}", command(name, *arguments))
 
     def fairseq_flag(self) -> Case:
-        """A value of a flag of fairseq's commands, of this task or this model."""
-        name = self.pick("train", "train", "generate", "validate", "interactive")
+        """A value of a flag of fairseq's commands, of this task or model; lsg-plan takes fairseq-train's."""
+        name = self.pick("train", "train", "generate", "validate", "interactive", "plan")
         path = ["--path", self.bases.converted / "model.pt"]
         train = [*TINY, "--max-update", "1", "--save-dir", self.copy / "saved", "--no-epoch-checkpoints"]
         rest = {"train": train, "generate": [*path, *SEARCH, "--gen-subset", "valid"]}
         rest |= {"validate": [*path, "--batch-size", "4"], "interactive": [*path, *ALONE]}
-        actions = [a for a in _fairseq_actions(name) if a.dest not in LEFT_ALONE]
+        actions = [a for a in _fairseq_actions("train" if name == "plan" else name) if a.dest not in LEFT_ALONE]
         ours = [a for a in actions if "lsg" in a.option_strings[-1] or "positions" in a.option_strings[-1]]
         chosen = self.pick(*(ours if ours and self.random.random() < 0.3 else actions))
         value = self.pick(
@@ -377,6 +385,8 @@ class Fuzzer:
         )
         flag = chosen.option_strings[-1]
         given = [flag] if chosen.nargs == 0 else [f"{flag}={value}"]
+        if name == "plan":
+            return Case("flag of fairseq-*", f"lsg-plan {' '.join(given)!r:.100}", command(name, *TINY, *given))
         run = fairseq(name, self.bases.data, *TASK, *rest[name], *given, stdin=self._text())
         return Case("flag of fairseq-*", f"fairseq-{name} {' '.join(given)!r:.100}", run)
 
@@ -465,6 +475,17 @@ def _is_ours(name: str) -> bool:
 
 def _one(uses: list[Use], place: int) -> Use:
     return uses[place % len(uses)]
+
+
+def _write_other_format(path: Path) -> None:
+    """JSON Lines as what the name says."""
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    if path.suffix == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(records), path, row_group_size=3)
+    elif path.suffix == ".gz":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    else:
+        path.write_text(json.dumps(records))
 
 
 def _fairseq_actions(name: str) -> list[Any]:

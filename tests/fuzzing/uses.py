@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lsg_fairseq import compat
-from lsg_fairseq.commands import average, convert, export, preprocess, summarize
+from lsg_fairseq.commands import average, convert, export, plan, preprocess, summarize
 from lsg_fairseq.modules.lsg_config import LSGError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -21,6 +21,7 @@ COMMANDS = {
     "average": average.main,
     "convert": convert.main,
     "export": export.main,
+    "plan": plan.main,
     "preprocess": preprocess.main,
     "summarize": summarize.main,
 }
