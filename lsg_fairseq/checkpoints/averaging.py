@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from torch import Tensor
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
 from lsg_fairseq.compat.checkpoint_files import as_plain
 from lsg_fairseq.data.one_sentence import written_whole
+from lsg_fairseq.data.output_folder import staged_file
 from lsg_fairseq.modules.lsg_config import LSGError
 
 BY_EPOCH = re.compile(r"checkpoint(\d+)\.pt")
@@ -148,11 +147,5 @@ def without_training_state(state: dict[str, Any]) -> tuple[dict[str, Any], list[
 
 
 def _save(state: dict[str, Any], output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.partial-{secrets.token_hex(4)}")
-    try:
-        with written_whole(output):
-            torch.save(as_plain(state), aside)
-            os.replace(aside, output)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_whole(output), staged_file(output) as staged:
+        torch.save(as_plain(state), staged)

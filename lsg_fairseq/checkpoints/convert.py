@@ -114,7 +114,7 @@ def plan_conversion(
 
 
 def write_conversion(plan: Plan, out: str | Path) -> None:
-    """Write the folder aside, check it, and move it into place.
+    """Write the folder staged, check it, and move it into place.
 
     Raises:
         LSGError: weights and configuration do not fit, or what was written does not read back as it was.
@@ -123,8 +123,8 @@ def write_conversion(plan: Plan, out: str | Path) -> None:
     source = plan.source
     logger.info(f"converting {source.name}")
     state = plan.state_dict()
-    with staged_output(out, must_be_new=True) as aside:
+    with staged_output(out, must_be_new=True) as staged:
         logger.info(f"writing {out}")
-        write_folder(source, plan.args, state, aside)
+        write_folder(source, plan.args, state, staged)
         logger.info("checking what was written")
-        check_folder(state, aside)
+        check_folder(state, staged)

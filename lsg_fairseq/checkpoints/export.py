@@ -61,14 +61,14 @@ def export_checkpoint(
     tensors = convert_to_hf(state, spec, None if torch.equal(rows, torch.arange(len(opened.dictionary))) else rows)
     tensors = halve(tensors) if half else tensors
     config = config_of(opened, spec, tensors, rows)
-    with staged_output(out, must_be_new=True) as aside:
-        opened.tokenizer.save(aside, with_rows=False)
+    with staged_output(out, must_be_new=True) as staged:
+        opened.tokenizer.save(staged, with_rows=False)
         contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-        with written_whole(aside / WEIGHTS_FILE):
-            save_file(contiguous, aside / WEIGHTS_FILE, {"format": "pt"})
+        with written_whole(staged / WEIGHTS_FILE):
+            save_file(contiguous, staged / WEIGHTS_FILE, {"format": "pt"})
         # Over the tokenizer's config.json, if it has one: the model's says what that says.
-        write_json_files(opened, config, aside)
-        check_written(tensors, aside / WEIGHTS_FILE)
+        write_json_files(opened, config, staged)
+        check_written(tensors, staged / WEIGHTS_FILE)
     return lines
 
 

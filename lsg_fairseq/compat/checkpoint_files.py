@@ -72,16 +72,16 @@ def _as_namespace(settings: Mapping[str, Any]) -> Namespace:
 
 
 class AtomicCopies(PathManager):
-    """Stands for PathManager in fairseq.checkpoint_utils: the same, but a local copy is made aside and renamed."""
+    """Stands for PathManager in fairseq.checkpoint_utils: the same, but a local copy gets its name once it is whole."""
 
     @staticmethod
     def copy(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
         if not PathManager.supports_rename(dst_path) or not os.path.isfile(src_path):
             return PathManager.copy(src_path, dst_path, overwrite=overwrite)
         # The name that fairseq gives a checkpoint while it writes it; what a kill leaves is written over.
-        aside = f"{dst_path}.tmp"
-        shutil.copyfile(src_path, aside)
-        os.replace(aside, dst_path)
+        staged = f"{dst_path}.tmp"
+        shutil.copyfile(src_path, staged)
+        os.replace(staged, dst_path)
         return dst_path
 
 

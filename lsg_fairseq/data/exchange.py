@@ -14,8 +14,8 @@ from pathlib import Path
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
-def exchange(folder: Path, aside: Path, outdated: Iterable[Path], beside: Path) -> bool:
-    """Put the files of `aside`, a folder in `folder`, in their places in one step; False: nothing was done.
+def exchange(folder: Path, staged: Path, outdated: Iterable[Path], beside: Path) -> bool:
+    """Put the files of `staged`, a folder in `folder`, in their places in one step; False: nothing was done.
 
     The folder that takes the place has hard links to all other files of the old one. Whoever works inside the old one
     would be left in a deleted folder: not done where this process does, or where there are other folders in it.
@@ -24,11 +24,11 @@ def exchange(folder: Path, aside: Path, outdated: Iterable[Path], beside: Path) 
         outdated: paths in `folder` that are left out.
         beside: a free path in the folder's parent.
     """
-    if not sys.platform.startswith("linux") or _is_lived_in(folder, aside):
+    if not sys.platform.startswith("linux") or _is_lived_in(folder, staged):
         return False
-    left_out = {folder / path for path in outdated} | {folder / p.relative_to(aside) for p in aside.rglob("*")}
+    left_out = {folder / path for path in outdated} | {folder / p.relative_to(staged) for p in staged.rglob("*")}
     try:
-        os.rename(aside, beside)  # fails from one mount to another: there is no exchange either then
+        os.rename(staged, beside)  # fails from one mount to another: there is no exchange either then
     except OSError:
         return False
     try:
@@ -36,7 +36,7 @@ def exchange(folder: Path, aside: Path, outdated: Iterable[Path], beside: Path) 
         shutil.copystat(folder, beside)
         _exchange(folder, beside)
     except OSError:
-        os.rename(beside, aside)
+        os.rename(beside, staged)
         return False
     with suppress(OSError):
         # What somebody wrote meanwhile into what is now beside.
@@ -45,8 +45,10 @@ def exchange(folder: Path, aside: Path, outdated: Iterable[Path], beside: Path) 
     return True
 
 
-def _is_lived_in(folder: Path, aside: Path) -> bool:
-    others = [path for path in folder.iterdir() if path != aside and path.is_dir() and not (aside / path.name).is_dir()]
+def _is_lived_in(folder: Path, staged: Path) -> bool:
+    others = [
+        path for path in folder.iterdir() if path != staged and path.is_dir() and not (staged / path.name).is_dir()
+    ]
     return bool(others) or Path.cwd().resolve().is_relative_to(folder)
 
 

@@ -1,4 +1,4 @@
-"""A folder that is either written completely or left as it was."""
+"""A folder, or a file, that is either written completely or left as it was."""
 
 from __future__ import annotations
 
@@ -44,13 +44,25 @@ def staged_output(folder: str | Path, stale: Iterable[str] = (), must_be_new: bo
         clear_up(folder)
         if must_be_new:
             check_is_new(folder)
-        aside = home / f"{prefix}{PARTIAL}{secrets.token_hex(6)}"
-        aside.mkdir()
+        staged = home / f"{prefix}{PARTIAL}{secrets.token_hex(6)}"
+        staged.mkdir()
         try:
-            yield aside
-            _put_in_place_whole(aside, folder, stale)
+            yield staged
+            _put_in_place_whole(staged, folder, stale)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextmanager
+def staged_file(output: Path) -> Iterator[Path]:
+    """Yield a name beside `output` whose file becomes it if the block ends well, and is removed if not."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staged = output.with_name(f".{output.name}{PARTIAL}{secrets.token_hex(6)}")
+    try:
+        yield staged
+        os.replace(staged, output)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def check_is_new(folder: str | Path) -> None:
@@ -82,38 +94,38 @@ def _files_of_others(folder: Path) -> list[Path]:
     return [p for p in folder.iterdir() if p.name != LOCK_NAME and not p.name.startswith(PARTIAL)]
 
 
-def _put_in_place_whole(aside: Path, folder: Path, stale: Iterable[str]) -> None:
+def _put_in_place_whole(staged: Path, folder: Path, stale: Iterable[str]) -> None:
     """A signal waits until all is in place, and whoever reports it says so."""
     moved = False
     try:
         with signals_held():
-            _put_in_place(aside, folder, stale)
+            _put_in_place(staged, folder, stale)
             moved = True
     except Stopped as stopped:
         stopped.done = f"{folder} is complete" if moved else ""
         raise
 
 
-def _put_in_place(aside: Path, folder: Path, stale: Iterable[str]) -> None:
+def _put_in_place(staged: Path, folder: Path, stale: Iterable[str]) -> None:
     """All files at once if the system can exchange two folders; else one by one, as a list that can be finished."""
-    if aside.parent != folder:
-        _rename_new(aside, folder)
+    if staged.parent != folder:
+        _rename_new(staged, folder)
         return
-    new = [path.relative_to(aside) for path in aside.rglob("*") if path.is_file()]
+    new = [path.relative_to(staged) for path in staged.rglob("*") if path.is_file()]
     outdated = {path.relative_to(folder) for pattern in stale for path in folder.glob(pattern)} - set(new)
-    if exchange(folder, aside, outdated, folder.parent / f".{folder.name}{aside.name}"):
+    if exchange(folder, staged, outdated, folder.parent / f".{folder.name}{staged.name}"):
         return
     moves = {"new": [str(name) for name in new], "outdated": [str(name) for name in outdated]}
-    part = aside / f"{MOVES_FILE}.part"
+    part = staged / f"{MOVES_FILE}.part"
     part.write_text(json.dumps(moves))
-    part.replace(aside / MOVES_FILE)
-    _move_files(aside, folder)
+    part.replace(staged / MOVES_FILE)
+    _move_files(staged, folder)
 
 
-def _rename_new(aside: Path, folder: Path) -> None:
+def _rename_new(staged: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.rename(aside, folder)  # one step; POSIX lets it replace an empty folder
+        os.rename(staged, folder)  # one step; POSIX lets it replace an empty folder
     except OSError as error:
         if not folder.exists():
             raise

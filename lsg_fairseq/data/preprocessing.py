@@ -120,9 +120,9 @@ def preprocess(job: Job) -> list[SplitReport]:
     """
     check_is_no_input(job)
     checks = [check_split(s, tqdm(s.read(), f"check {s.name}", unit="", delay=2, leave=False)) for s in job.splits]
-    with staged_output(job.out, [f"{split.name}.source-target.*" for split in job.splits]) as aside:
-        source = prepare_tokenizer(job, aside / "tokenizer")
-        tokenizer = load_tokenizer(aside / "tokenizer")
+    with staged_output(job.out, [f"{split.name}.source-target.*" for split in job.splits]) as staged:
+        source = prepare_tokenizer(job, staged / "tokenizer")
+        tokenizer = load_tokenizer(staged / "tokenizer")
         dictionary = build_dictionary(tokenizer)
         check_vocabulary(job.out, dictionary)
         named = dict.fromkeys(filter(None, (job.source_language, job.target_language)), "the command line")
@@ -130,19 +130,19 @@ def preprocess(job: Job) -> list[SplitReport]:
         for check in checks:
             check_codes(tokenizer, check.languages)
         reports = [
-            binarize(SplitReport(split, job.keep_part), check, aside, len(dictionary), _fitting(job, check))
+            binarize(SplitReport(split, job.keep_part), check, staged, len(dictionary), _fitting(job, check))
             for split, check in zip(job.splits, checks, strict=True)
         ]
         for report in reports:
             if report.split.lang_field is not None:
                 pairs = [(code, job.target_language or code) for code in report.languages]
-                write_languages(languages_file(aside, report.split.name), pairs)
+                write_languages(languages_file(staged, report.split.name), pairs)
             if report.split.query_field is not None:
-                write_queries(queries_file(aside, report.split.name), report.query_lengths)
+                write_queries(queries_file(staged, report.split.name), report.query_lengths)
         for name in DICTIONARY_FILES:
-            dictionary.save(str(aside / name))
-        _format_of(job, tokenizer.sequence_format).save(aside)
-        _write_report(job.out, aside, {"source": source, "size": len(dictionary)}, reports)
+            dictionary.save(str(staged / name))
+        _format_of(job, tokenizer.sequence_format).save(staged)
+        _write_report(job.out, staged, {"source": source, "size": len(dictionary)}, reports)
     return reports
 
 
@@ -263,12 +263,12 @@ def _format_of(job: Job, default: SequenceFormat) -> SequenceFormat:
     return kept.speaking(job.source_language, job.target_language)
 
 
-def _write_report(out: Path, aside: Path, tokenizer: dict[str, Any], reports: list[SplitReport]) -> None:
+def _write_report(out: Path, staged: Path, tokenizer: dict[str, Any], reports: list[SplitReport]) -> None:
     """preprocess.json: the tokenizer and every split, those of an existing folder kept."""
     old = read_report(out)
     splits = {**old.get("splits", {}), **{report.split.name: report.as_json() for report in reports}}
     report = {"tokenizer": old.get("tokenizer", tokenizer), "splits": splits}
-    (aside / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (staged / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _length_summary(lengths: Sequence[int]) -> dict[str, float] | None:

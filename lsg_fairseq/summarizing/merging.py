@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from lsg_fairseq.data.locks import only_writer
+from lsg_fairseq.data.output_folder import staged_file
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.summarizing.documents import Inputs, journal_of
 
@@ -113,15 +112,8 @@ def _documents(run: dict[str, Any]) -> int | None:
 
 
 def _write(paths: Sequence[Path], output: Path) -> int:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.partial-{secrets.token_hex(4)}")
-    try:
-        with aside.open("wb") as file:
-            count = sum(1 for line in _in_turns(paths) if file.write(line))
-        os.replace(aside, output)
-    finally:
-        aside.unlink(missing_ok=True)
-    return count
+    with staged_file(output) as staged, staged.open("wb") as file:
+        return sum(1 for line in _in_turns(paths) if file.write(line))
 
 
 def _in_turns(paths: Sequence[Path]) -> Iterator[bytes]:
