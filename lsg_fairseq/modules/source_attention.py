@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import uuid
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from lsg_fairseq.modules.attention_heads import check_heads, split_heads
+from lsg_fairseq.modules.attention_heads import split_heads
+from lsg_fairseq.modules.decoder_attention import DecoderAttention, IncrementalState
 from lsg_fairseq.modules.kernel_precision import in_kernel_dtype, is_faster_unfused
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.modules.packed_linear import PackableLinear
-
-IncrementalState = dict[str, dict[str, Tensor | None]]
 
 
-class SourceAttention(nn.Module):
-    """Cross-attention by torch's fused kernels, in the place and with the parameters of fairseq's MultiheadAttention.
+class SourceAttention(DecoderAttention):
+    """Cross-attention by torch's fused kernels.
 
     fairseq's module builds score matrices and averages them over the heads at every step of a generation. A long
     source makes that most of a step; here each step reads keys and values once, for all beams together.
@@ -31,30 +28,12 @@ class SourceAttention(nn.Module):
     """
 
     def __init__(self, embed_dim: int, source_dim: int, num_heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        check_heads(embed_dim, num_heads)
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.q_proj, self.out_proj = (PackableLinear(embed_dim, embed_dim) for _ in range(2))
-        self.k_proj, self.v_proj = (PackableLinear(source_dim, embed_dim) for _ in range(2))
-        self.beam_size = 1
+        inputs = {"q_proj": embed_dim, "out_proj": embed_dim, "k_proj": source_dim, "v_proj": source_dim}
+        super().__init__(inputs, embed_dim, num_heads, dropout)
         self.gives_weights_in_generation = False
         self.gives_weights_in_training = True
         # The type in which a generation keeps its sources' keys and values; None: that of the projections.
         self.source_dtype: torch.dtype | None = None
-        self._state_name = f"{uuid.uuid4()}.source_attention"
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        """fairseq's MultiheadAttention.reset_parameters."""
-        for projection in (self.q_proj, self.k_proj, self.v_proj):
-            nn.init.xavier_uniform_(projection.weight, gain=1 / math.sqrt(2))
-        nn.init.xavier_uniform_(self.out_proj.weight)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def set_beam_size(self, beam_size: int) -> None:
-        """How many rows of a generation belong to one source; reorder_incremental_state needs it, forward does not."""
-        self.beam_size = beam_size
 
     def forward(
         self,
@@ -89,17 +68,13 @@ class SourceAttention(nn.Module):
         present = None if mask is None else ~mask[:, None, None]
         query = heads.to(source["key"].dtype)
         if need_head_weights and self._gives_weights(is_step=incremental_state is not None):
-            attended, weights = _explicit_attention(query, source["key"], source["value"], present, self._dropout_p)
+            attended, weights = _explicit_attention(query, source["key"], source["value"], present, self.dropout_now)
             weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
         else:
             weights = None
             attended = self._attend(query, source, present, incremental_state is not None)
         attended = attended.to(heads.dtype).unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         return self.out_proj(attended), weights
-
-    @property
-    def _dropout_p(self) -> float:
-        return self.dropout if self.training else 0.0
 
     def _gives_weights(self, is_step: bool) -> bool:
         if is_step:
@@ -110,8 +85,8 @@ class SourceAttention(nn.Module):
         """Attention (B,H,n,D) of queries (B,H,n,D) by whatever is fastest for them."""
         if is_step and is_faster_unfused(query):
             return few_queries_attention(query, source["key"], source["value"], present)
-        wide = in_kernel_dtype((query, source["key"], source["value"]), self.training, self._dropout_p)
-        return F.scaled_dot_product_attention(*wide, present, self._dropout_p)
+        wide = in_kernel_dtype((query, source["key"], source["value"]), self.training, self.dropout_now)
+        return F.scaled_dot_product_attention(*wide, present, self.dropout_now)
 
     def _source(
         self,
@@ -147,10 +122,6 @@ class SourceAttention(nn.Module):
             name: None if x is None else x.index_select(0, kept) for name, x in source.items()
         }
         return incremental_state
-
-    def extra_repr(self) -> str:
-        """What fairseq's log shows of the module."""
-        return f"num_heads={self.num_heads}, dropout={self.dropout}"
 
 
 def _rows_of_a_source(num_rows: int, num_sources: int) -> int:

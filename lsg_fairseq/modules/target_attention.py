@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-import uuid
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from lsg_fairseq.modules.attention_heads import check_heads, split_heads
+from lsg_fairseq.modules.attention_heads import split_heads
+from lsg_fairseq.modules.decoder_attention import DecoderAttention, IncrementalState
 from lsg_fairseq.modules.kernel_precision import in_kernel_dtype
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.modules.packed_linear import PackableLinear
 
-IncrementalState = dict[str, dict[str, Tensor | None]]
+PROJECTIONS = ("k_proj", "v_proj", "q_proj", "out_proj")
 FIRST_STEPS = 32  # that a new cache has room for; it doubles when they are used up
 
 
-class TargetAttention(nn.Module):
-    """Causal self-attention in the place and with the parameters of fairseq's MultiheadAttention.
+class TargetAttention(DecoderAttention):
+    """Causal self-attention.
 
     fairseq's module copies all keys and values twice at every step of a beam search: to add those of the new token, and
     to give each beam those of the beam that it continues. Here a document's beams write theirs into one cache, each
@@ -32,26 +31,7 @@ class TargetAttention(nn.Module):
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        check_heads(embed_dim, num_heads)
-        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
-        self.dropout = dropout
-        # fairseq's order: an optimizer's state knows parameters by their number.
-        self.k_proj, self.v_proj, self.q_proj, self.out_proj = (PackableLinear(embed_dim, embed_dim) for _ in range(4))
-        self.beam_size = 1
-        self._state_name = f"{uuid.uuid4()}.target_attention"
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        """fairseq's MultiheadAttention.reset_parameters."""
-        for projection in (self.k_proj, self.v_proj, self.q_proj):
-            nn.init.xavier_uniform_(projection.weight, gain=1 / math.sqrt(2))
-        nn.init.xavier_uniform_(self.out_proj.weight)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def set_beam_size(self, beam_size: int) -> None:
-        """How many rows of a generation are beams of one document, which only ever continue each other."""
-        self.beam_size = beam_size
+        super().__init__(dict.fromkeys(PROJECTIONS, embed_dim), embed_dim, num_heads, dropout)
 
     def forward(
         self,
@@ -77,10 +57,9 @@ class TargetAttention(nn.Module):
         heads = tuple(split_heads(proj(query), self.num_heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
         if incremental_state is not None:
             return self.out_proj(self._step(*heads, key_padding_mask, incremental_state)), None
-        dropout_p = self.dropout if self.training else 0.0
-        wide = in_kernel_dtype(heads, self.training, dropout_p)
+        wide = in_kernel_dtype(heads, self.training, self.dropout_now)
         bias = _score_bias(attn_mask, key_padding_mask, wide[0].dtype)
-        attended = F.scaled_dot_product_attention(*wide, bias, dropout_p).to(heads[0].dtype)
+        attended = F.scaled_dot_product_attention(*wide, bias, self.dropout_now).to(heads[0].dtype)
         return self.out_proj(attended.permute(2, 0, 1, 3).flatten(2)), None
 
     def _step(
@@ -138,10 +117,6 @@ class TargetAttention(nn.Module):
     def _get_input_buffer(self, incremental_state: IncrementalState | None) -> dict[str, Tensor | None]:
         """What fairseq's layer asks for; it uses the answer for decoders that see their source in here, too."""
         return {}
-
-    def extra_repr(self) -> str:
-        """What fairseq's log shows of the module."""
-        return f"num_heads={self.num_heads}, dropout={self.dropout}"
 
 
 def _appended(state: dict[str, Tensor], key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
