@@ -11,25 +11,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lsg_fairseq.modules.gathered_cpu_attention import gathered_block_attention
-from lsg_fairseq.modules.key_windows import Piece, add_windows, windows
+from lsg_fairseq.modules.key_windows import BlockWindows, Piece, add_windows, windows
 from lsg_fairseq.modules.lsg_config import LSGConfig
 
 
-class Layout(NamedTuple):
-    """What the kernel calls need besides tensors: heads, sizes, and which keys each block sees."""
-
-    block_size: int
-    pieces: tuple[Piece, ...]
-
-
 @functools.lru_cache(maxsize=256)
-def block_layout(num_blocks: int, num_sparse: int, config: LSGConfig) -> Layout:
+def block_layout(num_blocks: int, num_sparse: int, config: LSGConfig) -> BlockWindows:
     """Which keys each block sees: globals, local windows, sparse windows; whole ones, and those cut at an edge."""
     size = config.block_size
     # The pieces that write first and cover every block once; the others are merged into them.
@@ -39,7 +32,7 @@ def block_layout(num_blocks: int, num_sparse: int, config: LSGConfig) -> Layout:
     pieces.append(Piece("global", 0, num_blocks, 0, config.num_global_tokens, 0))
     if num_sparse:
         pieces += sparse_pieces(num_blocks, num_sparse, config.sparse_step, config.sparse_block_size)
-    return Layout(size, tuple(pieces))
+    return BlockWindows(size, tuple(pieces))
 
 
 def sparse_pieces(num_blocks: int, num_sparse: int, step: int, size: int) -> Iterator[Piece]:
@@ -97,7 +90,7 @@ class _BlockAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, layout: Layout, names: tuple[str, ...], biases: dict, query: Tensor, *tensors: Tensor
+        ctx: Any, layout: BlockWindows, names: tuple[str, ...], biases: dict, query: Tensor, *tensors: Tensor
     ) -> Tensor:
         """query (B*H,T,D) and key, value (B*H,n,D) for each name; returns (B*H,T,D)."""
         blocks = query.unflatten(1, (-1, layout.block_size))
@@ -181,7 +174,7 @@ def is_available() -> bool:
 def _probe() -> bool:
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, 9, 8, generator=generator).requires_grad_() for _ in range(3))
-    layout = Layout(3, (Piece("local", 0, 3, 0, 5, 0), Piece("sparse", 0, 3, 5, 4, 0)))
+    layout = BlockWindows(3, (Piece("local", 0, 3, 0, 5, 0), Piece("sparse", 0, 3, 5, 4, 0)))
     flat = [x.flatten(0, 1) for x in (query, key, value)]
     merged = _BlockAttention.apply(layout, ("local", "sparse"), {}, flat[0], *flat[1:], *flat[1:])
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lsg_fairseq.modules.key_windows import Piece, windows
+from lsg_fairseq.modules.key_windows import BlockWindows, Piece, windows
 
 # Elements of the keys that are copied at once.
 COPIED = 1 << 20
@@ -30,7 +30,7 @@ class Document(NamedTuple):
 
 
 def gathered_block_attention(
-    query: Tensor, keys: dict[str, Tensor], values: dict[str, Tensor], biases: dict[str, Tensor], layout: Any
+    query: Tensor, keys: dict[str, Tensor], values: dict[str, Tensor], biases: dict[str, Tensor], layout: BlockWindows
 ) -> Tensor:
     """Attend from (B,H,T,D) to keys and values (B,H,n,D); biases (B,1 or H,n) are finite; returns (B,H,T,D)."""
     batch, heads, length, width = query.shape

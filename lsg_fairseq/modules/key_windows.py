@@ -18,6 +18,13 @@ class Piece(NamedTuple):
     step: int
 
 
+class BlockWindows(NamedTuple):
+    """Which keys each block of b queries sees: pieces that together cover every block."""
+
+    block_size: int
+    pieces: tuple[Piece, ...]
+
+
 def windows(x: Tensor, piece: Piece) -> Tensor:
     """The keys of each block of a piece as overlapping views: (B*H,n,D) -> (B*H,count,size,D)."""
     if piece.step == 0:
