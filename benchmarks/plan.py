@@ -107,7 +107,7 @@ def compare(case: Case, dtype: str, checkpoints: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_data(folder, case)
-        user = ["--user-dir", "lsg_fairseq", "--task", "translation"]
+        user = ["--user-dir", "lsg_fairseq", "--task", "lsg_summarization"]
         others = "--no-save --disable-validation --num-workers 0 --no-progress-bar --log-format none".split()
         command = [sys.executable, "-m", "benchmarks.plan", "--train", name, *user, *others, *flags]
         done = subprocess.run(
