@@ -132,6 +132,7 @@ def draw(results: Results, path: Path) -> None:
         colors = ["black" if label.startswith("lsg_fairseq") else "0.65" for label in rates]
         bars = axis.barh([label_of(label).replace("*", "") for label in rates], list(rates.values()), color=colors)
         axis.bar_label(bars, fmt="%.1f", padding=3)
+        axis.margins(x=0.12)  # room for the figures behind the bars
         axis.invert_yaxis()
         axis.set(title=f"{row['title']}, {row['new_tokens']} new tokens each", xlabel="documents a minute")
     figure.tight_layout()
