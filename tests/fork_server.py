@@ -7,12 +7,14 @@ files; the plugin is imported by the child. `make test-all` starts every command
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
 import os
 import runpy
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,13 +54,14 @@ class ForkServer:
     def close(self) -> None:
         """End the server."""
         if self.process is not None:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # and what it has forked
             self.process.communicate()
             self.process = None
 
     def _ask(self, request: dict[str, Any]) -> int:
         if self.process is None or self.process.poll() is not None:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
             self.process = subprocess.Popen([sys.executable, __file__], env=request["env"], **pipes)
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lsg_fairseq.commands.plan import main
-from lsg_fairseq.models.lsg_decoder import give_weights_in_training
+from lsg_fairseq.models.lsg_decoder import give_weights
 from lsg_fairseq.modules import block_attention
 from lsg_fairseq.modules.fused_cpu_attention import is_available
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -119,7 +119,7 @@ def test_kept_bytes_are_those_that_autograd_saves(arch: str, dtype: str, rows: i
 def test_weights_that_nobody_reads_are_not_kept(dtype: str, flags: dict[str, object]) -> None:
     model = built("lsg_bart_small", flags).to(DTYPES[dtype]).train()
     setup = setup_of(model_of("lsg_bart_small", flags), dtype, rows=2)
-    give_weights_in_training(model, False)
+    give_weights(model, False)
     planned = planned_bytes(replace(setup, reads_weights=False))
     assert planned == pytest.approx(saved_bytes(model, lambda: loss_of(model, 2)), rel=1e-3)
 

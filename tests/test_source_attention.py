@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
+
 import pytest
 import torch
+from fairseq.models import ARCH_CONFIG_REGISTRY
 from fairseq.modules.multihead_attention import MultiheadAttention
 
-from lsg_fairseq.models.lsg_decoder import give_weights_in_training
+from lsg_fairseq.models.lsg_decoder import give_weights
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.modules.source_attention import SourceAttention, few_queries_attention
-from recipes.tiny_models import build_model, random_tokens
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
+from recipes.tiny_models import TINY_SIZES, build_model, random_tokens
 
 WIDTH, SOURCE, HEADS = 16, 24, 4
 
@@ -140,7 +145,7 @@ def test_a_training_gives_weights_where_they_are_read() -> None:
     tokens, target = random_tokens(20, 12), random_tokens(5, 4, seed=1)
     found = []
     for given in (True, False):
-        give_weights_in_training(model, given)
+        give_weights(model, given)
         model.zero_grad()
         output, extra = model(tokens, None, target)
         output.sum().backward()
@@ -148,7 +153,23 @@ def test_a_training_gives_weights_where_they_are_read() -> None:
         found.append([output, *(p.grad for p in model.parameters() if p.grad is not None)])
     for with_weights, without in zip(*found, strict=True):
         torch.testing.assert_close(without, with_weights, atol=1e-5, rtol=1e-5)
-    assert model.eval()(tokens, None, target)[1]["attn"][0] is not None
+    # Nor in validation, whose batches are as large.
+    assert model.eval()(tokens, None, target)[1]["attn"][0] is None
+
+
+@pytest.mark.parametrize(
+    ("load_alignments", "from_checkpoint", "given"),
+    [(False, False, False), (True, False, True), (False, True, True)],
+)
+def test_a_training_asks_for_weights_if_it_learns_alignments(
+    load_alignments: bool, from_checkpoint: bool, given: bool, corpus: Path
+) -> None:
+    """A checkpoint that is used gives them, as fairseq's models do."""
+    task = LSGSummarizationTask.setup_task(LSGSummarizationConfig(data=str(corpus), load_alignments=load_alignments))
+    args = Namespace(arch="lsg_bart_small", **TINY_SIZES)
+    ARCH_CONFIG_REGISTRY[args.arch](args)
+    model = task.build_model(args, from_checkpoint)
+    assert [layer.encoder_attn.gives_weights for layer in model.decoder.layers] == [given] * len(model.decoder.layers)
 
 
 @pytest.mark.parametrize("masked", [False, True])

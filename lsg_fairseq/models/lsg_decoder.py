@@ -87,11 +87,12 @@ class LSGDecoder(TransformerDecoderBase):
         return state_dict
 
 
-def give_weights_in_training(model: nn.Module, given: bool) -> None:
-    """Whether the last decoder layer gives its attention weights in training, as fairseq's does at every step.
+def give_weights(model: nn.Module, given: bool) -> None:
+    """Whether a forward gives the last decoder layer's attention weights, which fairseq's does in every training step.
 
-    Only a criterion that learns alignments reads them. They are (B,H,T,S) in float32, which no fused kernel makes.
+    Only a criterion that learns alignments reads them in training and validation. They are (B,H,T,S), made from scores
+    that no fused kernel keeps. The steps of a generation have a switch of their own.
     """
     for module in model.modules():
         if isinstance(module, SourceAttention):
-            module.gives_weights_in_training = given
+            module.gives_weights = given

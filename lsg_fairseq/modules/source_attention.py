@@ -31,7 +31,7 @@ class SourceAttention(DecoderAttention):
         inputs = {"q_proj": embed_dim, "out_proj": embed_dim, "k_proj": source_dim, "v_proj": source_dim}
         super().__init__(inputs, embed_dim, num_heads, dropout)
         self.gives_weights_in_generation = False
-        self.gives_weights_in_training = True
+        self.gives_weights = True
         # The type in which a generation keeps its sources' keys and values; None: that of the projections.
         self.source_dtype: torch.dtype | None = None
 
@@ -52,9 +52,8 @@ class SourceAttention(DecoderAttention):
             key_padding_mask: (B,S) bool, True = padding, or None.
             incremental_state: during generation, where the projected source is kept from step to step.
             need_weights, static_kv: fairseq's; without effect.
-            need_head_weights: return probabilities too, (H,R,T,S); in training and at the steps of a generation,
-                where fairseq asks for them whether or not they are used, only if gives_weights_in_training or
-                gives_weights_in_generation.
+            need_head_weights: return probabilities too, (H,R,T,S), if gives_weights, or at the steps of a generation
+                if gives_weights_in_generation: fairseq asks for them whether or not they are used.
 
         Raises:
             LSGError: the rows are no multiple of the sources.
@@ -67,19 +66,15 @@ class SourceAttention(DecoderAttention):
         mask = source["key_padding_mask"]
         present = None if mask is None else ~mask[:, None, None]
         query = heads.to(source["key"].dtype)
-        if need_head_weights and self._gives_weights(is_step=incremental_state is not None):
+        is_step = incremental_state is not None
+        if need_head_weights and (self.gives_weights_in_generation if is_step else self.gives_weights):
             attended, weights = _explicit_attention(query, source["key"], source["value"], present, self.dropout_now)
             weights = weights.unflatten(2, (beams, -1)).permute(1, 0, 2, 3, 4).flatten(1, 2)
         else:
             weights = None
-            attended = self._attend(query, source, present, incremental_state is not None)
+            attended = self._attend(query, source, present, is_step)
         attended = attended.to(heads.dtype).unflatten(2, (beams, -1)).permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         return self.out_proj(attended), weights
-
-    def _gives_weights(self, is_step: bool) -> bool:
-        if is_step:
-            return self.gives_weights_in_generation
-        return self.gives_weights_in_training or not self.training
 
     def _attend(self, query: Tensor, source: dict[str, Tensor | None], present: Tensor | None, is_step: bool) -> Tensor:
         """Attention (B,H,n,D) of queries (B,H,n,D) by whatever is fastest for them."""

@@ -32,7 +32,7 @@ from lsg_fairseq.data.split_reports import part_of_split
 from lsg_fairseq.data.surrounded import SpokenPairDataset, SurroundedDataset
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
-from lsg_fairseq.models.lsg_decoder import give_weights_in_training
+from lsg_fairseq.models.lsg_decoder import give_weights
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
 from lsg_fairseq.tasks.data_folders import check_data_folders, missing_split, name_sides, unchanged_sequences
@@ -118,7 +118,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint:  # a checkpoint is read to be used, or trained anew
             self._freeze(model)
-        give_weights_in_training(model, bool(self.cfg.load_alignments))
+            give_weights(model, bool(self.cfg.load_alignments))
         source, target = model.max_positions()
         if self.model_positions is not None:  # an ensemble reads what its shortest member can
             source, target = min(source, self.model_positions[0]), min(target, self.model_positions[1])
