@@ -25,6 +25,7 @@ from fairseq.tasks import FairseqTask
 from fairseq_cli.train import cli_main
 
 from benchmarks.process_memory import memory_mib, reset_peak
+from benchmarks.results_file import add_row, open_results
 from lsg_fairseq.planning.flags import Machine, parse_flags
 from lsg_fairseq.planning.report import make_report
 from recipes.machine import machine
@@ -84,7 +85,7 @@ def main() -> None:
     if args.train:
         print(json.dumps(train(args.train)))
         return
-    results = json.loads(args.out.read_text()) if args.out.exists() else {"machine": machine(), "rows": []}
+    results = open_results(args.out, {"machine": machine()})
     for title, dtype, checkpoints in product(CASES, DTYPES, (False, True)):
         about = {"title": title, "dtype": dtype, "checkpoint_activations": checkpoints}
         is_done = any(all(row[name] == value for name, value in about.items()) for row in results["rows"])
@@ -92,10 +93,7 @@ def main() -> None:
             continue
         row = about | compare(CASES[title], dtype, checkpoints)
         print(json.dumps(row), file=sys.stderr, flush=True)
-        results["rows"].append(row)
-        aside = args.out.with_suffix(".partial")
-        aside.write_text(json.dumps(results, indent=1) + "\n")
-        os.replace(aside, args.out)
+        add_row(results, row, args.out)
     args.out.with_suffix(".md").write_text(to_markdown(results))
     print(to_markdown(results))
 

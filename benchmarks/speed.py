@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.contestants import AUTOCAST, PEERS, TYPES
+from benchmarks.results_file import add_row, open_results
 from benchmarks.speed_report import draw, to_markdown
 from recipes.machine import machine
 
@@ -104,18 +104,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "speed.json", help="default: %(default)s")
     args = parser.parse_args()
     conditions = {"machine": machine(), "rounds": args.rounds}
-    results = json.loads(args.out.read_text()) if args.out.exists() else {**conditions, "rows": []}
-    if {name: results[name] for name in conditions} != conditions:
-        sys.exit(f"{args.out} was measured under other conditions; remove it, or name another --out")
+    results = open_results(args.out, conditions)
     for row in (row for row in rows() if args.only in row.title):
         about = asdict(row) | {"names": list(row.names)}
         if any(all(done[key] == value for key, value in about.items()) for done in results["rows"]):
             continue
         print(f"{row.title}, {row.tokens:,} tokens ...", file=sys.stderr, flush=True)
-        results["rows"].append({**about, "models": measure(row, args.peers, args.rounds)})
-        aside = args.out.with_suffix(".partial")
-        aside.write_text(json.dumps(results, indent=1) + "\n")
-        os.replace(aside, args.out)
+        add_row(results, {**about, "models": measure(row, args.peers, args.rounds)}, args.out)
     args.out.with_suffix(".md").write_text(to_markdown(results))
     draw(results, args.out.with_suffix(".png"))
     print(to_markdown(results))

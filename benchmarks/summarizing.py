@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.results_file import add_row, open_results
 from benchmarks.summarizing_report import Contest, draw, rows, to_markdown
 from recipes.machine import machine
 
@@ -114,18 +114,14 @@ def main() -> None:
     args = parser.parse_args()
     pythons = Pythons(args.lsg, args.ctranslate2)
     conditions = {"machine": machine(), "rounds": args.rounds, "quick": args.quick}
-    results = json.loads(args.out.read_text()) if args.out.exists() else {**conditions, "rows": []}
-    if {name: results[name] for name in conditions} != conditions:
-        sys.exit(f"{args.out} was measured under other conditions; remove it, or name another --out")
+    results = open_results(args.out, conditions)
     make_models(pythons, args.models)
     done = {row["title"] for row in results["rows"]}
     for contest in (c for c in rows(args.quick) if args.only in c.title and c.title not in done):
         print(f"{contest.title} ...", file=sys.stderr, flush=True)
         about = {**contest._asdict(), "contestants": [" ".join(each) for each in contest.contestants]}
-        results["rows"].append({**about, "results": measure(contest, pythons, args.models, args.rounds)})
-        aside = args.out.with_suffix(".partial")
-        aside.write_text(json.dumps(results, indent=1) + "\n")
-        os.replace(aside, args.out)
+        measured = measure(contest, pythons, args.models, args.rounds)
+        add_row(results, {**about, "results": measured}, args.out)
     args.out.with_suffix(".md").write_text(to_markdown(results))
     draw(results, args.out.with_suffix(".png"))
     print(to_markdown(results))

@@ -86,3 +86,15 @@ def test_needle_runs_from_end_to_end(tmp_path: Path) -> None:
     printed = run(sys.executable, "-m", "benchmarks.needle", "--quick", "--folder", tmp_path, cwd=REPOSITORY)
     assert "| norm | trained |" in printed
     assert (tmp_path / "needle.json").exists()
+
+
+def test_a_results_file_goes_on_under_the_same_conditions_alone(tmp_path: Path) -> None:
+    file, out = load("results_file"), tmp_path / "out.json"
+    file.add_row(file.open_results(out, {"machine": "a"}), {"title": "first"}, out)
+    results = file.open_results(out, {"machine": "a"})
+    file.add_row(results, {"title": "second"}, out)
+    assert json.loads(out.read_text()) == {"machine": "a", "rows": [{"title": "first"}, {"title": "second"}]}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    for others in ({"machine": "b"}, {"machine": "a", "rounds": 5}):
+        with pytest.raises(SystemExit, match="measured under other conditions; remove it, or name another --out"):
+            file.open_results(out, others)
