@@ -48,6 +48,10 @@ NUMBERS += ["-0.5", "1e-400", "1e400", "1,2", "None", "True", "[1]", "{}", "'"]
 LEFT_ALONE = {"help", "num_workers", "num_workers_valid", "profile", "tpu", "wandb_project", "azureml_logging"}
 LEFT_ALONE |= {"distributed_world_size", "distributed_num_procs", "distributed_init_method", "plasma_path", "aim_repo"}
 OTHER_FORMATS = ("array.json", "in.jsonl.gz", "in.parquet")
+# What an interface may be called with beside the values that files hold.
+ODD = (513, b"x", object, Path("/"), ["a", None], ["a", "b"], [1, 2], (), "a cat " * 9000)
+ODD += (torch.zeros(2, 2), torch.tensor([10**6]), torch.tensor([-1]), torch.tensor(3), torch.tensor([0.5]))
+ODD += (torch.zeros(0, dtype=torch.long),)
 Use = tuple[str, Callable[[], int], Path | None, Callable[[str], str] | None]
 
 
@@ -411,26 +415,7 @@ class Fuzzer:
 
     def call(self) -> Case:
         """A call of what the hub gave."""
-        odd = (
-            513,
-            b"x",
-            object,
-            torch.zeros(2, 2),
-            torch.tensor([10**6]),
-            torch.tensor([-1]),
-            torch.tensor(3),
-            Path("/"),
-        )
-        odd += (
-            torch.zeros(0, dtype=torch.long),
-            ["a", None],
-            ["a", "b"],
-            [1, 2],
-            (),
-            torch.tensor([0.5]),
-            "a cat " * 9000,
-        )
-        value = self.pick(*VALUES, *odd)
+        value = self.pick(*VALUES, *ODD)
         lsg = self.lsg
         calls: dict[str, Callable[[], object]] = {
             "summarize()": lambda: lsg.summarize(value, max_len_b=3),
