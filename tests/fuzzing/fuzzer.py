@@ -468,7 +468,7 @@ def _write_other_format(path: Path) -> None:
     if path.suffix == ".parquet":
         parquet.write_table(pyarrow.Table.from_pylist(records), path, row_group_size=3)
     elif path.suffix == ".gz":
-        path.write_bytes(gzip.compress(path.read_bytes()))
+        path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     else:
         path.write_text(json.dumps(records))
 
