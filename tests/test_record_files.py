@@ -238,7 +238,11 @@ def test_a_file_that_was_cut_is_one_sentence(name: str, tmp_path: Path) -> None:
         ("a.json", b"[" + b"[" * 100_000, "object 1, is not valid JSON"),
         ("a.jsonl.gz", b'{"document": "a"}\n', r"a.jsonl.gz is damaged after line 0 \(Not a gzipped file"),
         ("a.json.gz", b"[]", "a.json.gz is damaged"),
-        ("a.jsonl.gz", gzip.compress(b'{"document": "a"}\n{"document" "b"}\n', mtime=0), "gz, line 2, is not valid JSON"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"document": "a"}\n{"document" "b"}\n', mtime=0),
+            "a.jsonl.gz, line 2, is not valid JSON",
+        ),
         ("a.parquet", b"", "a.parquet is no Parquet file, or is damaged"),
     ],
 )  # fmt: skip
