@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lsg_fairseq.planning.flags import Machine, parse_flags, read_setup
 from lsg_fairseq.planning.memory import GRADIENTS, WORK, most_rows, plan, standing
 from lsg_fairseq.planning.report import GIB, Room
+from lsg_fairseq.planning.setup import Machine, parse_flags, read_setup
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 SECTION = "## Large models on 1, 8 and 2 x 8 GPUs"

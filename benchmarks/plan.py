@@ -26,8 +26,8 @@ from fairseq_cli.train import cli_main
 
 from benchmarks.process_memory import memory_mib, reset_peak
 from benchmarks.results_file import add_row, open_results
-from lsg_fairseq.planning.flags import Machine, parse_flags
 from lsg_fairseq.planning.report import make_report
+from lsg_fairseq.planning.setup import Machine, parse_flags
 from recipes.machine import machine
 
 HERE = Path(__file__).resolve().parent

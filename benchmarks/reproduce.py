@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lsg_fairseq.commands.summarize import main as summarize
-from lsg_fairseq.data.fields import text_of
 from lsg_fairseq.data.parquet_files import count_rows
-from lsg_fairseq.data.record_files import read_records
+from lsg_fairseq.data.record_files import read_records, text_of
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import ROUGE_NAMES, rouge_scores
 

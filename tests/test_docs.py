@@ -16,7 +16,7 @@ from lsg_fairseq.commands.plan import main as plan_main
 from lsg_fairseq.compat import FIXES
 from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from lsg_fairseq.modules.lsg_config import LSGConfig
-from lsg_fairseq.planning.flags import parse_flags
+from lsg_fairseq.planning.setup import parse_flags
 
 README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

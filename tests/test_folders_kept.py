@@ -16,10 +16,10 @@ import pytest
 from test_preprocess import SCRIPT, run_main, write_jsonl
 
 from lsg_fairseq.data import output_folder
-from lsg_fairseq.data.binary_pairs import check_pairs
 from lsg_fairseq.data.one_sentence import in_one_sentence, sentence_of
 from lsg_fairseq.data.output_folder import LOCK_NAME, MOVES_FILE, check_is_new, staged_output
 from lsg_fairseq.data.signals import Stopped
+from lsg_fairseq.data.split_files import check_pairs
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer, train_tokenizer
 

@@ -11,7 +11,7 @@ from conftest import SUMMARIZATION, TINY, TRAINING, run
 from test_restore import stock_bart
 
 from lsg_fairseq.compat.loading import load_checkpoint_file
-from lsg_fairseq.hub.load import from_checkpoint
+from lsg_fairseq.hub.entries import from_checkpoint
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.modules.lsg_config import LSGError
 from recipes.tiny_models import build_model, random_tokens

@@ -17,8 +17,7 @@ from omegaconf import OmegaConf
 from lsg_fairseq.data.generation_settings import SETTINGS, common_settings, given_settings, read_generation_settings
 from lsg_fairseq.hub.batches import GenerationSettings
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
-from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
+from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig, with_checkpoint_settings
 
 STORED = {"beam": 3, "lenpen": 2.0, "min_len": 4, "forced_first_token": "<s>", "forced_eos": True}
 

@@ -22,7 +22,7 @@ from examples.manpages.evaluation.scores import AS_TRAINED
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
 from lsg_fairseq.compat.loading import load_checkpoint_file
-from lsg_fairseq.hub.load import from_checkpoint
+from lsg_fairseq.hub.entries import from_checkpoint
 from lsg_fairseq.modules.lsg_config import LSGError
 
 BASELINES = {"first_sentence": 26.0, "nearest_training_page": 34.0}

@@ -19,7 +19,7 @@ from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.loading import open_checkpoint
 from lsg_fairseq.commands.preprocess import main as preprocess_main
 from lsg_fairseq.commands.summarize import main as summarize_main
-from lsg_fairseq.hub.load import from_checkpoint
+from lsg_fairseq.hub.entries import from_checkpoint
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer
 from lsg_fairseq.tokenizers.languages import CODES_25
 from recipes.tiny_models import TINY_SIZES

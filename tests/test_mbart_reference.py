@@ -16,7 +16,7 @@ from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides, load_task_and_model
 from lsg_fairseq.generation import LSGSequenceGenerator
-from lsg_fairseq.hub.load import from_checkpoint
+from lsg_fairseq.hub.entries import from_checkpoint
 from lsg_fairseq.modules import sparse_tokens
 from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows, load_tokenizer
 

@@ -23,9 +23,20 @@ from lsg_fairseq.modules import block_attention
 from lsg_fairseq.modules.fused_cpu_attention import is_available
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.planning.activations import layers_of
-from lsg_fairseq.planning.flags import Machine, batch_of, choose_backend, parse_flags, read_setup, short_documents
 from lsg_fairseq.planning.memory import COPIES, GRADIENTS, PARAMETERS, STATE, most_rows, optimizer_state, plan, standing
-from lsg_fairseq.planning.setup import BACKENDS, Batch, Model, Setup, read_model
+from lsg_fairseq.planning.setup import (
+    BACKENDS,
+    Batch,
+    Machine,
+    Model,
+    Setup,
+    batch_of,
+    choose_backend,
+    parse_flags,
+    read_model,
+    read_setup,
+    short_documents,
+)
 from recipes.tiny_models import TINY_SIZES, build_model
 
 SOURCE, TARGET, WORDS = 64, 24, 64

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.public_configurations import TABLE, make_tensors, published_names, tiny_config, write_tokenizer
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.export import export_checkpoint
-from lsg_fairseq.hub.load import from_checkpoint
+from lsg_fairseq.hub.entries import from_checkpoint
 from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows
 from lsg_fairseq.weights.state_dicts import HEAD_NAME
 

@@ -22,7 +22,7 @@ from lsg_fairseq.commands.summarize import main as summarize_main
 from lsg_fairseq.data.document_files import Example
 from lsg_fairseq.data.encoding import Encoder
 from lsg_fairseq.data.kept_part import PARTS, keep
-from lsg_fairseq.data.queries import SEPARATOR, queries_file
+from lsg_fairseq.data.split_files import SEPARATOR, queries_file
 from lsg_fairseq.data.text_lines import Place
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
 from lsg_fairseq.hub.summarizer import LSGHubInterface

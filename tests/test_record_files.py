@@ -18,11 +18,10 @@ from pyarrow import parquet
 
 from lsg_fairseq.data import json_arrays, text_lines
 from lsg_fairseq.data.document_files import Split
-from lsg_fairseq.data.fields import text_of
-from lsg_fairseq.data.record_files import LINES, kind_of, read_records
+from lsg_fairseq.data.record_files import LINES, kind_of, read_records, text_of
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.summarizing.documents import Document, Inputs
-from lsg_fairseq.summarizing.output_lines import LineFormat
+from lsg_fairseq.summarizing.resumable_output import LineFormat
 
 RECORDS = [
     {"id": i, "paper": {"title": f"t{i}"}, "document": f'"é]\\,{{\u2028 \U0001f600 {i}\n' * (i + 1), "summary": f"s{i}"}

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from lsg_fairseq.commands.summarize import build_parser, main, read_arguments
-from lsg_fairseq.data.locks import only_writer
+from lsg_fairseq.data.output_folder import only_writer
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.summarizing.merging import merge_shards
-from lsg_fairseq.summarizing.shards import Shard, check_streams, choose_shard
+from lsg_fairseq.summarizing.shards import Shard, check_streams, choose_shard, merge_shards
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 SRUN = {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "2"}

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lsg_fairseq.checkpoints.export import export_checkpoint
-from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.commands.user_dir import add_user_dir_flag, import_user_dir
+from lsg_fairseq.commands.running import add_user_dir_flag, import_user_dir, run_command
 
 PROGRAM = "lsg-export"
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.planning.flags import PROGRAM, USAGE, Machine, parse_flags
 from lsg_fairseq.planning.report import Room, as_json, make_report, to_text
-from lsg_fairseq.planning.setup import BACKENDS
+from lsg_fairseq.planning.setup import BACKENDS, PROGRAM, USAGE, Machine, parse_flags
 
 # GiB that a CUDA context, cuBLAS' workspaces and the allocator's gaps take beside tensors: a rule of thumb.
 RESERVE = 2.0
@@ -46,7 +45,7 @@ def show_plan(args: argparse.Namespace, flags: Sequence[str]) -> None:
     """Plan as the arguments say, and print it.
 
     Raises:
-        LSGError: see lsg_fairseq.planning.flags; or the sizes of the device make no sense.
+        LSGError: see lsg_fairseq.planning.setup; or the sizes of the device make no sense.
     """
     room = read_room(args)
     report = make_report(parse_flags(flags), Machine(args.device, args.backend, args.vocab_size), room)

@@ -1,17 +1,22 @@
-"""What the commands share: an error in one sentence, and signals that clean up."""
+"""What the commands share: an error in one sentence, signals that clean up, and --user-dir."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
 import sys
 import traceback
+from argparse import Namespace
 from collections.abc import Callable
 from types import FrameType
 
+from fairseq import utils
+
 from lsg_fairseq.data.one_sentence import sentence_of, wants_traceback
 from lsg_fairseq.data.signals import STOP_SIGNALS, Stopped
+from lsg_fairseq.modules.lsg_config import LSGError
 
 
 def run_command(program: str, work: Callable[[], None], if_interrupted: str = "nothing was written") -> int:
@@ -44,3 +49,32 @@ def _stop(number: int, frame: FrameType | None) -> None:
     # What was half made at this moment (a progress bar in its __init__) would print a page when it is collected.
     sys.unraisablehook = lambda _: None
     raise Stopped(number)
+
+
+FLAG = "--user-dir"
+
+
+def add_user_dir_flag(parser: argparse._ActionsContainer) -> None:
+    """Add the flag; what a checkpoint says about a user_dir is never looked at."""
+    parser.add_argument(
+        FLAG,
+        metavar="DIR",
+        help="a package of your own that is imported first, as by fairseq-train: it is code, and it runs",
+    )
+
+
+def import_user_dir(args: argparse.Namespace) -> None:
+    """Import the package, the way that fairseq's own commands do, if one is named.
+
+    Raises:
+        LSGError: it is not there, or cannot be imported.
+    """
+    if args.user_dir is None:
+        return
+    try:
+        utils.import_user_module(Namespace(user_dir=args.user_dir))
+    except FileNotFoundError as error:
+        raise LSGError(f"{FLAG} {args.user_dir} does not exist: name the folder of a Python package") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise LSGError(f"{FLAG} {args.user_dir} cannot be imported ({reason}): mend it, or leave it out") from error

@@ -17,23 +17,27 @@ from tqdm import tqdm
 
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
-from lsg_fairseq.commands.running import run_command
-from lsg_fairseq.commands.user_dir import add_user_dir_flag, import_user_dir
+from lsg_fairseq.commands.running import add_user_dir_flag, import_user_dir, run_command
 from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
 from lsg_fairseq.data.record_files import FORMATS
 from lsg_fairseq.hub import read_overrides
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
+from lsg_fairseq.hub.entries import from_files
 from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
-from lsg_fairseq.hub.load import from_files
 from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.summarizing.documents import Inputs, in_shard
 from lsg_fairseq.summarizing.fingerprints import content_of_checkpoint, content_of_inputs
-from lsg_fairseq.summarizing.merging import merge_shards
-from lsg_fairseq.summarizing.output_lines import GENERATED_FIELD, SUMMARY_FIELD, LineFormat, StreamOutput
-from lsg_fairseq.summarizing.resumable_output import Run, open_output
-from lsg_fairseq.summarizing.shards import check_streams, choose_shard
+from lsg_fairseq.summarizing.resumable_output import (
+    GENERATED_FIELD,
+    SUMMARY_FIELD,
+    LineFormat,
+    Run,
+    StreamOutput,
+    open_output,
+)
+from lsg_fairseq.summarizing.shards import check_streams, choose_shard, merge_shards
 from lsg_fairseq.summarizing.windows import summarize_documents
 from lsg_fairseq.weights.families import FAMILIES
 

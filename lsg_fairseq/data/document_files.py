@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from lsg_fairseq.data.fields import has_field, text_of
-from lsg_fairseq.data.record_files import LINES, TEXT, is_known, kind_of, read_records
+from lsg_fairseq.data.record_files import LINES, TEXT, has_field, is_known, kind_of, read_records, text_of
 from lsg_fairseq.data.text_lines import Place, read_lines
 from lsg_fairseq.modules.lsg_config import LSGError
 

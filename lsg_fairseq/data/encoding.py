@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lsg_fairseq.data.document_files import Example
-from lsg_fairseq.data.queries import SEPARATOR
 from lsg_fairseq.data.signals import signals_held
+from lsg_fairseq.data.split_files import SEPARATOR
 from lsg_fairseq.data.text_lines import Place
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer, token_rows

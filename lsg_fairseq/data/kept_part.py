@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
 import torch
-from fairseq.data import BaseWrapperDataset, FairseqDataset
 from torch import Tensor
 
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -81,33 +80,50 @@ def keep(tokens: Tensor, room: int, part: str) -> Tensor:
     return tokens[slices[0]] if len(slices) == 1 else torch.cat([tokens[each] for each in slices])
 
 
-class KeptPartDataset(BaseWrapperDataset):
-    """Sequences cut to `room` tokens. The first `leads[i]` of sequence i always stay; None: all may be cut."""
+# Of a text with more than so many characters for each token that is read, excerpts alone are tokenised. Where one
+# begins or ends, so many tokens may be others than in the whole text.
+CHARACTERS_A_TOKEN, TORN_TOKENS = 32, 16
 
-    def __init__(self, dataset: FairseqDataset, room: int, part: str, leads: Sequence[int] | None = None) -> None:
-        super().__init__(dataset)
-        self.room, self.part, self.leads = room, part, leads
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self._kept(self.dataset[index], index)
+Tokens = TypeVar("Tokens", bound=Sized)
 
-    def positions(self, index: int) -> tuple[Tensor, int]:
-        """Which positions of a sequence are kept, (n,), and how long it was."""
-        length = len(self.dataset[index])
-        return self._kept(torch.arange(length), index), length
 
-    def _kept(self, item: Tensor, index: int) -> Tensor:
-        lead = 0 if self.leads is None else self.leads[index]
-        if len(item) <= self.room or not lead:
-            return keep(item, self.room, self.part)
-        return torch.cat([item[:lead], keep(item[lead:], self.room - lead, self.part)])
+def pieces_to_read(text: str, room: int, part: str, encode: Callable[[str], Tokens]) -> tuple[list[Tokens], int | None]:
+    """The tokens of a text in one piece, or of excerpts of a text that is far longer than `room` tokens.
 
-    @property
-    def sizes(self) -> np.ndarray:
-        return np.minimum(self.dataset.sizes, self.room)
+    What is kept of the pieces, one behind the other, is what would be kept of the whole text's tokens; but the middle
+    of a very long text is found by characters. Also about how many tokens the whole text has; None: these are all.
+    """
+    length = max(room, 1) * CHARACTERS_A_TOKEN
+    while length < len(text):
+        excerpts = _excerpts(text, length, part)
+        pieces = [encode(excerpt) for excerpt in excerpts]
+        if all(len(each) > room + 2 * TORN_TOKENS for each in pieces):
+            return pieces, sum(map(len, pieces)) * len(text) // sum(map(len, excerpts))
+        length *= 2  # mostly spaces, say
+    return [encode(text)], None
 
-    def num_tokens(self, index: int) -> int:
-        return min(self.dataset.num_tokens(index), self.room)
 
-    def size(self, index: int) -> int:
-        return min(self.dataset.size(index), self.room)
+def _excerpts(text: str, length: int, part: str) -> list[str]:
+    """Pieces of about `length` characters, without torn words where there are spaces."""
+    if part == ENDS:
+        return [_beginning(text, length), _ending(text, length)]
+    if part == HEAD:
+        return [_beginning(text, length)]
+    if part == TAIL:
+        return [_ending(text, length)]
+    start = (len(text) - length) // 2
+    return [text[start : start + length]]
+
+
+def _beginning(text: str, length: int) -> str:
+    """The first `length` characters, or fewer so that no word is torn, if there is a space in the second half."""
+    space = text.rfind(" ", length // 2, length)
+    return text[: length if space < 0 else space]
+
+
+def _ending(text: str, length: int) -> str:
+    """The last `length` characters, or fewer so that it begins with the space in front of a word."""
+    start = len(text) - length
+    space = text.find(" ", start, start + length // 2)
+    return text[start if space < 0 else space :]

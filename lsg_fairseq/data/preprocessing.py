@@ -18,10 +18,16 @@ from tqdm import tqdm
 
 from lsg_fairseq.data.document_files import Split, SplitCheck, check_split
 from lsg_fairseq.data.encoding import Encoded, encode_in_order, task_count
-from lsg_fairseq.data.languages import check_codes, languages_file, write_languages
 from lsg_fairseq.data.output_folder import staged_output
-from lsg_fairseq.data.queries import queries_file, write_queries
-from lsg_fairseq.data.split_reports import REPORT_FILE, read_report
+from lsg_fairseq.data.split_files import (
+    REPORT_FILE,
+    check_codes,
+    languages_file,
+    queries_file,
+    read_report,
+    write_languages,
+    write_queries,
+)
 from lsg_fairseq.data.text_lines import Place
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import (

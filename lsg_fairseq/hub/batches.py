@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lsg_fairseq.data.excerpts import pieces_to_read
 from lsg_fairseq.data.generation_settings import SETTINGS
-from lsg_fairseq.data.kept_part import check_part, keep
+from lsg_fairseq.data.kept_part import check_part, keep, pieces_to_read
 from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.generation import check_search
 from lsg_fairseq.hub.base import HubInterface, check_text, iterate

@@ -6,9 +6,8 @@ from argparse import Namespace
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lsg_fairseq.planning.flags import Machine, read_setup, short_documents
 from lsg_fairseq.planning.memory import Plan, most_rows, plan
-from lsg_fairseq.planning.setup import Batch, Setup
+from lsg_fairseq.planning.setup import Batch, Machine, Setup, read_setup, short_documents
 
 GIB = 2**30
 

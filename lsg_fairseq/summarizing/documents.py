@@ -13,8 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lsg_fairseq.data.fields import text_of
-from lsg_fairseq.data.record_files import TEXT, count_records, is_known, kind_of, read_records, records_of
+from lsg_fairseq.data.record_files import TEXT, count_records, is_known, kind_of, read_records, records_of, text_of
 from lsg_fairseq.data.text_lines import Place, lines_of, open_bytes, whole_text
 from lsg_fairseq.modules.lsg_config import LSGError
 

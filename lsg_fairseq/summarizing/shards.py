@@ -1,13 +1,18 @@
-"""Which share of the documents this process of lsg-summarize takes: flags say it, or whatever started several of it."""
+"""Which share of the documents this process of lsg-summarize takes, and the outputs of all shards put together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lsg_fairseq.data.output_folder import only_writer, staged_file
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.processes import place_of
+from lsg_fairseq.summarizing.documents import Inputs, journal_of
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,117 @@ def check_streams(shard: Shard, has_inputs: bool, has_output: bool) -> None:
             f"this is {shard.line()}, and {shard.num} processes cannot share one standard "
             f"{'output' if has_inputs else 'input'}: give {missing}; or --num-shards 1 to ignore the environment"
         )
+
+
+def merge_shards(paths: Sequence[Path], output: Path, overwrite: bool = False) -> int:
+    """Write the lines of all shards, given in any order, to `output`; returns their number.
+
+    The file appears as a whole or not at all, and the shards stay.
+
+    Raises:
+        LSGError: a shard is missing, unfinished, being written or of another run, or `output` exists.
+    """
+    if output.is_dir() or (output.exists() and not overwrite):
+        raise LSGError(
+            f"{output} exists: choose another --output" + ("" if output.is_dir() else ", or use --overwrite")
+        )
+    if output.resolve() in {path.resolve() for path in paths}:
+        raise LSGError(f"{output} is one of the shards: choose another --output")
+    runs = [_finished_run(path) for path in paths]
+    in_order = _in_order(paths, runs)
+    _check_counts(in_order, [_count_lines(path) for path in in_order], runs[0])
+    return _write(in_order, output)
+
+
+def _finished_run(path: Path) -> dict[str, Any]:
+    """What the journal says about the run that wrote a shard: its inputs, settings, and which shard it is."""
+    if not path.is_file():
+        raise LSGError(f"the shard {path} does not exist")
+    journal = journal_of(path)
+    if not journal.is_file():
+        raise LSGError(f"{path} has no {journal.name} beside it, which says what shard it is: keep the two together")
+    with only_writer(Path(f"{path}.lock"), path):
+        lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        header, *later = (json.loads(line) for line in lines)
+        run = {**header["settings"], **header["content"]}
+        if not isinstance(run["num_shards"], int) or not isinstance(run["shard_id"], int):
+            raise TypeError("num_shards and shard_id must be whole numbers")
+    except (ValueError, KeyError, TypeError) as error:
+        raise LSGError(f"{journal} does not say what shard {path} is ({error}): summarise it again") from error
+    if any("place" in line for line in later):
+        raise LSGError(f"{path} is not finished: run the command that writes it again")
+    return run
+
+
+def _in_order(paths: Sequence[Path], runs: Sequence[dict[str, Any]]) -> list[Path]:
+    """The shards by number, each there once and all of one run."""
+    for path, run in zip(paths, runs, strict=True):
+        other = [name for name in {**runs[0], **run} if name != "shard_id" and run.get(name) != runs[0].get(name)]
+        if other:
+            raise LSGError(f"{path} and {paths[0]} are of different runs: they differ in {', '.join(sorted(other))}")
+    by_number: dict[int, Path] = {}
+    for path, run in zip(paths, runs, strict=True):
+        if run["shard_id"] in by_number:
+            raise LSGError(
+                f"{path} and {by_number[run['shard_id']]} are both shard {run['shard_id']}: name one of them"
+            )
+        by_number[run["shard_id"]] = path
+    num_shards = runs[0]["num_shards"]
+    missing = [number for number in range(num_shards) if number not in by_number]
+    if missing:
+        raise LSGError(
+            f"of {num_shards} shards, {', '.join(map(str, missing))} {_is(missing)} missing: name all of them"
+        )
+    return [by_number[number] for number in range(num_shards)]
+
+
+def _is(missing: Sequence[int]) -> str:
+    return "is" if len(missing) == 1 else "are"
+
+
+def _count_lines(path: Path) -> int:
+    count, line = 0, b"\n"
+    with path.open("rb") as file:
+        for count, line in enumerate(file, start=1):  # noqa: B007
+            pass
+    if not line.endswith(b"\n"):
+        raise LSGError(f"{path} ends within a line, so it is not finished: run the command that writes it again")
+    return count
+
+
+def _check_counts(paths: Sequence[Path], counts: Sequence[int], run: dict[str, Any]) -> None:
+    """Every shard has all of its documents: as many as the inputs have, or, where these are gone, as the others say."""
+    total = _documents(run)
+    total = sum(counts) if total is None else total
+    for number, (path, count) in enumerate(zip(paths, counts, strict=True)):
+        expected = len(range(number, total, len(paths)))
+        if count != expected:
+            raise LSGError(
+                f"{path} has {count} lines, but {expected} of {total} documents are its own, so it is not finished: "
+                "run the command that writes it again"
+            )
+
+
+def _documents(run: dict[str, Any]) -> int | None:
+    inputs = [Path(path) for path in run.get("inputs") or []]
+    if not inputs or not all(path.exists() for path in inputs):
+        return None
+    return Inputs(inputs, run.get("document_field", ""), bool(run.get("jsonl")), bool(run.get("lines"))).count()
+
+
+def _write(paths: Sequence[Path], output: Path) -> int:
+    with staged_file(output) as staged, staged.open("wb") as file:
+        return sum(1 for line in _in_turns(paths) if file.write(line))
+
+
+def _in_turns(paths: Sequence[Path]) -> Iterator[bytes]:
+    """A line of each shard in turn, as the documents were dealt out."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")) for path in paths]
+        while True:
+            for file in files:
+                line = file.readline()
+                if not line:
+                    return
+                yield line

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from lsg_fairseq.hub.batches import WINDOW, BatchedGenerator
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.summarizing.documents import Document
-from lsg_fairseq.summarizing.output_lines import StreamOutput
+from lsg_fairseq.summarizing.resumable_output import StreamOutput
 
 
 def summarize_documents(

@@ -22,29 +22,26 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
-from lsg_fairseq.data.alignments import MovedAlignments
-from lsg_fairseq.data.binary_pairs import check_pairs
-from lsg_fairseq.data.excerpts import pieces_to_read
-from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, KeptPartDataset
-from lsg_fairseq.data.languages import read_languages
-from lsg_fairseq.data.queries import check_room, lead_of, read_queries
-from lsg_fairseq.data.split_reports import part_of_split
-from lsg_fairseq.data.surrounded import SpokenPairDataset, SurroundedDataset
+from lsg_fairseq.data.datasets import KeptPartDataset, MovedAlignments, SpokenPairDataset, SurroundedDataset
+from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, pieces_to_read
+from lsg_fairseq.data.split_files import check_pairs, check_room, lead_of, part_of_split, read_languages, read_queries
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.models.lsg_decoder import give_weights
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
-from lsg_fairseq.tasks.data_folders import check_data_folders, missing_split, name_sides, unchanged_sequences
-from lsg_fairseq.tasks.languages import decoder_starts, in_task_languages, row_of_symbol, rows_of_symbols
-from lsg_fairseq.tasks.requirements import (
+from lsg_fairseq.tasks.data_folders import (
+    check_data_folders,
+    missing_split,
+    name_sides,
     require_constraints,
     require_hard_alignment,
     require_summaries,
     require_summaries_for,
+    unchanged_sequences,
 )
+from lsg_fairseq.tasks.languages import decoder_starts, in_task_languages, row_of_symbol, rows_of_symbols
 from lsg_fairseq.tasks.rouge_validation import RougeValidation, parse_rouge_arguments
-from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
+from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig, with_checkpoint_settings
 from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, LSGBPE, LineBPE, dictionary_fingerprint
 from lsg_fairseq.tokenizers.load import has_tokenizer
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
