@@ -18,7 +18,7 @@ CARD = Room(total=80e9 / GIB, reserve=2.0)
 NAMES = {"bart-4096": "LSG-BART-large, 4,096", "bart-16384": "LSG-BART-large, 16,384"}
 NAMES["pegasus-4096"] = "LSG-Pegasus-large, 4,096"
 HEAD = (
-    "| recipe | checkpointed | standing | gradients | kept | for the moment | 1 GPU | 8 or 16 GPUs | fit |\n"
+    "| recipe | checkpointed | standing | gradients | kept | temporary | 1 GPU | 8 or 16 GPUs | fit |\n"
     "|---|---|--:|--:|--:|--:|--:|--:|--:|"
 )
 # What the shell would run, printed instead: words end with a zero byte, commands with two.

@@ -1,4 +1,4 @@
-"""Alignments (`--print-alignment`): the source tokens that the decoder attended to, for generated and given outputs."""
+"""Alignments (`--print-alignment`) of generated and given outputs: the source tokens that the decoder attended to."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ EXTRACTION = {"hard": extract_hard_alignment, "soft": extract_soft_alignment}
 
 
 class AligningSequenceGenerator(LSGSequenceGenerator):
-    """LSGSequenceGenerator whose hypotheses have an alignment, "hard" or "soft", as fairseq's have.
+    """An LSGSequenceGenerator that adds fairseq's alignments, "hard" or "soft", to its hypotheses.
 
-    fairseq's SequenceGeneratorWithAlignment does neither start nor force tokens as a model family needs it.
+    fairseq's SequenceGeneratorWithAlignment supports neither the start tokens nor the forced tokens of model families.
     """
 
     def __init__(self, models: list[nn.Module], tgt_dict: Any, print_alignment: str = "hard", **options: Any) -> None:
@@ -29,25 +29,23 @@ class AligningSequenceGenerator(LSGSequenceGenerator):
 
     @torch.no_grad()
     def generate(self, models: list[nn.Module], sample: dict[str, Any], **kwargs: Any) -> list[list[dict[str, Tensor]]]:
-        """fairseq's generate; `alignment` is that of each hypothesis."""
+        """fairseq's generate; each hypothesis also gets its `alignment`."""
         with _giving_weights(self.model.models):
             hypotheses = super().generate(models, sample, **kwargs)
         for source, of_source in zip(sample["net_input"]["src_tokens"], hypotheses, strict=True):
             for hypothesis in of_source:
-                # The generator keeps (T0,T); the extraction reads (T,T0).
-                weights = hypothesis["attention"].transpose(0, 1)
-                hypothesis["alignment"] = self._alignment(weights, source, hypothesis["tokens"])
+                # The generator stores (src_len, tgt_len); the extraction takes (tgt_len, src_len).
+                weights = hypothesis["attention"].transpose(0, 1).cpu()
+                tokens = hypothesis["tokens"].cpu()
+                hypothesis["alignment"] = EXTRACTION[self.kind](weights, source.cpu(), tokens, self.pad, self.eos)
         return hypotheses
-
-    def _alignment(self, weights: Tensor, source: Tensor, tokens: Tensor) -> Any:
-        return EXTRACTION[self.kind](weights.cpu(), source.cpu(), tokens.cpu(), self.pad, self.eos)
 
 
 class SoftScorer(SequenceScorer):
-    """fairseq's scorer of given outputs with soft alignments; it makes hard ones, which cannot be printed as soft."""
+    """fairseq's scorer of given outputs, but with soft alignments instead of hard ones."""
 
     def generate(self, models: list[nn.Module], sample: dict[str, Any], **kwargs: Any) -> list[list[dict[str, Any]]]:
-        """fairseq's generate; `alignment` holds the probabilities of each token."""
+        """fairseq's generate; `alignment` has the attention probabilities of each token."""
         hypotheses = super().generate(models, sample, **kwargs)
         for source, target, (hypothesis,) in zip(
             sample["net_input"]["src_tokens"], sample["target"], hypotheses, strict=True
@@ -60,7 +58,7 @@ class SoftScorer(SequenceScorer):
 
 @contextmanager
 def _giving_weights(models: Iterable[nn.Module]) -> Iterator[None]:
-    """Attention weights during generation, which costs time and memory; afterwards as before."""
+    """Make the models return attention weights during the block, which takes time and memory."""
     attentions = [
         module for model in models for module in model.modules() if hasattr(module, "gives_weights_in_generation")
     ]

@@ -1,4 +1,4 @@
-"""Which one of how many processes this is, as torchrun or srun say in the environment."""
+"""The rank of this process and the number of processes, from the environment variables of torchrun or srun."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from lsg_fairseq.modules.lsg_config import LSGError
 
 TORCHRUN = ("RANK", "WORLD_SIZE")
-# srun's own: SLURM_PROCID alone, and SLURM_NTASKS, are also set in a batch script, which runs once.
+# Set by srun only: SLURM_PROCID by itself, and SLURM_NTASKS, are also set in a batch script, which runs once.
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
 
 
 @dataclass(frozen=True)
 class Place:
-    """This process among all: its `rank` from 0, how many there are, and its number on this machine.
+    """This process among all: its `rank` from 0, their number `world_size`, and its number on this machine.
 
-    `source` names the variables that say so.
+    `source` names the variables that these come from.
     """
 
     rank: int
@@ -26,30 +26,30 @@ class Place:
 
 
 def place_of(environment: Mapping[str, str]) -> Place | None:
-    """The place of this process among several that torchrun or srun started; None if it is alone.
+    """The place of this process among several that torchrun or srun started; None if there is only one.
 
-    torchrun comes first, as srun is often what starts torchrun, once a machine.
+    torchrun's variables are read first, because srun often starts torchrun, once per machine.
 
     Raises:
-        LSGError: the variables contradict each other or are no numbers.
+        LSGError: the variables contradict each other or are not integers.
     """
     return torchrun_place(environment) or srun_place(environment)
 
 
 def torchrun_place(environment: Mapping[str, str]) -> Place | None:
-    """The place among several processes of torchrun, or of whatever sets RANK and WORLD_SIZE as it does.
+    """The place among several processes of torchrun, or of another launcher that sets RANK and WORLD_SIZE.
 
     Raises:
-        LSGError: as for place_of.
+        LSGError: as place_of.
     """
     return _place(environment, TORCHRUN, "LOCAL_RANK")
 
 
 def srun_place(environment: Mapping[str, str]) -> Place | None:
-    """The place among the tasks of a Slurm step; None in a batch script, and in a step of one task.
+    """The place among the tasks of a Slurm step; None in a batch script, and in a step with one task.
 
     Raises:
-        LSGError: as for place_of.
+        LSGError: as place_of.
     """
     return _place(environment, SRUN, "SLURM_LOCALID")
 
@@ -74,5 +74,5 @@ def _number(environment: Mapping[str, str], name: str) -> int:
         return int(environment[name])
     except ValueError as error:
         raise LSGError(
-            f"the environment says {name}={environment[name]!r}, which is no whole number: unset it"
+            f"the environment says {name}={environment[name]!r}, which is not an integer: unset it"
         ) from error

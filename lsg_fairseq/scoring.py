@@ -1,4 +1,4 @@
-"""ROUGE: a registered fairseq scorer (`--scoring rouge`), and the function that validation uses."""
+"""ROUGE: a fairseq scorer (`--scoring rouge`), and the function that validation uses."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
-# rougeLsum compares sentence by sentence, a sentence a line. Pegasus writes its line breaks as <n>.
+# rougeLsum expects one sentence per line. Pegasus writes line breaks as <n>.
 LINE_BREAK = re.compile(rf"[{LINE_BREAKS}]|<n>")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def split_sentences(text: str) -> str:
-    """The text with a sentence a line, for rougeLsum.
+    """The text with one sentence per line, for rougeLsum.
 
-    Line breaks (or Pegasus' `<n>`) are the sentence ends if there are any; otherwise every `.`, `!` or `?` that
-    whitespace follows ends a sentence, abbreviations included.
+    Sentences end at line breaks (or Pegasus' `<n>`) if there are any; otherwise at every `.`, `!` or `?` before
+    whitespace, even in abbreviations.
     """
     text = text.strip()
     pattern = LINE_BREAK if LINE_BREAK.search(text) else SENTENCE_END
@@ -33,23 +33,23 @@ def split_sentences(text: str) -> str:
 
 @lru_cache(maxsize=2)
 def _counter(use_stemmer: bool) -> "RougeCounter":
-    # It imports nltk, which takes longer than all of this package.
+    # This imports nltk, which takes longer than the whole of this package.
     from rouge_score.rouge_scorer import RougeScorer as RougeCounter
 
     return RougeCounter(list(ROUGE_NAMES), use_stemmer=use_stemmer)
 
 
 def rouge_scores(reference: str, prediction: str, use_stemmer: bool = True) -> dict[str, float]:
-    """ROUGE-1, -2, -L and -Lsum F1 (0 to 1) of one prediction, by their names in the rouge-score package."""
+    """The F1 (0 to 1) of ROUGE-1, -2, -L and -Lsum of one prediction, by their names in the rouge-score package."""
     scores = _counter(use_stemmer).score(split_sentences(reference), split_sentences(prediction))
     return {name: scores[name].fmeasure for name in ROUGE_NAMES}
 
 
 @dataclass
 class RougeScorerConfig(FairseqDataclass):
-    # A bool that is True by default would become a flag that switches it off.
+    # fairseq would turn a bool that defaults to True into a flag that switches it off.
     rouge_stemmer: ChoiceEnum(["true", "false"]) = field(
-        default="true", metadata={"help": "compare words by their stem (Porter), as published ROUGE scores do"}
+        default="true", metadata={"help": "compare Porter stems of words, as published ROUGE scores do"}
     )
 
 
@@ -58,7 +58,7 @@ class RougeScorer(BaseScorer):
     """Mean ROUGE F1 of detokenized summaries; `score` is ROUGE-Lsum x 100."""
 
     def score(self) -> float:
-        """Mean ROUGE-Lsum F1 x 100, 0 without examples."""
+        """Mean ROUGE-Lsum F1 x 100; 0 without examples."""
         return self.means()["rougeLsum"]
 
     def result_string(self) -> str:

@@ -61,11 +61,11 @@ def test_no_batch_size(corpus: Path, checkpoints: Path, tmp_path: Path) -> None:
 def test_data_folder_is_missing_or_empty(corpus: Path, tmp_path: Path) -> None:
     save = ["--save-dir", tmp_path / "saved"]
     missing = tmp_path / "missing"
-    assert f"there is no data folder {missing}" in sentence(train, missing, *SUMMARIZATION, *ONE_UPDATE, *save)
-    assert "there is no data folder" in sentence(generate, missing, *SUMMARIZATION, "--path", "x.pt")
-    assert "there is no data folder" in sentence(train, f"{corpus}:{missing}", *SUMMARIZATION, *ONE_UPDATE, *save)
+    assert f"the data folder {missing} does not exist" in sentence(train, missing, *SUMMARIZATION, *ONE_UPDATE, *save)
+    assert f"{missing} does not exist" in sentence(generate, missing, *SUMMARIZATION, "--path", "x.pt")
+    assert f"{missing} does not exist" in sentence(train, f"{corpus}:{missing}", *SUMMARIZATION, *ONE_UPDATE, *save)
     (tmp_path / "empty").mkdir()
-    assert "holds no data" in sentence(train, tmp_path / "empty", *SUMMARIZATION, *ONE_UPDATE, *save)
+    assert "is not a data folder" in sentence(train, tmp_path / "empty", *SUMMARIZATION, *ONE_UPDATE, *save)
 
 
 @pytest.mark.parametrize("command", [generate, validate, interact])
@@ -84,13 +84,13 @@ def test_save_dir_cannot_be_written(corpus: Path, tmp_path: Path) -> None:
 def test_splits_that_are_not_there(corpus: Path, checkpoints: Path, documents: Path, tmp_path: Path) -> None:
     told = sentence(train, corpus, *SUMMARIZATION, *ONE_UPDATE, "--save-dir", tmp_path, "--valid-subset", "val")
     assert "there is no val split" in told
-    assert "which has train and valid and test; name one that is there" in told
+    assert "which has train and valid and test; choose one of these" in told
     assert "lsg-preprocess --val" not in told
     path = ["--path", checkpoints / "checkpoint_best.pt", *CPU]
     told = sentence(generate, corpus, *SUMMARIZATION, *path, "--gen-subset", "valid,test")
-    assert told == "valid,test names 2 splits, and one is read at a time: --gen-subset valid"
+    assert told == "valid,test names 2 splits, but only one can be read: --gen-subset valid"
     told = sentence(generate, documents, *SUMMARIZATION, *path, "--gen-subset", "valid")
-    assert "which has test; name one that is there" in told
+    assert "which has test; choose one of these" in told
     assert told.endswith("or make it: lsg-preprocess --valid FILE")
 
 
@@ -101,7 +101,7 @@ def test_summaries_are_needed(documents: Path, checkpoints: Path) -> None:
     flags = [documents, *SUMMARIZATION, "--path", checkpoints / "checkpoint_best.pt", *CPU, "--batch-size", 2]
     for flag in (["--prefix-size", 2], ["--score-reference"]):
         assert sentence(generate, *flags, *flag).startswith(
-            f"{flag[0]} needs summaries, and the documents of test have"
+            f"{flag[0]} needs summaries, but the documents of test have"
         )
     assert "have no summaries" in sentence(validate, *flags, "--valid-subset", "test")
 
@@ -109,7 +109,7 @@ def test_summaries_are_needed(documents: Path, checkpoints: Path) -> None:
 def test_constraints_are_for_interactive(corpus: Path, documents: Path, checkpoints: Path) -> None:
     flags = [*SUMMARIZATION, "--path", checkpoints / "checkpoint_best.pt", *CPU, "--batch-size", 2, "--constraints"]
     for folder in (corpus, documents):
-        assert "--constraints are read by fairseq-interactive alone" in sentence(generate, folder, *flags)
+        assert "--constraints works only in fairseq-interactive" in sentence(generate, folder, *flags)
 
 
 def test_documents_are_printed_a_line_each(
@@ -139,7 +139,7 @@ def test_interactive_prints_hard_alignments(
     assert len(alignments) == 2
     assert re.fullmatch(r"A-0\t\d+-0( \d+-\d+)*", alignments[0])
     monkeypatch.setattr(sys, "argv", ["fairseq-interactive"])
-    assert "fairseq-interactive prints hard alignments only" in sentence(interact, *flags, "soft")
+    assert "fairseq-interactive prints only hard alignments" in sentence(interact, *flags, "soft")
 
 
 # --- sizes -------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def test_demo_describes_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = [[rouge_scores(page["summary"], text)["rougeL"] for text in said] for page in pages]
     own = sum(scores[number][number] for number in range(len(pages)))
     assert own / len(pages) > 3 * (sum(map(sum, scores)) - own) / (len(pages) * (len(pages) - 1))
-    assert f"no --checkpoint is named, so {DEFAULT_ENTRY}" in printed
+    assert f"no --checkpoint is given, so {DEFAULT_ENTRY}" in printed
     assert f"{len(pages)} pages, " in printed
 
 

@@ -53,7 +53,7 @@ def test_place_among_the_processes(environment: dict[str, str], place: Place | N
     [
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 and WORLD_SIZE=2, but ranks are 0 to 1"),
         ({"RANK": "-1", "WORLD_SIZE": "2"}, "ranks are 0 to 1"),
-        ({"RANK": "first", "WORLD_SIZE": "2"}, "RANK='first', which is no whole number"),
+        ({"RANK": "first", "WORLD_SIZE": "2"}, "RANK='first', which is not an integer"),
     ],
 )
 def test_an_environment_that_contradicts_itself(environment: dict[str, str], said: str) -> None:

@@ -137,7 +137,7 @@ def test_a_list_of_moves_stays_in_its_folder(part: str, name: object, tmp_path: 
 def test_a_damaged_list_of_moves_is_one_sentence(content: str, tmp_path: Path) -> None:
     (tmp_path / ".partial-0").mkdir()
     (tmp_path / ".partial-0" / MOVES_FILE).write_text(content)
-    with pytest.raises(LSGError, match="no list of files"), staged_output(tmp_path):
+    with pytest.raises(LSGError, match="is damaged, or was not written by lsg-preprocess"), staged_output(tmp_path):
         pass
 
 
@@ -169,7 +169,7 @@ def test_new_means_new(tmp_path: Path) -> None:
 
 def test_somebody_makes_the_folder_meanwhile(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(LSGError, match="made by somebody else meanwhile"):
+    with pytest.raises(LSGError, match="another process created"):
         write(out, theirs=True)
     assert content_of(tmp_path) == {"out/a": "theirs"}
 
@@ -247,7 +247,7 @@ def test_an_input_is_not_replaced(data: Path, tmp_path: Path, capsys: pytest.Cap
     os.link(tmp_path / "data" / "dict.txt", tmp_path / "documents.txt")
     before = (tmp_path / "documents.txt").read_bytes()
     assert run_main("--test", tmp_path / "documents.txt", "--out", tmp_path / "data") == 1
-    assert "is an input, and would be replaced" in capsys.readouterr().err
+    assert "is an input and would be overwritten" in capsys.readouterr().err
     assert (tmp_path / "documents.txt").read_bytes() == before
 
 

@@ -129,7 +129,7 @@ def test_an_ensemble_agrees_or_nothing_is_taken(
         caplog.clear()
         assert filled([*same, other], [], monkeypatch)["beam"] == 5
         [record] = caplog.records
-        assert record.message.startswith("none of the generation settings beside the checkpoints is taken")
+        assert record.message.startswith("the generation settings beside the checkpoints are ignored")
     assert common_settings([checkpoint(tmp_path / "d"), checkpoint(tmp_path / "e")]) == ({}, None)
 
 

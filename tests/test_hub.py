@@ -30,6 +30,7 @@ from lsg_fairseq.hub.batches import (
     MAX_BATCH_TOKENS,
     BatchedGenerator,
     BatchOptions,
+    GenerationSettings,
     batches_by_length,
 )
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS
@@ -357,7 +358,7 @@ def test_batches_hold_what_they_may_of_documents_of_similar_length(
 
 def test_int8_is_near_float32_and_for_float32_on_cpus_alone(trained: Path, documents: list[str]) -> None:
     lsg = hub.lsg_bart_base(trained)
-    settings = lsg.generation_settings.replaced(**SHORT)
+    settings = lsg.generation_settings.replaced(GenerationSettings(**SHORT))
     before = {name: x.clone() for name, x in lsg.model.state_dict().items()}
     best, rounded = (
         BatchedGenerator(lsg, settings, BatchOptions(as_int8=as_int8)).best(lsg.encode(documents[0]), 1)[0]
@@ -426,7 +427,7 @@ def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> No
         ({"source_lang": True}, "a language must be a code such as 'en_XX', not True"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
         ({"max_tokens": 0}, "max_tokens must be an integer of at least 1, not 0"),
-        ({"min_len": 9, "max_len_b": 3}, "min_len (9) must not be above max_len_b (3)"),
+        ({"min_len": 9, "max_len_b": 3}, "min_len (9) must not be greater than max_len_b (3)"),
     ],
 )
 def test_wrong_generation_settings(lsg: LSGHubInterface, settings: dict[str, object], message: str) -> None:
@@ -499,7 +500,7 @@ def test_extract_features_is_the_decoder_reading_the_tokens(lsg: LSGHubInterface
     states = lsg.extract_features(tokens, return_all_hiddens=True)
     assert len(states) == 1 + 2
     assert torch.equal(states[-1], features)
-    with pytest.raises(LSGError, match="extract_features got 1025 tokens, and encoder and decoder of this model both"):
+    with pytest.raises(LSGError, match="extract_features got 1025 tokens, but encoder and decoder of this model both"):
         lsg.extract_features(torch.full((1025,), 5))
 
 

@@ -146,7 +146,9 @@ def test_short_and_converted_and_longer(tmp_path: Path) -> None:
     assert is_the_model(longer, lsg.model, tokens)
     longest = torch.randint(4, 43, (9000,))
     assert longer.extract_features(longest).shape == (1, 9000, 16)
-    with pytest.raises(LSGError, match="this model reads 4096 tokens, and got 9000: load it with max_source_positions"):
+    with pytest.raises(
+        LSGError, match="this model reads at most 4096 tokens, not 9000: load it with max_source_positions"
+    ):
         lsg.extract_features(longest)
 
 
@@ -272,13 +274,13 @@ def test_fill_mask_of_a_model_that_knows_what_it_wants(pretrained: Path, corpus:
 @pytest.mark.parametrize(
     ("text", "topk", "message"),
     [
-        ("the cat", 5, "needs the mask token '<mask>' once in each text, not 0 times"),
-        ("<mask> and <mask>", 5, "needs the mask token '<mask>' once in each text, not 2 times"),
+        ("the cat", 5, "needs the mask token '<mask>' exactly once in each text, not 0 times"),
+        ("<mask> and <mask>", 5, "needs the mask token '<mask>' exactly once in each text, not 2 times"),
         ("the <mask>", 0, "topk must be an integer from 1 to 300, the size of the vocabulary, not 0"),
         ("the <mask>", 301, "topk must be an integer from 1 to 300"),
         ("the <mask>", True, "topk must be an integer from 1 to 300"),
         (["the <mask>", 3], 5, "a text must be a str, not int: 3"),
-        ("the <mask>" + " cat" * 5000, 5, "this model reads 4096 tokens, and got 15005"),
+        ("the <mask>" + " cat" * 5000, 5, "this model reads at most 4096 tokens, not 15005"),
     ],
 )
 def test_masks_that_cannot_be_filled(lsg: LSGEncoderHubInterface, text: object, topk: object, message: str) -> None:
@@ -293,10 +295,10 @@ def test_bert_has_masks_of_its_own_name_and_needs_its_head(tmp_path: Path) -> No
     assert len(rest) == 2
     assert "[MASK]" not in text
     assert 0 < score < 1
-    with pytest.raises(LSGError, match=re.escape("needs the mask token '[MASK]' once in each text, not 0 times")):
+    with pytest.raises(LSGError, match=re.escape("needs the mask token '[MASK]' exactly once in each text, not 0")):
         lsg.fill_mask("the <mask> sat")
     headless = hub.lsg_bert_base(write_hf_folder(build_hf_model("bert", "BertModel"), tmp_path / "headless"))
-    with pytest.raises(LSGError, match="needs a masked-LM head, which this checkpoint came without"):
+    with pytest.raises(LSGError, match="needs a masked-LM head, which this checkpoint does not have"):
         headless.fill_mask("the [MASK] sat")
 
 
@@ -350,7 +352,9 @@ def test_wrong_settings_and_tokens_are_one_sentence(
         lsg.extract_features(batch.flip(1))
     short = hub.lsg_roberta_base(pretrained, corpus / "tokenizer", max_source_positions=64)
     assert short.extract_features(batch[:, :64]).shape == (len(batch), 64, 32)
-    with pytest.raises(LSGError, match="this model reads 64 tokens, and got 65: load it with max_source_positions=65"):
+    with pytest.raises(
+        LSGError, match="this model reads at most 64 tokens, not 65: load it with max_source_positions=65"
+    ):
         short.extract_features(batch[:, :65])
 
 

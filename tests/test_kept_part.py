@@ -114,7 +114,7 @@ def test_the_user_comes_first_then_data_then_checkpoint() -> None:
     assert KeptPart().of() == "head"
     assert KeptPart().with_checkpoint("tail").with_checkpoint(None).of() == "tail"
     assert KeptPart("ends").with_checkpoint("tail").with_checkpoint("head").of() == "ends"
-    with pytest.raises(LSGError, match=r"read different parts of documents \(tail, head\): name a --keep-part"):
+    with pytest.raises(LSGError, match=r"read different parts of documents \(tail, head\): give --keep-part"):
         KeptPart().with_checkpoint("tail").with_checkpoint("head")
     for wrong in (("start", None), (None, 3)):
         with pytest.raises(LSGError, match="keep_part must be head, tail, ends or middle, not"):
@@ -126,7 +126,7 @@ def test_preprocess_says_what_is_kept_and_the_task_keeps_it(
 ) -> None:
     flags = ["--test", corpus.parent / "test.jsonl", "--out", tmp_path / "data", "--tokenizer", corpus / "tokenizer"]
     assert preprocess_main([*map(str, flags), "--keep-part", "tail", "--workers", "1"]) == 0
-    assert "none was cut, of longer ones the model keeps the tail\n" in capsys.readouterr().out
+    assert "none was cut; the task keeps the tail of longer ones\n" in capsys.readouterr().out
     entry = json.loads((tmp_path / "data" / "preprocess.json").read_text())["splits"]["test"]
     assert entry["keep_part"] == "tail"
     assert entry["tokens_beyond"]["1024"] == 0
@@ -174,7 +174,7 @@ def test_summarize_keeps_what_is_asked_for_and_an_output_its_part(
     assert summarize_main([*map(str, command), "--keep-part", "tail"]) == 0
     assert (tmp_path / "out.txt").read_text().split() == summary.split()
     assert summarize_main([*map(str, command), "--keep-part", "ends"]) == 1
-    assert "was begun with another keep_part ('tail', not 'ends'): use --overwrite" in capsys.readouterr().err
+    assert "was begun with a different keep_part ('tail', not 'ends'): use --overwrite" in capsys.readouterr().err
     with pytest.raises(LSGError, match="keep_part must be head, tail, ends or middle, not 'left'"):
         lsg.summarize(text, keep_part="left")
 

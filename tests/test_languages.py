@@ -112,7 +112,7 @@ def test_the_hub_speaks_languages(data: tuple[str, Path, Any]) -> None:
     assert not any(code in asked for code in CODES_50)
     assert hub.fill_mask("the <mask> sat", topk=2, source_lang="fi_FI")
     assert hub.extract_features(hub.encode("a cat")).shape[1] == len(hub.encode("a cat"))
-    with pytest.raises(LSGError, match=r"'xx_YY' is no language of this model.*ar_AR"):
+    with pytest.raises(LSGError, match=r"'xx_YY' is not a language of this model.*ar_AR"):
         hub.encode("a cat", source_lang="xx_YY")
 
 
@@ -138,7 +138,7 @@ def test_flags_and_file_names_settle_the_language(data: tuple[str, Path, Any]) -
     dictionary = build_dictionary(load_tokenizer(folder / "tokenizer"))
     settled = LSGSummarizationTask(cfg, dictionary, dictionary).sequence_format
     assert (settled.source_language, settled.target_language) == ("cs_CZ", "fi_FI")
-    with pytest.raises(LSGError, match="'xx_YY' is no language"):
+    with pytest.raises(LSGError, match="'xx_YY' is not a language"):
         task_of(folder, target_lang_token="xx_YY")
 
 
@@ -183,7 +183,7 @@ def test_a_tokenizer_without_codes_is_refused_a_language(tmp_path: Path, capsys:
     flags = ["--train", tmp_path / "pairs.jsonl", "--train-tokenizer", "300", "--out", tmp_path / "out"]
     assert preprocess_main([*map(str, flags), "--source-lang-token", "en_XX", "--workers", "1"]) == 1
     assert (
-        "'en_XX' (the command line) is no language of this tokenizer, which has no language codes"
+        "'en_XX' (the command line) is not a language of this tokenizer, which has no language codes"
         in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
@@ -253,10 +253,10 @@ def test_a_batch_of_languages_is_generated_as_each_alone(mixed: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "flags", "wanted"),
     [
-        ({"lang": "xx_YY"}, [], "'xx_YY' (%s, line 1) is no language of this tokenizer, which has ar_AR"),
+        ({"lang": "xx_YY"}, [], "'xx_YY' (%s, line 1) is not a language of this tokenizer, which has ar_AR"),
         ({}, [], "line 1, has no field 'lang'; fields present: 'document', 'summary'"),
         ({"lang": 3}, [], "field 'lang' must be a string, not int"),
-        ({"lang": "en_XX"}, ["--target-lang-token", "yy_XX"], "'yy_XX' (the command line) is no language"),
+        ({"lang": "en_XX"}, ["--target-lang-token", "yy_XX"], "'yy_XX' (the command line) is not a language"),
     ],
 )
 def test_wrong_languages_are_named(

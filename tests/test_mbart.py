@@ -183,6 +183,6 @@ def test_summaries_from_a_hugging_face_folder(tmp_path: Path, capsys: pytest.Cap
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     assert summarize_main([*command, "--target-lang-token", "sl"]) == 1
-    assert "'sl' is no language of this model, whose dictionary has ar_AR" in capsys.readouterr().err
+    assert "'sl' is not a language of this model, whose dictionary has ar_AR" in capsys.readouterr().err
     assert summarize_main([*command, "--source-lang-token", "xx_YY"]) == 1
-    assert "'xx_YY' is no language of this model" in capsys.readouterr().err
+    assert "'xx_YY' is not a language of this model" in capsys.readouterr().err

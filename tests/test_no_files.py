@@ -56,7 +56,7 @@ def test_data_are_in_files(name: str, tmp_path: Path) -> None:
     (tmp_path / "dict.target.txt").write_text("a 1\n")
     assert check_data_folders(str(tmp_path)) == tmp_path
     (tmp_path / name).symlink_to(os.devnull)
-    with pytest.raises(LSGError, match=f"{name} is no file"):
+    with pytest.raises(LSGError, match=f"{name} is not a regular file"):
         check_data_folders(str(tmp_path))
 
 

@@ -56,7 +56,7 @@ def test_an_input_is_no_output(how: str, tmp_path: Path, monkeypatch: pytest.Mon
     if how == "standard input":
         output, paths = source, []
         monkeypatch.setattr(sys, "stdin", source.open())
-    with pytest.raises(LSGError, match=r"both .*input and output: name another --output"):
+    with pytest.raises(LSGError, match=r"both .*input and output: give another --output"):
         _ = Inputs(paths, output=output).files
 
 
@@ -70,7 +70,7 @@ def test_a_folder_is_read_without_outputs(tmp_path: Path, caplog: pytest.LogCapt
     with caplog.at_level("INFO"):
         assert [path.name for path in inputs.files] == ["a.jsonl", "other.jsonl"]
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path}: earlier.jsonl was written by lsg-summarize and is not read"
+        f"{tmp_path}: skipped earlier.jsonl, written by lsg-summarize"
     ]
     (tmp_path / "late.jsonl").write_text('{"document": "c"}\n')
     assert [document.text for document in inputs.read()] == ["a", "b"]
@@ -99,7 +99,7 @@ def test_a_summary_of_its_own_is_kept(caplog: pytest.LogCaptureFixture) -> None:
         {"summary": "mine", "generated_summary": "new"},
     ]
     assert [record.message for record in caplog.records] == [
-        "objects with a 'summary' of their own keep it; they get 'generated_summary' beside it"
+        "objects that already have a 'summary' keep it, and get the new one as 'generated_summary'"
     ]
     assert json.loads(LineFormat(True, "x").line(Document("a", {"summary": 1}), "s")) == {"summary": 1, "x": "s"}
 
@@ -108,7 +108,7 @@ def test_a_summary_of_its_own_is_kept(caplog: pytest.LogCaptureFixture) -> None:
     ("record", "name"), [({"summary": 1, "generated_summary": 2}, None), ({"x": None}, "x")], ids=["both", "named"]
 )
 def test_no_field_is_replaced(record: dict[str, object], name: str | None) -> None:
-    with pytest.raises(LSGError, match=r"f, line 3: the object has the field .* already, .*name another"):
+    with pytest.raises(LSGError, match=r"f, line 3: the object already has the field .*give another"):
         LineFormat(True, name).line(Document("a", record, "f, line 3"), "s")
 
 
@@ -118,9 +118,12 @@ def test_no_field_is_replaced(record: dict[str, object], name: str | None) -> No
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (Run({**RUN.settings, "beam": 5}, RUN.content), r"was begun with another beam \(4, not 5\): use --overwrite"),
-        (Run(RUN.settings, {**RUN.content, "in": "ab"}), "was begun when in had another content: use --overwrite"),
-        (Run(RUN.settings, {**RUN.content, "the checkpoint m": "b"}), "when the checkpoint m had another content"),
+        (
+            Run({**RUN.settings, "beam": 5}, RUN.content),
+            r"was begun with a different beam \(4, not 5\): use",
+        ),
+        (Run(RUN.settings, {**RUN.content, "in": "ab"}), "was begun with different content of in: use --overwrite"),
+        (Run(RUN.settings, {**RUN.content, "the checkpoint m": "b"}), "with different content of the checkpoint m"),
     ],
     ids=["setting", "input", "checkpoint"],
 )
@@ -140,7 +143,7 @@ def test_other_documents_of_a_stream_are_refused(tmp_path: Path) -> None:
         output.begin_window(DOCUMENTS, 0)
         output.write("s")
     with (
-        pytest.raises(LSGError, match="begun with other documents than these 3"),
+        pytest.raises(LSGError, match="begun with different documents \\(among the first 3\\)"),
         open_output(tmp_path / "out", RUN, False, LineFormat()) as output,
     ):
         output.begin_window([*DOCUMENTS[:2], Document("else")], 0)
@@ -176,7 +179,7 @@ def test_a_damaged_journal_costs_what_it_held(damage: bytes, tmp_path: Path) -> 
 def test_a_damaged_header_is_one_sentence(header: bytes, tmp_path: Path) -> None:
     write_lines(tmp_path / "out")
     journal_of(tmp_path / "out").write_bytes(header)
-    with pytest.raises(LSGError, match=r"begun by another version, or out.journal is damaged: use --overwrite"):
+    with pytest.raises(LSGError, match=r"begun by a different version, or out.journal is damaged: use --overwrite"):
         write_lines(tmp_path / "out")
 
 

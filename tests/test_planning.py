@@ -335,7 +335,7 @@ def test_what_makes_no_sense_is_refused(flags: list[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("machine", "said"),
     [
-        (Machine(backend="fused_cpu"), "--backend fused_cpu does not serve fp32 on cuda"),
+        (Machine(backend="fused_cpu"), "--backend fused_cpu does not support fp32 on cuda"),
         (Machine(vocabulary=3), "--vocab-size must be"),
     ],
 )
@@ -354,6 +354,6 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--gpu-memory", "2.01", *flags]) == 0
     text = capsys.readouterr().out
     assert f"{said['parameters']:,} parameters" in text
-    assert "2 are set aside" in text
+    assert "2 are reserved" in text
     assert main(["--gpu-memory", "1", *flags]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -112,7 +112,7 @@ def test_another_vocabulary_is_refused(jsonl: Path, tokenizer_folder: Path, tmp_
     assert run_main("--train", jsonl, "--out", out, "--tokenizer", tokenizer_folder) == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert run_main("--valid", jsonl, "--out", out, "--train-tokenizer", 280) == 1
-    assert "another vocabulary" in capsys.readouterr().err
+    assert "differs from this tokenizer's" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 

@@ -197,23 +197,25 @@ def test_what_is_wrong_is_one_sentence(
     assert (
         preprocess_main(["--test", str(tmp_path / "in.txt"), "--out", str(tmp_path / "d"), "--query-field", "q"]) == 1
     )
-    assert "--query-field q names a field of a record, and --test is text" in capsys.readouterr().err
+    assert "--query-field q is a field of records, but --test is a text file" in capsys.readouterr().err
     assert summarize_main([str(tmp_path / "in.txt"), "--checkpoint", str(trained), "--query-field", "q"]) == 1
-    assert "--query-field names a field of a record" in capsys.readouterr().err
+    assert "--query-field is a field of records" in capsys.readouterr().err
     long = {"document": "a mat", "meta": {"query": "what did the cat do " * 30}, "summary": "b"}
     assert preprocess(tmp_path, corpus / "tokenizer", records=[RECORDS[2], long]) == 0
-    with pytest.raises(LSGError, match=r"train: document 2 has a query of \d+ tokens, and 46 tokens of text are read"):
+    with pytest.raises(
+        LSGError, match=r"train: document 2 has a query of \d+ tokens, but the model reads only 46 tokens of text"
+    ):
         task_of(tmp_path / "data").load_dataset("train")
     lsg = hub.lsg_bart_base(trained, max_source_positions=LIMIT)
     with pytest.raises(
         LSGError, match=r"a query of \d+ tokens leaves no room for its document in the 48 that are read"
     ):
         lsg.summarize("a mat", query=long["meta"]["query"])
-    with pytest.raises(LSGError, match="there are 2 queries for 1 texts: give one for each"):
+    with pytest.raises(LSGError, match="there are 2 queries for 1 texts: pass one for each"):
         lsg.summarize(["a mat"], query=["a", "b"])
     for damage in ("7\n", "7\nx\n", "7\n-1\n"):
         queries_file(tmp_path / "data", "train").write_text(damage)
         with pytest.raises(
-            LSGError, match=r"train.source-target.queries must have a number of tokens in each of 2 lines"
+            LSGError, match=r"train.source-target.queries must have one number of tokens in each of 2 lines"
         ):
             task_of(tmp_path / "data").load_dataset("train")

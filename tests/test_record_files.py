@@ -117,7 +117,7 @@ def test_rows_of_a_group_are_read_when_their_turn_comes(tmp_path: Path) -> None:
     content[column.dictionary_page_offset : column.dictionary_page_offset + 40] = b"\xff" * 40
     path.write_bytes(content)
     read = []
-    with pytest.raises(LSGError, match=r"a.parquet is no Parquet file, or is damaged after row 4 \("):
+    with pytest.raises(LSGError, match=r"a.parquet is not a Parquet file, or is damaged after row 4 \("):
         read += [record["id"] for _, record in read_records(path, "Parquet")]
     records = read_records(path, "Parquet")
     assert [next(records)[1]["id"] for _ in range(4)] == [0, 1, 2, 3]
@@ -196,7 +196,7 @@ def test_texts_of_fields(record: dict[str, Any], name: str, text: str) -> None:
         ),
         ({"a": 3}, "a.b", "has no field 'a.b'"),
         ({"a": None}, "a", "must be a string, not NoneType"),
-        ({"a": ["x", 1]}, "a", "must be a string, not a list with something else"),
+        ({"a": ["x", 1]}, "a", "must be a string, not a list with other values"),
         ({"a": [{"b": "x"}, {}]}, "a.b", "has no field 'a.b'"),
         ({"a": {"b": "x"}}, "a", "not dict"),
     ],
@@ -228,11 +228,11 @@ def test_a_file_that_was_cut_is_one_sentence(name: str, tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.json", b'[{"document": "a"}, {"document": }]', r"object 2, .* \(Expecting value, at character 36 of"),
-        ("a.json", b'[{"document": "a"} {"document": "b"}]', r"object 1, is not valid JSON \('{' where ']' should be"),
+        ("a.json", b'[{"document": "a"} {"document": "b"}]', r"object 1, is not valid JSON \('{' instead of ']'"),
         ("a.json", b'[{"document": "a"},]', "object 2, is not valid JSON"),
-        ("a.json", b'[{"document": "a"}] x', "something follows the array"),
+        ("a.json", b'[{"document": "a"}] x', "there is text after the array"),
         ("a.json", b'[{"document": "a"}, 7]', "object 2, is a JSON int: each element of the array must be"),
-        ("a.json", b'[{"document": "a"}', "a.json ends after object 1, before its array does"),
+        ("a.json", b'[{"document": "a"}', "a.json ends after object 1, within its array"),
         ("a.json", b'[{"document": "\xff"}]', r"a.json is not UTF-8 text \(byte 16 of the file"),
         ("a.json", b"[" + b"[" * 100_000, "object 1, is not valid JSON"),
         ("a.jsonl.gz", b'{"document": "a"}\n', r"a.jsonl.gz is damaged after line 0 \(Not a gzipped file"),
@@ -242,7 +242,7 @@ def test_a_file_that_was_cut_is_one_sentence(name: str, tmp_path: Path) -> None:
             gzip.compress(b'{"document": "a"}\n{"document" "b"}\n', mtime=0),
             "a.jsonl.gz, line 2, is not valid JSON",
         ),
-        ("a.parquet", b"", "a.parquet is no Parquet file, or is damaged"),
+        ("a.parquet", b"", "a.parquet is not a Parquet file, or is damaged"),
     ],
 )  # fmt: skip
 def test_damage_is_one_sentence(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_few_bytes_do_not_become_gigabytes(tmp_path: Path, monkeypatch: pytest
         ("a.txt.gz", "x\n" * 900),
     ):
         (tmp_path / name).write_bytes(gzip.compress(content.encode()))
-        with pytest.raises(LSGError, match="bytes, which no document is"):
+        with pytest.raises(LSGError, match="bytes, the most that is read as one document"):
             list(Inputs([tmp_path / name]).read())
 
 
@@ -271,7 +271,7 @@ def test_without_pyarrow_parquet_is_one_sentence(tmp_path: Path, monkeypatch: py
     write_parquet(tmp_path / "a.parquet", RECORDS)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     for read in (Inputs([tmp_path]).read, Split("test", [tmp_path / "a.parquet"]).read, Inputs([tmp_path]).count):
-        with pytest.raises(LSGError, match=r"takes pyarrow to read: pip install pyarrow, or lsg-fairseq\[parquet\]"):
+        with pytest.raises(LSGError, match=r"needs pyarrow: pip install pyarrow, or lsg-fairseq\[parquet\]"):
             list(read())
 
 

@@ -33,7 +33,7 @@ from lsg_fairseq.tasks.rouge_validation import SETTINGS, parse_rouge_arguments
         ({"sampling_topk": 5}, 'sampling_topk needs "sampling": true'),
         ({"sampling": True, "diverse_beam_groups": 2}, "sampling and diverse_beam_groups exclude each other"),
         ({"diverse_beam_groups": 2}, r"diverse_beam_groups \(2\) must divide beam \(5\)"),
-        ({"min_len": 30, "max_len_b": 20}, r"min_len \(30\) must not be above max_len_b \(20\)"),
+        ({"min_len": 30, "max_len_b": 20}, r"min_len \(30\) must not be greater than max_len_b \(20\)"),
     ],
 )
 def test_what_has_no_effect_is_one_sentence(settings: dict[str, Any], message: str) -> None:

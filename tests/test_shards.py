@@ -37,8 +37,8 @@ def test_shard_of_a_process(flags: tuple[int | None, int | None], environment: d
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ((4, None), "belong together"),
-        ((None, 1), "belong together"),
+        ((4, None), "need each other"),
+        ((None, 1), "need each other"),
         ((0, 0), "must be 1 or more"),
         ((2, 2), "0 to 1, not 2"),
         ((2, -1), "0 to 1, not -1"),
@@ -122,12 +122,12 @@ CHANGES = {
     "of 3 shards, 1 is missing": lambda paths: paths.pop(1),
     "of 3 shards, 0, 2 are missing": lambda paths: paths.__setitem__(slice(None), [paths[1]]),
     "are both shard 0": lambda paths: paths.__setitem__(1, paths[0]),
-    "has 3 lines, but 4 of 10": lambda paths: drop_last_line(paths[0]),
-    "has 2 lines, but 3 of 10": lambda paths: drop_last_line(paths[2]),
+    "has 3 lines for its 4 of 10": lambda paths: drop_last_line(paths[0]),
+    "has 2 lines for its 3 of 10": lambda paths: drop_last_line(paths[2]),
     "ends within a line": lambda paths: paths[0].write_text("0\n3\n6\n9"),
     "is not finished": lambda paths: wait_in_journal(paths[1]),
     "no out.shard-1-of-3.journal beside it": lambda paths: Path(f"{paths[1]}.journal").unlink(),
-    "does not say what shard": lambda paths: Path(f"{paths[1]}.journal").write_text("{}\n"),
+    "does not say which shard": lambda paths: Path(f"{paths[1]}.journal").write_text("{}\n"),
     "differ in the checkpoint": lambda paths: write_journal(paths[1], num_shards=3, shard_id=1, checkpoint="y",
                                                         inputs=[str(paths[0].parent / "in.jsonl")]),
 }  # fmt: skip

@@ -121,7 +121,7 @@ def test_lone_surrogates_survive(trained: Path, tmp_path: Path) -> None:
     [
         ('{"document": "a"}\nnot json\n', "in.jsonl, line 2, is not valid JSON"),
         ("[1]\n", "in.jsonl, line 1, is a JSON list: each line must be a JSON object"),
-        ('{"text": "a"}\n', "line 1, has no field 'document'; fields present: 'text': name the right one with"),
+        ('{"text": "a"}\n', "line 1, has no field 'document'; fields present: 'text': give the right one with"),
         ('{"document": 3}\n', "the field 'document' must be a string"),
         (b"\xff\n", "in.jsonl, line 1, is not UTF-8 text (byte 1 of the line)"),
         (None, "does not exist"),
@@ -233,17 +233,17 @@ def test_another_run_does_not_continue_it(
     arguments = command(trained, source, "--jsonl", "--output", out)
     assert main(arguments) == 0
     assert main([*arguments, "--lenpen", "2"]) == 1
-    assert "was begun with another lenpen (None, not 2.0): use --overwrite" in capsys.readouterr().err
+    assert "was begun with a different lenpen (None, not 2.0): use --overwrite" in capsys.readouterr().err
     write_records(source, documents[1:3])
     assert main(arguments) == 1
-    assert f"was begun when {source} had another content: use --overwrite" in capsys.readouterr().err
+    assert f"was begun with different content of {source}: use --overwrite" in capsys.readouterr().err
     write_records(source, documents[:1])
     assert main(arguments) == 1
-    assert f"was begun when {source} had another content" in capsys.readouterr().err
+    assert f"was begun with different content of {source}" in capsys.readouterr().err
     assert main([*arguments, "--overwrite"]) == 0
     (tmp_path / "mine.txt").write_text("keep me\n")
     assert main(command(trained, source, "--output", tmp_path / "mine.txt")) == 1
-    assert "exists and was not written by this command" in capsys.readouterr().err
+    assert "exists, but has no journal of lsg-summarize" in capsys.readouterr().err
     assert (tmp_path / "mine.txt").read_text() == "keep me\n"
 
 

@@ -1,4 +1,4 @@
-"""lsg-average: checkpoints of one training -> a checkpoint with the mean of their weights."""
+"""lsg-average: checkpoints of one training -> one checkpoint with the mean of their weights."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(PROGRAM, description=__doc__)
     parser.add_argument("paths", nargs="*", type=Path, metavar="INPUT", help="checkpoints, or one training folder")
     parser.add_argument(
-        "--inputs", nargs="+", type=Path, default=[], metavar="INPUT", help="the same, by fairseq's name"
+        "--inputs", nargs="+", type=Path, default=[], metavar="INPUT", help="the same, as fairseq calls it"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="F", help="the checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace F if it exists")
     last = parser.add_mutually_exclusive_group()
-    last.add_argument("--num-epoch-checkpoints", type=int, metavar="N", help="of a folder: those of the last N epochs")
+    last.add_argument("--num-epoch-checkpoints", type=int, metavar="N", help="of a folder: the last N epochs")
     last.add_argument(
-        "--num-update-checkpoints", type=int, metavar="N", help="of a folder: the last N of --save-interval-updates"
+        "--num-update-checkpoints",
+        type=int,
+        metavar="N",
+        help="of a folder: the last N saved by --save-interval-updates",
     )
     parser.add_argument(
         "--checkpoint-upper-bound",
@@ -44,10 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def average(args: argparse.Namespace) -> None:
-    """Average as the arguments say, and print what went into it.
+    """Average the checkpoints that the arguments name, and print them.
 
     Raises:
-        LSGError: see lsg_fairseq.checkpoints.averaging; or the arguments make no sense.
+        LSGError: see lsg_fairseq.checkpoints.averaging; or the arguments contradict each other.
     """
     paths = chosen(args)
     notes = average_checkpoints(paths, args.output, args.overwrite)
@@ -56,25 +59,25 @@ def average(args: argparse.Namespace) -> None:
 
 
 def chosen(args: argparse.Namespace) -> list[Path]:
-    """The checkpoints that the arguments ask for, the last one last.
+    """The checkpoints that the arguments name, the latest one last.
 
     Raises:
-        LSGError: folders and numbers do not go together, or there are not enough checkpoints.
+        LSGError: folders and numbers do not fit together, or there are not enough checkpoints.
     """
     inputs = [*args.paths, *args.inputs]
     count = args.num_update_checkpoints if args.num_epoch_checkpoints is None else args.num_epoch_checkpoints
     if not inputs:
-        raise LSGError("nothing to average: name checkpoints, or a training folder and --num-epoch-checkpoints N")
+        raise LSGError("nothing to average: give checkpoints, or a training folder and --num-epoch-checkpoints N")
     if count is not None:
         if len(inputs) > 1:
-            raise LSGError(f"the last {count} are looked for in one folder, not in {len(inputs)}: name one")
+            raise LSGError(f"the last {count} checkpoints are taken from one folder, not {len(inputs)}: give only one")
         by_update = args.num_update_checkpoints is not None
         return last_checkpoints(inputs[0], count, by_update, args.checkpoint_upper_bound)
     if args.checkpoint_upper_bound is not None:
-        raise LSGError("--checkpoint-upper-bound goes with --num-epoch-checkpoints or --num-update-checkpoints")
+        raise LSGError("--checkpoint-upper-bound needs --num-epoch-checkpoints or --num-update-checkpoints")
     for path in inputs:
         if path.is_dir():
-            raise LSGError(f"{path} is a folder: say how many of it, --num-epoch-checkpoints N, or name its files")
+            raise LSGError(f"{path} is a folder: add --num-epoch-checkpoints N, or give files in it")
         if not path.exists():
             raise LSGError(f"{path} does not exist")
     return inputs

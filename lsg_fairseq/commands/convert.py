@@ -1,4 +1,4 @@
-"""lsg-convert: a Hugging Face or fairseq checkpoint, short or LSG -> a folder for fairseq and the hub."""
+"""lsg-convert: a Hugging Face or fairseq checkpoint, short or LSG -> a folder for fairseq and torch.hub."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(PROGRAM, description=__doc__)
     parser.add_argument("source", metavar="HF", help="Hugging Face folder or hub id, or a fairseq model.pt")
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write; it must not exist")
-    parser.add_argument("--max-source-positions", type=int, metavar="N", help="default: 4096, or an LSG model's own")
-    parser.add_argument("--max-target-positions", type=int, metavar="N", help="default: as many as source positions")
+    parser.add_argument("--max-source-positions", type=int, metavar="N", help="default: 4096, or those of an LSG model")
+    parser.add_argument("--max-target-positions", type=int, metavar="N", help="default: the number of source positions")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer files (default: the checkpoint's)")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub id")
-    parser.add_argument("--dry-run", action="store_true", help="check everything and report, but write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="check and report everything, but write nothing")
     add_user_dir_flag(parser)
-    add_lsg_flags(parser.add_argument_group("attention (default: as the checkpoint says)"), prefix="")
+    add_lsg_flags(parser.add_argument_group("attention (default: the checkpoint's settings)"), prefix="")
     return parser
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Convert as the arguments say; see lsg_fairseq.checkpoints.convert for what is raised."""
+    """Convert the checkpoint that the arguments name; raises as lsg_fairseq.checkpoints.convert."""
     import_user_dir(args)
     check_is_new(args.out)
     lsg = {f.name: vars(args)[f.name] for f in fields(LSGConfig) if f.name in vars(args)}

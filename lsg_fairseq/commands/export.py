@@ -1,4 +1,4 @@
-"""lsg-export: a converted or trained LSG model -> a folder that transformers can load."""
+"""lsg-export: a converted or trained LSG model -> a folder for transformers."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="OUT", type=Path, help="converted or training folder, or a model.pt")
     parser.add_argument("out", metavar="HF", type=Path, help="the folder to write; it must not exist")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer files (default: the checkpoint's)")
-    parser.add_argument("--half", action="store_true", help="weights as float16: a file of half the size")
+    parser.add_argument("--half", action="store_true", help="weights in float16, half the size")
     parser.add_argument(
         "--short",
         action="store_true",
-        help="a short model: full attention, no global tokens, its original length if the positions were only tiled",
+        help="a short model: full attention, no global tokens; its original length if positions were only tiled",
     )
     add_user_dir_flag(parser)
     return parser
 
 
 def export(args: argparse.Namespace) -> None:
-    """Export as the arguments say; see lsg_fairseq.checkpoints.export for what is raised."""
+    """Export the model that the arguments name; raises as lsg_fairseq.checkpoints.export."""
     import_user_dir(args)
     for line in export_checkpoint(args.source, args.out, args.short, args.tokenizer, args.half):
         print(line)

@@ -1,4 +1,4 @@
-"""lsg-plan: how much memory a training takes, from fairseq-train's own flags, before it is started."""
+"""lsg-plan: how much memory a training takes, computed from fairseq-train's flags before it starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.planning.report import Room, as_json, make_report, to_text
 from lsg_fairseq.planning.setup import BACKENDS, PROGRAM, USAGE, Machine, parse_flags
 
-# GiB that a CUDA context, cuBLAS' workspaces and the allocator's gaps take beside tensors: a rule of thumb.
+# GiB for the CUDA context, cuBLAS workspaces and fragmentation, in addition to tensors: a rule of thumb.
 RESERVE = 2.0
 MOST_GIB = 2**20
 
@@ -24,28 +24,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's own flags; all others are fairseq-train's."""
+    """The flags of this command; all others are fairseq-train's."""
     parser = argparse.ArgumentParser(PROGRAM, usage=USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="(default: %(default)s)")
     parser.add_argument(
-        "--backend", choices=("auto", *BACKENDS), default="auto", help="of block attention (default: what is chosen)"
+        "--backend", choices=("auto", *BACKENDS), default="auto", help="of block attention (default: %(default)s)"
     )
-    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="say what fits")
+    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="report what fits into it")
     parser.add_argument(
-        "--reserve", type=float, default=RESERVE, metavar="GIB", help="of it for no tensors (default: %(default)g)"
+        "--reserve",
+        type=float,
+        default=RESERVE,
+        metavar="GIB",
+        help="part of it that tensors cannot use (default: %(default)g)",
     )
     parser.add_argument(
-        "--vocab-size", type=int, metavar="N", help="words (default: the data folder's, else the published model's)"
+        "--vocab-size", type=int, metavar="N", help="default: the data folder's, else the published model's"
     )
-    parser.add_argument("--json", action="store_true", help="bytes, as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
     return parser
 
 
 def show_plan(args: argparse.Namespace, flags: Sequence[str]) -> None:
-    """Plan as the arguments say, and print it.
+    """Plan the training of the flags and print the report.
 
     Raises:
-        LSGError: see lsg_fairseq.planning.setup; or the sizes of the device make no sense.
+        LSGError: see lsg_fairseq.planning.setup; or the memory sizes are not allowed.
     """
     room = read_room(args)
     report = make_report(parse_flags(flags), Machine(args.device, args.backend, args.vocab_size), room)
@@ -53,16 +57,16 @@ def show_plan(args: argparse.Namespace, flags: Sequence[str]) -> None:
 
 
 def read_room(args: argparse.Namespace) -> Room | None:
-    """The device's memory, if it was given.
+    """The device's memory; None if it was not given.
 
     Raises:
-        LSGError: it is no size, or less than what is set aside.
+        LSGError: it is not above the reserve, or too large.
     """
     if args.gpu_memory is None:
         return None
     if not 0 <= args.reserve < args.gpu_memory <= MOST_GIB:
         raise LSGError(
-            f"--gpu-memory {args.gpu_memory:g} must be more than --reserve {args.reserve:g}, which is set aside of it, "
+            f"--gpu-memory {args.gpu_memory:g} must be more than --reserve {args.reserve:g}, which is a part of it, "
             f"and at most {MOST_GIB:,} GiB: correct one of them"
         )
     return Room(args.gpu_memory, args.reserve)

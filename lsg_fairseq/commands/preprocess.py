@@ -15,16 +15,17 @@ from lsg_fairseq.data.preprocessing import LENGTH_LIMITS, Job, SplitReport, prep
 from lsg_fairseq.data.record_files import FORMATS
 
 PROGRAM = "lsg-preprocess"
-FILES_HELP = f"{FORMATS}, several of them one after another; or two parallel text files (documents, summaries)"
+FILES_HELP = f"one or more files: {FORMATS}; or two parallel text files (documents, summaries)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
     job = job_from_arguments(build_parser(), argv)
-    return run_command(PROGRAM, lambda: _preprocess(job))
+    return run_command(PROGRAM, lambda: run(job))
 
 
-def _preprocess(job: Job) -> None:
+def run(job: Job) -> None:
+    """Preprocess, and print a line for each split; raises as lsg_fairseq.data.preprocessing.preprocess."""
     for report in preprocess(job):
         if warning := report.warning():
             print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
@@ -44,35 +45,35 @@ def build_parser() -> argparse.ArgumentParser:
         "--tokenizer", type=Path, metavar="DIR", help="Hugging Face tokenizer files (default: DIR's own)"
     )
     group.add_argument("--train-tokenizer", type=int, metavar="VOCAB_SIZE", help="train a byte-level BPE of this size")
-    nested = "a.b for a field b of a record a; lists of strings are joined by line feeds"
+    nested = "a.b: field b of record a; lists of strings are joined by line feeds"
     parser.add_argument("--document-field", default="document", metavar="NAME", help=f"{nested} (default: %(default)s)")
     parser.add_argument("--summary-field", default="summary", metavar="NAME", help="the same (default: %(default)s)")
     parser.add_argument(
         "--lang-field",
         metavar="NAME",
-        help="where an example's language is, its summary's too unless --target-lang-token is given",
+        help="field with a document's language, also its summary's unless --target-lang-token is given",
     )
     parser.add_argument(
         "--query-field",
         metavar="NAME",
-        help="where a document's query is: it is put in front of the document, with </s> behind it, and is never cut",
+        help="field with a document's query, which is put in front of the document, followed by </s>, and never cut",
     )
     for side, texts in (("source", "documents"), ("target", "summaries")):
         parser.add_argument(
-            f"--{side}-lang-token", metavar="CODE", help=f"language of all {texts}, such as en_XX (mBART alone)"
+            f"--{side}-lang-token", metavar="CODE", help=f"language of all {texts}, such as en_XX (mBART only)"
         )
     parser.add_argument(
         "--keep-part",
         choices=PARTS,
-        help=f"{PARTS_HELP}. Documents are stored whole; the task keeps this part unless its own --keep-part names "
-        "another (default: the checkpoint's, else head)",
+        help=f"{PARTS_HELP}. Documents are stored whole; the task keeps this part unless its own --keep-part is given "
+        "(default: the checkpoint's, else head)",
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
     return parser
 
 
 def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Job:
-    """Parse the command line; ends the program with status 2 if it makes no sense."""
+    """Parse the command line; exits with status 2 if it is invalid."""
     args = parser.parse_args(argv)
     splits = [
         Split(name, paths, args.document_field, args.summary_field, args.lang_field, args.query_field)
@@ -80,7 +81,7 @@ def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | No
         if (paths := getattr(args, name))
     ]
     if not splits:
-        parser.error("name at least one of --train, --valid and --test")
+        parser.error("give at least one of --train, --valid and --test")
     if args.workers < 1:
         parser.error(f"--workers must be 1 or more, not {args.workers}")
     languages = (args.source_lang_token, args.target_lang_token)
@@ -88,12 +89,12 @@ def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | No
 
 
 def describe(report: SplitReport) -> str:
-    """One line about a split, for people."""
+    """One line about a split for the user."""
     values = report.as_json()
     sides = [("documents", values["source_tokens"]), ("summaries", values["target_tokens"])]
     lengths = [f"{name} of {t['min']} to {t['max']} tokens (median {t['median']:g})" for name, t in sides if t]
     over = [f"{values['documents_longer_than'][str(n)]} over {n:,}" for n in LENGTH_LIMITS]
-    kept = f", of longer ones the model keeps the {report.keep_part}" if report.keep_part else ""
+    kept = f"; the task keeps the {report.keep_part} of longer ones" if report.keep_part else ""
     counts = f"{values['examples']} examples, {', '.join(lengths)}; {', '.join(over)}"
     return f"{report.split.name}: {counts}; none was cut{kept}"
 

@@ -1,4 +1,4 @@
-"""What the commands share: an error in one sentence, signals that clean up, and --user-dir."""
+"""What the commands share: errors in one sentence, clean-up on signals, and --user-dir."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 
 def run_command(program: str, work: Callable[[], None], if_interrupted: str = "nothing was written") -> int:
-    """Do the work of a command; returns its exit status, after one sentence on standard error if that is not 0."""
+    """Do the work of a command and return its exit status; if that is not 0, one sentence on standard error says why.
+
+    Args:
+        program: the command's name, with which messages begin.
+        if_interrupted: what the user is told if a signal ends the work.
+    """
     for number in STOP_SIGNALS:
         signal.signal(number, _stop)
     logging.basicConfig(format=f"{program}: %(message)s", stream=sys.stderr)
@@ -28,7 +33,7 @@ def run_command(program: str, work: Callable[[], None], if_interrupted: str = "n
     try:
         work()
     except BrokenPipeError:
-        # Whoever read standard output has gone; Python must not try to flush it once more.
+        # The reader of standard output is gone; Python must not try to flush it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as error:
@@ -45,8 +50,8 @@ def run_command(program: str, work: Callable[[], None], if_interrupted: str = "n
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Unwind, so that everything cleans up, a kill as well as Ctrl-C."""
-    # What was half made at this moment (a progress bar in its __init__) would print a page when it is collected.
+    """Raise Stopped, so that context managers clean up, for SIGTERM as well as Ctrl-C."""
+    # The destructor of a half-constructed object (a progress bar in its __init__) would print a traceback.
     sys.unraisablehook = lambda _: None
     raise Stopped(number)
 
@@ -55,26 +60,26 @@ FLAG = "--user-dir"
 
 
 def add_user_dir_flag(parser: argparse._ActionsContainer) -> None:
-    """Add the flag; what a checkpoint says about a user_dir is never looked at."""
+    """Add the flag; a user_dir that a checkpoint names is never imported."""
     parser.add_argument(
         FLAG,
         metavar="DIR",
-        help="a package of your own that is imported first, as by fairseq-train: it is code, and it runs",
+        help="your own package, which is imported first, as by fairseq-train: its code is executed",
     )
 
 
 def import_user_dir(args: argparse.Namespace) -> None:
-    """Import the package, the way that fairseq's own commands do, if one is named.
+    """Import the package of --user-dir, if it is given, as fairseq's commands do.
 
     Raises:
-        LSGError: it is not there, or cannot be imported.
+        LSGError: it does not exist, or cannot be imported.
     """
     if args.user_dir is None:
         return
     try:
         utils.import_user_module(Namespace(user_dir=args.user_dir))
     except FileNotFoundError as error:
-        raise LSGError(f"{FLAG} {args.user_dir} does not exist: name the folder of a Python package") from error
+        raise LSGError(f"{FLAG} {args.user_dir} does not exist: give the folder of a Python package") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise LSGError(f"{FLAG} {args.user_dir} cannot be imported ({reason}): mend it, or leave it out") from error
+        raise LSGError(f"{FLAG} {args.user_dir} cannot be imported ({reason}): fix it, or leave it out") from error

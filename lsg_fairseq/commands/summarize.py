@@ -1,4 +1,4 @@
-"""lsg-summarize: documents from files or standard input -> summaries on standard output or in a file."""
+"""lsg-summarize: documents in files or on standard input -> summaries on standard output or in a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lsg_fairseq.commands.running import add_user_dir_flag, import_user_dir, run
 from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
 from lsg_fairseq.data.record_files import FORMATS
 from lsg_fairseq.hub import read_overrides
-from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions
+from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions, GenerationSettings
 from lsg_fairseq.hub.entries import from_files
 from lsg_fairseq.hub.entry_checkpoints import DEFAULT_ENTRY, ENTRY_CHECKPOINTS
 from lsg_fairseq.hub.summarizer import LSGHubInterface
@@ -43,11 +43,11 @@ from lsg_fairseq.weights.families import FAMILIES
 
 PROGRAM = "lsg-summarize"
 UNNAMED = (
-    f"no --checkpoint is named, so {DEFAULT_ENTRY} reads this: a small model that says in a line what a manual page is "
-    "about; for summaries of other texts name another, such as lsg_bart_base_4096_multinews (downloaded once)"
+    f"no --checkpoint is given, so this uses {DEFAULT_ENTRY}, a small model that describes a manual page in one line; "
+    "for other texts, give another, such as lsg_bart_base_4096_multinews (downloaded once)"
 )
 GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
-# What the lines do not depend on, and what is known by its content.
+# Arguments that do not change the output's lines, or whose files are compared by content.
 WITHOUT_EFFECT = (
     "output",
     "overwrite",
@@ -72,16 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def merge(args: argparse.Namespace) -> None:
-    """Put the outputs of all shards together; see merge_shards for what is raised."""
+    """Merge the outputs of all shards; raises as merge_shards."""
     count = merge_shards(args.inputs, args.output, args.overwrite)
     print(f"{PROGRAM}: {count} lines of {len(args.inputs)} shards in {args.output}", file=sys.stderr)
 
 
 def take_shard(args: argparse.Namespace) -> None:
-    """Settle which share of the documents is this process's, where it goes and on which device, and say so.
+    """Set the shard, the output file and the device of this process in `args`, and print the shard.
 
     Raises:
-        LSGError: there is no such share, or its streams would be shared.
+        LSGError: as choose_shard and check_streams.
     """
     shard = choose_shard(args.num_shards, args.shard_id, os.environ)
     check_streams(shard, bool(args.inputs), args.output is not None)
@@ -95,7 +95,7 @@ def summarize(args: argparse.Namespace) -> None:
     """Load the model and summarise all documents of the shard.
 
     Raises:
-        LSGError: the checkpoint, an input or the output is not as it should be.
+        LSGError: the checkpoint, an input or the output is missing, damaged or not allowed.
     """
     import_user_dir(args)
     named = {"document_field": args.document_field, "lang_field": args.lang_field, "query_field": args.query_field}
@@ -103,9 +103,10 @@ def summarize(args: argparse.Namespace) -> None:
     paths = inputs.files
     check_name(args)
     files = find_files(args)
-    # Loaded first: a checkpoint that cannot be loaded leaves no output behind.
+    # Loaded before the output is opened, so that a checkpoint that fails to load leaves none behind.
     hub = load(args, files)
-    settings = hub.generation_settings.replaced(**{name: getattr(args, name) for name in GENERATION})
+    given = GenerationSettings(**{name: getattr(args, name) for name in GENERATION})
+    settings = hub.generation_settings.replaced(given)
     options = BatchOptions(
         args.batch_size, args.max_tokens, args.dtype == "int8", prefix=hub.prefix, keep_part=args.keep_part
     )
@@ -121,18 +122,18 @@ def summarize(args: argparse.Namespace) -> None:
 
 
 def check_name(args: argparse.Namespace) -> None:
-    """Settle which checkpoint is meant.
+    """Set the default checkpoint, and refuse an ambiguous name.
 
     Raises:
-        LSGError: the name is that of an entry and of a path.
+        LSGError: the name is that of an entry and of an existing path.
     """
     if args.checkpoint is None:
         args.checkpoint = DEFAULT_ENTRY
         print(f"{PROGRAM}: {UNNAMED}", file=sys.stderr)
     elif args.checkpoint in ENTRY_CHECKPOINTS and Path(args.checkpoint).exists():
         raise LSGError(
-            f"--checkpoint {args.checkpoint} is an entry, and there is a path of that name, too: write "
-            f"./{args.checkpoint} for the path, or use the entry from another folder"
+            f"--checkpoint {args.checkpoint} is an entry, but also an existing path: write ./{args.checkpoint} for the "
+            "path, or run this in another folder for the entry"
         )
 
 
@@ -149,15 +150,15 @@ def find_files(args: argparse.Namespace) -> CheckpointFiles:
     if entry and not FAMILIES[entry.family].has_decoder:
         raise _encoder_alone(args.checkpoint)  # before it is downloaded
     _overrides(args)
-    # The default is the entry, whatever lies in the working directory; check_name settles other names.
+    # For the default, a path of that name does not count; check_name refuses others.
     return find_checkpoint(entry.location if entry else args.checkpoint, options)
 
 
 def load(args: argparse.Namespace, files: CheckpointFiles) -> LSGHubInterface:
-    """The model that the arguments ask for, where and as what they ask for.
+    """Load the model onto the device and in the dtype of the arguments.
 
     Raises:
-        LSGError: it cannot be loaded, is an encoder-only model, or the device is not there.
+        LSGError: it cannot be loaded, is an encoder-only model, or the device is not available.
     """
     device = _device(args.device)
     hub = from_files(files, _overrides(args))
@@ -171,7 +172,11 @@ def _overrides(args: argparse.Namespace) -> Overrides:
 
 
 def _device(name: str) -> torch.device:
-    """A device that this torch can put something on."""
+    """The device of that name.
+
+    Raises:
+        LSGError: this torch cannot use it.
+    """
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -197,14 +202,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         metavar="X",
-        help=f"what torch.hub's entries take as checkpoint, or the name of an entry (default: {DEFAULT_ENTRY})",
+        help=f"name of a torch.hub entry, or a path or hub id, as for the entries (default: {DEFAULT_ENTRY})",
     )
-    parser.add_argument("--output", type=Path, metavar="F", help="write to F; the same command continues it")
-    parser.add_argument("--overwrite", action="store_true", help="start F again, whatever is in it")
     parser.add_argument(
-        "--jsonl", action="store_true", help="write the input objects with a summary each; standard input is JSON Lines"
+        "--output", type=Path, metavar="F", help="write to F; the same command continues an interrupted run"
     )
-    parser.add_argument("--lines", action="store_true", help="each line of a text is a document of its own")
+    parser.add_argument("--overwrite", action="store_true", help="start again, whatever is in F")
+    parser.add_argument(
+        "--jsonl",
+        action="store_true",
+        help="write the input objects with their summaries; standard input is JSON Lines",
+    )
+    parser.add_argument("--lines", action="store_true", help="each line of a text is a document")
     _add_record_flags(parser)
     parser.add_argument("--keep-part", choices=PARTS, help=f"{PARTS_HELP} (default: the checkpoint's, else head)")
     _add_work_flags(parser)
@@ -217,25 +226,24 @@ def _add_record_flags(parser: argparse.ArgumentParser) -> None:
         "--document-field",
         default="document",
         metavar="NAME",
-        help="a.b for a field b of a record a; a list of strings is joined by line feeds (default: %(default)s)",
+        help="a.b: field b of record a; a list of strings is joined by line feeds (default: %(default)s)",
     )
-    parser.add_argument("--lang-field", metavar="NAME", help="where a document's language is, its summary's too")
+    parser.add_argument("--lang-field", metavar="NAME", help="field with a document's language, also its summary's")
     parser.add_argument(
         "--query-field",
         metavar="NAME",
-        help="where a document's query is: it is read in front of the document, with the separator between them, and "
-        "is never cut",
+        help="field with a document's query, which is put in front of the document, followed by </s>, and never cut",
     )
     parser.add_argument(
         "--summary-field",
         metavar="NAME",
-        help=f"--jsonl: where a summary goes (default: {SUMMARY_FIELD}; {GENERATED_FIELD} where that is taken)",
+        help=f"with --jsonl: field for the summary (default: {SUMMARY_FIELD}, or {GENERATED_FIELD} if that exists)",
     )
     for side, texts in (("source", "documents"), ("target", "summaries")):
         parser.add_argument(
             f"--{side}-lang-token",
             metavar="CODE",
-            help=f"language of the {texts}, such as en_XX, for an mBART (default: the checkpoint's)",
+            help=f"language of the {texts}, such as en_XX (mBART only; default: the checkpoint's)",
         )
 
 
@@ -244,27 +252,27 @@ def _add_work_flags(parser: argparse.ArgumentParser) -> None:
     for name, kind in GENERATION.items():
         flag = "--" + name.replace("_", "-")
         group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help="as in fairseq-generate")
-    group.add_argument("--batch-size", type=int, metavar="N", help="documents at once (default: up to 32)")
+    group.add_argument("--batch-size", type=int, metavar="N", help="documents in a batch (default: up to 32)")
     group.add_argument(
         "--max-tokens",
         type=int,
         metavar="N",
-        help="tokens at once, padding included: what memory allows (default: 32768 unless --batch-size is given)",
+        help="tokens in a batch, including padding, to limit memory (default: 32768 unless --batch-size is given)",
     )
     group.add_argument(
         "--num-shards",
         type=int,
         metavar="N",
-        help="share the documents among N processes (default: torchrun's, srun's)",
+        help="share the documents among N processes (default: as torchrun or srun say)",
     )
     group.add_argument("--shard-id", type=int, metavar="I", help="this process's number, from 0")
-    group.add_argument("--merge", action="store_true", help="put INPUT, the outputs of all shards, together in F")
+    group.add_argument("--merge", action="store_true", help="merge INPUT, the outputs of all shards, into F")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model")
-    group.add_argument("--tokenizer", type=Path, metavar="DIR", help="where it is not found with the checkpoint")
+    group.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer files (default: the checkpoint's)")
     group.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub id")
     group.add_argument("--max-source-positions", type=int, metavar="N", help="longest document in tokens")
     group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
@@ -272,14 +280,14 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=DTYPES,
         default="float32",
-        help="int8: weights of 8 bits, on CPUs, with keys and values of documents in bfloat16 (default: %(default)s)",
+        help="int8 is for CPUs: 8-bit weights, and keys and values of documents in bfloat16 (default: %(default)s)",
     )
     add_user_dir_flag(group)
     add_lsg_flags(group)
 
 
 def read_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; ends the program with status 2 if it makes no sense."""
+    """Parse the command line; exits with status 2 if it is invalid."""
     args = parser.parse_args(argv)
     if args.merge and not (args.inputs and args.output):
         parser.error("--merge needs the outputs of all shards as INPUT, and --output")

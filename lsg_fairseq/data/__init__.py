@@ -1,1 +1,1 @@
-"""Documents and tokenizers: reading, checking, encoding, and writing without leaving half a file behind."""
+"""Documents: reading, checking and encoding them, and writing folders and files completely or not at all."""

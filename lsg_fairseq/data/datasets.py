@@ -1,4 +1,4 @@
-"""Data sets around fairseq's: sequences cut, with tokens put around them, their alignments, and pairs with values."""
+"""Wrappers of fairseq's datasets: cut sequences, special tokens around them, shifted alignments, values per pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from lsg_fairseq.data.kept_part import keep
 
 
 class KeptPartDataset(BaseWrapperDataset):
-    """Sequences cut to `room` tokens. The first `leads[i]` of sequence i always stay; None: all may be cut."""
+    """Sequences cut to `room` tokens.
+
+    Args:
+        part: which part of a longer sequence is kept, one of PARTS.
+        leads: for each sequence, how many of its first tokens are never cut; None: no such tokens.
+    """
 
     def __init__(self, dataset: FairseqDataset, room: int, part: str, leads: Sequence[int] | None = None) -> None:
         super().__init__(dataset)
@@ -24,7 +29,7 @@ class KeptPartDataset(BaseWrapperDataset):
         return self._kept(self.dataset[index], index)
 
     def positions(self, index: int) -> tuple[Tensor, int]:
-        """Which positions of a sequence are kept, (n,), and how long it was."""
+        """The positions (n,) of a sequence that are kept, int64, and its length before the cut."""
         length = len(self.dataset[index])
         return self._kept(torch.arange(length), index), length
 
@@ -46,9 +51,9 @@ class KeptPartDataset(BaseWrapperDataset):
 
 
 class SurroundedDataset(BaseWrapperDataset):
-    """The sequences of a data set, each with ids (n,) in front of it and ids (m,) behind it.
+    """The sequences of a dataset, each with ids (n,) prepended and ids (m,) appended.
 
-    `around` holds these two for every sequence, or one pair of them for all; n + m is the same for all.
+    `around` holds such a pair for each sequence, or one pair for all; n + m is the same for all sequences.
     """
 
     def __init__(self, dataset: FairseqDataset, around: Sequence[tuple[Tensor, Tensor]]) -> None:
@@ -62,7 +67,7 @@ class SurroundedDataset(BaseWrapperDataset):
         return torch.cat([front.to(item), item, behind.to(item)])
 
     def num_front(self, index: int) -> int:
-        """How many ids are in front of a sequence."""
+        """The number of ids prepended to a sequence."""
         return len(self._around(index)[0])
 
     def _around(self, index: int) -> tuple[Tensor, Tensor]:
@@ -80,9 +85,10 @@ class SurroundedDataset(BaseWrapperDataset):
 
 
 class MovedAlignments(BaseWrapperDataset):
-    """Pairs (2n,) of a source's and a target's token, as fairseq-preprocess counts them -> as the model reads them.
+    """Word alignments (--load-alignments), shifted to the positions of the tokens that the model reads.
 
-    `sides` are SurroundedDatasets of KeptPartDatasets. A pair of which one token was cut is left out.
+    An item is (2n,): source and target positions in turn. `sides`, source and target, are SurroundedDatasets of
+    KeptPartDatasets. A pair with a token that was cut is left out.
     """
 
     def __init__(self, dataset: FairseqDataset, *sides: SurroundedDataset) -> None:
@@ -97,17 +103,18 @@ class MovedAlignments(BaseWrapperDataset):
 
 
 def _moved(places: Tensor, side: SurroundedDataset, index: int) -> Tensor:
-    """Where the tokens at (n,) places are now, -1 for those that are not there."""
+    """The new positions (n,) of the tokens at old positions (n,); -1 where a token was cut."""
     kept, length = side.dataset.positions(index)
-    table = torch.full((length + 1,), -1)  # its last row is for what was never there
+    table = torch.full((length + 1,), -1)  # the last row stands for positions beyond the sequence
     table[kept] = torch.arange(len(kept)) + side.num_front(index)
     return table[places.clamp(max=length)]
 
 
-class SpokenPairDataset(LanguagePairDataset):
-    """fairseq's pairs with tensors (N,) of a value a pair, which a batch has for its rows.
+class ValuedPairDataset(LanguagePairDataset):
+    """fairseq's pairs, with further values for each: `values` are tensors (N,), and a batch gets their rows (B,).
 
-    They are what LSGSequenceGenerator reads, and `query_length`; `decoder_start` among them begins each decoder input.
+    The names are those that LSGSequenceGenerator reads, and `query_length`. `decoder_start` replaces the first token
+    of each decoder input.
     """
 
     def __init__(self, values: Mapping[str, Tensor], *args: Any, **settings: Any) -> None:
@@ -115,7 +122,7 @@ class SpokenPairDataset(LanguagePairDataset):
         self.values = values
 
     def collater(self, samples: list[dict[str, Any]], pad_to_length: dict[str, int] | None = None) -> dict[str, Any]:
-        """fairseq's batch, with the values of its rows."""
+        """fairseq's batch, with the values of its pairs added."""
         batch = super().collater(samples, pad_to_length)
         if not batch or not self.values:
             return batch

@@ -1,4 +1,4 @@
-"""The examples of a data set's splits: records from one or more files, two parallel text files, or documents alone."""
+"""The examples of a split: from files of records, two parallel text files, or one text file of documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 @dataclass(frozen=True)
 class Example:
-    """One document, its summary if it has one, and where it stands; "": no language is named, or no query asked."""
+    """A document with its place in the input, its summary if it has one, its language ("": not given) and query."""
 
     place: Place
     document: str
@@ -25,10 +25,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Split:
-    """Where the examples of train, valid or test come from; only test may lack summaries.
+    """The files of train, valid or test, and the fields of their records; only test may lack summaries.
 
-    `lang_field` is the field of a record that names its language and `query_field` the one with its query, None where
-    none does.
+    `lang_field` and `query_field` are the fields with a record's language and query, None if the records have none.
     """
 
     name: str
@@ -45,15 +44,15 @@ class Split:
 
     @property
     def has_records(self) -> bool:
-        """Whether the files hold records: their names say so, or it is one file whose name says nothing."""
+        """Whether the files hold records: by their suffixes, or because it is one file with an unknown suffix."""
         kinds = [kind_of(path, LINES) for path in self.paths]
         return TEXT not in kinds and (len(self.paths) == 1 or all(map(is_known, self.paths)))
 
     def read(self) -> Iterator[Example]:
-        """The examples in the order of the files.
+        """Yield the examples in the order of the files.
 
         Raises:
-            LSGError: a file or a field is missing, or a file is damaged or not what it should be.
+            LSGError: a file or a field is missing, a file is damaged, or the files do not suit the split.
         """
         if self.has_records:
             for path in self.paths:
@@ -62,9 +61,9 @@ class Split:
         for flag, field_name in (("lang", self.lang_field), ("query", self.query_field)):
             if field_name is not None:
                 raise LSGError(
-                    f"--{flag}-field {field_name} names a field of a record, and --{self.name} is text "
+                    f"--{flag}-field {field_name} is a field of records, but --{self.name} is a text file "
                     f"({self.paths[0]}): give JSON Lines"
-                    + (", or name one language for all (--source-lang-token)" if flag == "lang" else "")
+                    + (", or one language for all documents (--source-lang-token)" if flag == "lang" else "")
                 )
         yield from self._read_text()
 
@@ -74,12 +73,12 @@ class Split:
         elif len(self.paths) > 2:
             names = ", ".join(map(str, self.paths))
             raise LSGError(
-                f"--{self.name} takes files of records, or two parallel text files, not {len(self.paths)}: {names}"
+                f"--{self.name} takes files of records or two parallel text files, not {len(self.paths)} files: {names}"
             )
         elif self.needs_summaries:
             raise LSGError(
-                f"{self.paths[0]} has documents only, but {self.name} needs summaries: add a second file (JSON Lines "
-                "must be named .jsonl)"
+                f"{self.paths[0]} has only documents, but {self.name} needs summaries: add a second text file "
+                "(a file of JSON Lines must end in .jsonl)"
             )
         else:
             yield from (Example(Place(str(self.paths[0]), line), text) for line, text in read_lines(self.paths[0]))
@@ -90,14 +89,16 @@ class Split:
             document = text_of(record, self.document_field, place, "document")
             wanted = self.needs_summaries or has_field(record, self.summary_field)
             summary = text_of(record, self.summary_field, place, "summary") if wanted else None
-            language = text_of(record, self.lang_field, place, "lang") if self.lang_field is not None else ""
-            query = text_of(record, self.query_field, place, "query") if self.query_field is not None else ""
+            language, query = (
+                text_of(record, name, place, flag) if name is not None else ""
+                for flag, name in (("lang", self.lang_field), ("query", self.query_field))
+            )
             yield Example(place, document, summary, language, query)
 
 
 @dataclass(frozen=True)
 class SplitCheck:
-    """What a first reading found: how many examples, whether they have summaries, and where each language is first."""
+    """What a first pass found: the number of examples, whether they have summaries, each language's first place."""
 
     examples: int
     has_summaries: bool
@@ -105,10 +106,10 @@ class SplitCheck:
 
 
 def check_split(split: Split, examples: Iterable[Example]) -> SplitCheck:
-    """Read everything once, so that a mistake in the last line shows before the long work starts.
+    """Read all examples once, so that a mistake in the last line is reported before the long work starts.
 
     Raises:
-        LSGError: anything that Split.read raises, only some summaries, no example, or nothing but empty ones.
+        LSGError: as Split.read; or only some examples have summaries, there are no examples, or all are empty.
     """
     first_places: dict[bool, Place] = {}
     languages: dict[str, str] = {}
@@ -121,7 +122,7 @@ def check_split(split: Split, examples: Iterable[Example]) -> SplitCheck:
         if len(first_places) == 2:
             raise LSGError(
                 f"there is a summary ({split.summary_field!r}) in {first_places[True]} but none in "
-                f"{first_places[False]}: either all examples of {split.name} have one or none"
+                f"{first_places[False]}: either all examples of {split.name} must have one or none"
             )
         usable += not any(part is not None and not part.strip() for part in (example.document, example.summary))
     if not count:
@@ -132,15 +133,16 @@ def check_split(split: Split, examples: Iterable[Example]) -> SplitCheck:
 
 
 def read_parallel(documents: Path, summaries: Path) -> Iterator[Example]:
-    """Line n of one file with line n of the other.
+    """Pair line n of one file with line n of the other.
 
     Raises:
-        LSGError: the files differ in length.
+        LSGError: the files differ in their number of lines.
     """
     for left, right in zip_longest(read_lines(documents), read_lines(summaries)):
         if left is None or right is None:
             counts = [sum(1 for _ in read_lines(path)) for path in (documents, summaries)]
             raise LSGError(
-                f"{documents} has {counts[0]} lines but {summaries} has {counts[1]} lines: they must correspond"
+                f"{documents} has {counts[0]} lines but {summaries} has {counts[1]} lines: they must correspond "
+                "line by line"
             )
         yield Example(Place(str(documents), left[0]), left[1], right[1])

@@ -1,4 +1,4 @@
-"""Examples -> dictionary rows, in several processes and in order."""
+"""Examples -> dictionary indices, in several processes and in order."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ EXAMPLES_PER_TASK = 16
 
 
 class Encoded(NamedTuple):
-    """Dictionary rows (int32) of an example; None where a text is missing or has no token.
+    """An example as dictionary indices (n,), int32; None for a text that is missing or has no tokens.
 
-    `query_length` says how many of the source's rows are its query, which comes first.
+    `query_length` is the number of tokens of the query, with which the source begins.
     """
 
     place: Place
@@ -40,7 +40,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """Examples -> dictionary rows, with a tokenizer of its own in each process."""
+    """Encodes examples with the tokenizer in a folder; each process has an Encoder of its own."""
 
     def __init__(self, folder: str | Path) -> None:
         self.tokenizer = load_tokenizer(folder)
@@ -48,19 +48,19 @@ class Encoder:
         self.rows, self.eos = token_rows(self.tokenizer, dictionary), dictionary.eos()
 
     def encode(self, text: str | None, in_front: Sequence[int] = ()) -> np.ndarray | None:
-        """(n + 1,) int32 rows of `in_front`, the text's tokens and `</s>`; None without a text or a token."""
+        """Indices (n,), int32, of `in_front`, the text's tokens and `</s>`; None if there is no text or no token."""
         rows = self._rows_of(text)
         return np.array([*in_front, *rows, self.eos], dtype=np.int32) if rows else None
 
     def encode_example(self, example: Example) -> Encoded:
-        """Both sides of an example."""
+        """Encode both sides of an example."""
         query = self._rows_of(example.query)
         lead = [*query, *([self.eos] * len(SEPARATOR) if query else ())]
         source, target = self.encode(example.document, lead), self.encode(example.summary)
         return Encoded(example.place, source, target, example.language, len(query))
 
     def encode_all(self, examples: Iterable[Example]) -> list[Encoded]:
-        """Both sides of several examples."""
+        """Encode several examples."""
         return [self.encode_example(example) for example in examples]
 
     def _rows_of(self, text: str | None) -> list[int]:
@@ -71,7 +71,7 @@ _worker_encoder: Encoder | None = None
 
 
 def _start_worker(folder: str) -> None:
-    """Each process reads the tokenizer once; Ctrl-C is the parent's business."""
+    """Load the tokenizer once per process; only the parent handles Ctrl-C."""
     global _worker_encoder
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -80,7 +80,7 @@ def _start_worker(folder: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed can tell nobody to stop, and a worker would wait for its next task for ever."""
+    """Exit when the parent is gone: a killed parent cannot stop its workers, which would wait for tasks for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -91,7 +91,9 @@ def _encode_in_worker(examples: list[Example]) -> list[Encoded]:
 
 
 def encode_in_order(examples: Iterator[Example], folder: Path, workers: int) -> Iterator[Encoded]:
-    """Encode in several processes; results in the order of the examples, at most two tasks a worker in flight.
+    """Encode in `workers` processes and yield results in the order of the examples.
+
+    At most two tasks per worker are in flight, so memory does not depend on the number of examples.
 
     Raises:
         LSGError: a process died.
@@ -102,7 +104,7 @@ def encode_in_order(examples: Iterator[Example], folder: Path, workers: int) -> 
         for task in tasks:
             yield from encoder.encode_all(task)
         return
-    # Said in advance: after training, tokenizers would warn about it in every process.
+    # tokenizers would warn in every process that was forked after a tokenizer was trained.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     pending: deque[Future[list[Encoded]]] = deque()
     try:
@@ -119,5 +121,5 @@ def encode_in_order(examples: Iterator[Example], folder: Path, workers: int) -> 
 
 
 def task_count(examples: int) -> int:
-    """How many tasks, and so at most how many processes, a number of examples makes."""
+    """The number of tasks for a number of examples: more processes than that would have nothing to do."""
     return -(-examples // EXAMPLES_PER_TASK)

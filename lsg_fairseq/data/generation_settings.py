@@ -1,4 +1,4 @@
-"""The generation settings that belong to a checkpoint: generation.json beside it, and what a command takes from it."""
+"""The generation settings of a checkpoint, which generation.json beside it holds, and those of a command line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lsg_fairseq.generation import MAX_LENPEN
 from lsg_fairseq.modules.lsg_config import LSGError
 
 GENERATION_FILE = "generation.json"
-# What earlier versions wrote for the shell; it is not read, as it may hold any flag.
+# Written by earlier versions for use in a shell; not read, because it may contain any flag.
 OLD_ARGUMENTS_FILE = "generation.args"
-# What each setting may be, under fairseq-generate's names: in words, and a test.
+# The settings by their names in fairseq-generate: the allowed values in words, and a check.
 SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "beam": ("an integer of at least 1", lambda value: _is_integer(value, 1)),
     "lenpen": (
@@ -31,11 +31,11 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def read_generation_settings(folder: Path) -> dict[str, Any]:
-    """The generation settings beside a converted checkpoint; none where there are none.
+    """The generation settings in a converted checkpoint's folder; {} if there are none.
 
     Raises:
-        LSGError: the file is no JSON object, or a field is unknown or of another type; or there is only the file that
-            earlier versions wrote.
+        LSGError: the file is not a JSON object, a field is unknown or not allowed, or there is only the file of earlier
+            versions.
     """
     path = folder / GENERATION_FILE
     if not path.is_file():
@@ -56,15 +56,15 @@ def read_generation_settings(folder: Path) -> dict[str, Any]:
 
 
 def check_generation_settings(settings: Mapping[str, Any], where: str) -> None:
-    """Refuse what is not in SETTINGS.
+    """Check settings from a file against SETTINGS; `where` names the file in errors.
 
     Raises:
-        LSGError: a field is unknown, or of another type.
+        LSGError: a field is unknown, or its value is not allowed.
     """
     for name, value in settings.items():
         if name not in SETTINGS:
             raise LSGError(
-                f"{where} has the field {name!r:.80}, which is no generation setting (they are {', '.join(SETTINGS)}): "
+                f"{where} has the field {name!r:.80}, which is not a generation setting ({', '.join(SETTINGS)}): "
                 "remove it, or convert the checkpoint again"
             )
         wanted, is_allowed = SETTINGS[name]
@@ -73,9 +73,13 @@ def check_generation_settings(settings: Mapping[str, Any], where: str) -> None:
 
 
 def common_settings(checkpoints: Sequence[str | Path]) -> tuple[dict[str, Any], str | None]:
-    """The settings beside these checkpoints, and where they are from; the members of an ensemble must agree.
+    """The settings beside checkpoints that are used together, and the path of their file.
 
-    Returns ({}, sentence) where they do not agree, and ({}, None) where there are none.
+    Returns:
+        ({}, None) if there are no settings; ({}, a warning) if the checkpoints disagree.
+
+    Raises:
+        LSGError: as read_generation_settings.
     """
     folders = list(dict.fromkeys(Path(path).parent for path in checkpoints))
     found = [read_generation_settings(folder) for folder in folders]
@@ -83,12 +87,12 @@ def common_settings(checkpoints: Sequence[str | Path]) -> tuple[dict[str, Any], 
         return {}, None
     if any(settings != found[0] for settings in found):
         names = ", ".join(str(folder / GENERATION_FILE) for folder in folders)
-        return {}, f"none of the generation settings beside the checkpoints is taken, as they differ: {names}"
+        return {}, f"the generation settings beside the checkpoints are ignored, as they differ: {names}"
     return found[0], str(folders[0] / GENERATION_FILE)
 
 
 def given_settings(argv: Sequence[str]) -> set[str]:
-    """Which of the settings a command line names, whatever their value: flags, abbreviated ones too, and hydra's."""
+    """The settings that a command line sets to any value, by flags (also abbreviated) or by hydra overrides."""
     parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     for name in SETTINGS:
         parser.add_argument("--" + name.replace("_", "-"), dest=name, nargs="?")

@@ -1,4 +1,4 @@
-"""A JSON file that is one array of objects, which is read an object at a time: memory does not depend on its length."""
+"""A JSON file that holds one array, parsed element by element: memory does not depend on its length."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 CHUNK = 2**20
 DECODER = json.JSONDecoder()
-# Where the text was cut off, json complains at most this far in front of its end (two \uXXXX, -Infinity). An open
-# string is the exception, as its error names where it began.
+# If the text in memory ends within a value, json reports an error at most this many characters before that end (two
+# \uXXXX, -Infinity); only for an unterminated string it reports where the string begins.
 TORN = 16
 OPEN_STRING = "Unterminated string"
 
 
 def array_elements(file: BinaryIO, name: str) -> Iterator[tuple[int, Any]]:
-    """(number from 1, value) of the elements of the array that a file holds.
+    """Yield (number from 1, value) for each element of the array in a file.
 
     Raises:
-        LSGError: the file is damaged or cut, is not UTF-8, or has something behind the array.
+        LSGError: the file is damaged, truncated or not UTF-8, or has text after the array.
     """
     text = _Text(file, name)
     text.take("[")
@@ -34,20 +34,20 @@ def array_elements(file: BinaryIO, name: str) -> Iterator[tuple[int, Any]]:
         text.take(",")
     text.take("]")
     if text.next_character():
-        raise text.error("something follows the array")
+        raise text.error("there is text after the array")
 
 
 class _Text:
-    """The part of a file's text that is in memory; `number` counts the elements that were begun."""
+    """The part of a file's text that is in memory; `number` is that of the current element, from 1."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.file, self.name, self.number = file, name, 0
         self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self.text, self.place, self.dropped = "", 0, 0  # `dropped` characters were in front of `text`
+        self.text, self.place, self.dropped = "", 0, 0  # `dropped` characters came before `text`
         self.num_bytes, self.has_ended = 0, False
 
     def next_character(self) -> str:
-        """The next one that is no white space, "" at the end of the file; it stays where it is."""
+        """The next character that is not white space, without consuming it; "" at the end of the file."""
         while True:
             while self.place < len(self.text):
                 if not self.text[self.place].isspace():
@@ -57,16 +57,16 @@ class _Text:
                 return ""
 
     def take(self, character: str) -> None:
-        """Go on behind a character; raises LSGError where another one is next."""
+        """Consume a character; raises LSGError if the next one is different."""
         found = self.next_character()
         if not found:
-            raise LSGError(f"{self.name} ends after object {self.number}, before its array does: fetch it again")
+            raise LSGError(f"{self.name} ends after object {self.number}, within its array: fetch it again")
         if found != character:
-            raise self.error(f"{found!r} where {character!r} should be")
+            raise self.error(f"{found!r} instead of {character!r}")
         self.place += 1
 
     def value(self) -> Any:
-        """The next JSON value; raises LSGError where there is none."""
+        """Consume the next JSON value and return it; raises LSGError if it is not valid."""
         self.next_character()
         while True:
             try:
@@ -83,7 +83,7 @@ class _Text:
                 raise too_large(f"{self.name}, object {self.number},")
 
     def error(self, reason: str) -> LSGError:
-        """What is wrong at this place."""
+        """The error for the current position."""
         at = self.dropped + self.place + 1
         return LSGError(
             f"{self.name}, object {self.number}, is not valid JSON ({reason}, at character {at:,} of the file): it "
@@ -91,11 +91,11 @@ class _Text:
         )
 
     def _read_on(self) -> bool:
-        """Forget what was taken and read on: as much again as is left, so that no text is parsed many times."""
+        """Drop consumed text and read more: at least as much as is left, so that a long value is parsed few times."""
         if self.has_ended:
             return False
         left = self.text[self.place :]
-        torn = len(self.decoder.getstate()[0])  # bytes of a character that was not whole yet
+        torn = len(self.decoder.getstate()[0])  # bytes of an incomplete character
         try:
             raw = self.file.read(max(CHUNK, len(left)))
             more = self.decoder.decode(raw, final=not raw)

@@ -1,4 +1,4 @@
-"""Which part of a document is kept where it is longer than what the model reads."""
+"""Which part of a document is kept if it is longer than the model reads, and which part of its text is tokenised."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from lsg_fairseq.modules.lsg_config import LSGError
 HEAD, TAIL, ENDS, MIDDLE = "head", "tail", "ends", "middle"
 PARTS = (HEAD, TAIL, ENDS, MIDDLE)
 PARTS_HELP = (
-    "what is kept of a document that is longer than the model reads: head, its first tokens; tail, its last; ends, "
-    "first and last, half of the room each (the middle is cut out); middle, as much from its middle"
+    "what is kept of a document longer than the model reads: head, its first tokens; tail, its last; ends, half of "
+    "each (the middle is cut out); middle, the tokens in its middle"
 )
-# The name under which a checkpoint keeps the part that it was trained on.
+# The key under which a checkpoint stores the part that it was trained on.
 PART_STATE = "keep_part"
+# Texts with more characters than this per token that is read are not tokenised whole, only excerpts of them. The first
+# and last TORN_TOKENS tokens of an excerpt may differ from those of the whole text.
+CHARACTERS_A_TOKEN, TORN_TOKENS = 32, 16
+
+Tokens = TypeVar("Tokens", bound=Sized)
 
 
 def check_part(part: object, where: str) -> None:
-    """Refuse what is no part.
+    """Refuse a value that is neither None nor one of PARTS; `where` names the setting in the error.
 
     Raises:
-        LSGError: it is none.
+        LSGError: it is neither.
     """
     if part is not None and part not in PARTS:
         raise LSGError(f"{where} must be {', '.join(PARTS[:-1])} or {PARTS[-1]}, not {part!r:.80}")
@@ -33,10 +38,10 @@ def check_part(part: object, where: str) -> None:
 
 @dataclass
 class KeptPart:
-    """The part that a task keeps: what its user chose, else the data's own, else the checkpoint's, else the head.
+    """The part that a task keeps: the user's choice, else the data's, else the checkpoint's, else the head.
 
     Raises:
-        LSGError: the choice is no part.
+        LSGError: a value is not one of PARTS.
     """
 
     chosen: str | None = None
@@ -47,23 +52,25 @@ class KeptPart:
         check_part(self.of_checkpoint, "the checkpoint's keep_part")
 
     def with_checkpoint(self, part: str | None) -> KeptPart:
-        """The same for one more checkpoint, whose part this is (None: it does not say).
+        """A copy that takes one more checkpoint into account; `part` is the checkpoint's, None if it has none.
 
         Raises:
-            LSGError: it is no part, or another than that of an ensemble's checkpoint before it, and none was chosen.
+            LSGError: it is not one of PARTS, or differs from that of the ensemble's other checkpoints and the user
+                chose none.
         """
         known = self.of_checkpoint
         if None not in (part, known) and part != known and self.chosen is None:
-            raise LSGError(f"the checkpoints read different parts of documents ({known}, {part}): name a --keep-part")
+            raise LSGError(f"the checkpoints read different parts of documents ({known}, {part}): give --keep-part")
         return KeptPart(self.chosen, known if part is None else part)
 
     def of(self, data: str | None = None) -> str:
-        """The part for data that was made for one, or for none (None)."""
+        """The part for data that were made for the part `data` (None: for no particular one)."""
         return self.chosen or data or self.of_checkpoint or HEAD
 
 
 def kept_slices(length: int, room: int, part: str) -> list[slice]:
-    """Which of `length` tokens are kept where there is room for `room`; of an odd room the beginning has more."""
+    """The slices of `length` tokens that are kept in a room of `room` tokens; if that is odd, ENDS keeps a token more
+    of the beginning."""
     if length <= room:
         return [slice(0, length)]
     if part == TAIL:
@@ -75,24 +82,20 @@ def kept_slices(length: int, room: int, part: str) -> list[slice]:
 
 
 def keep(tokens: Tensor, room: int, part: str) -> Tensor:
-    """The (min(n, room),) tokens that are kept of (n,)."""
+    """Cut tokens (n,) to the (min(n, room),) that are kept."""
     slices = kept_slices(len(tokens), room, part)
     return tokens[slices[0]] if len(slices) == 1 else torch.cat([tokens[each] for each in slices])
 
 
-# Of a text with more than so many characters for each token that is read, excerpts alone are tokenised. Where one
-# begins or ends, so many tokens may be others than in the whole text.
-CHARACTERS_A_TOKEN, TORN_TOKENS = 32, 16
-
-
-Tokens = TypeVar("Tokens", bound=Sized)
-
-
 def pieces_to_read(text: str, room: int, part: str, encode: Callable[[str], Tokens]) -> tuple[list[Tokens], int | None]:
-    """The tokens of a text in one piece, or of excerpts of a text that is far longer than `room` tokens.
+    """Tokenise a text; if it is far longer than `room` tokens, only excerpts that hold the part that is kept.
 
-    What is kept of the pieces, one behind the other, is what would be kept of the whole text's tokens; but the middle
-    of a very long text is found by characters. Also about how many tokens the whole text has; None: these are all.
+    Applied to the concatenated pieces, `keep` gives what it would give for the whole text. MIDDLE is an exception: the
+    middle of a very long text is located by characters.
+
+    Returns:
+        The tokens, in one or more pieces, and the estimated number of tokens of the whole text; None if the pieces are
+        the whole text.
     """
     length = max(room, 1) * CHARACTERS_A_TOKEN
     while length < len(text):
@@ -105,7 +108,7 @@ def pieces_to_read(text: str, room: int, part: str, encode: Callable[[str], Toke
 
 
 def _excerpts(text: str, length: int, part: str) -> list[str]:
-    """Pieces of about `length` characters, without torn words where there are spaces."""
+    """Pieces of about `length` characters, cut at spaces if there are any."""
     if part == ENDS:
         return [_beginning(text, length), _ending(text, length)]
     if part == HEAD:
@@ -117,13 +120,13 @@ def _excerpts(text: str, length: int, part: str) -> list[str]:
 
 
 def _beginning(text: str, length: int) -> str:
-    """The first `length` characters, or fewer so that no word is torn, if there is a space in the second half."""
+    """The first `length` characters, up to the last space among them if that is in their second half."""
     space = text.rfind(" ", length // 2, length)
     return text[: length if space < 0 else space]
 
 
 def _ending(text: str, length: int) -> str:
-    """The last `length` characters, or fewer so that it begins with the space in front of a word."""
+    """The last `length` characters, from the first space among them if that is in their first half."""
     start = len(text) - length
     space = text.find(" ", start, start + length // 2)
     return text[start if space < 0 else space :]

@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a command or a call of the hub reaches its user as one sentence."""
+"""Every error of a command or of a hub method reaches the user as one sentence."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from safetensors import SafetensorError
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
-# Set it to anything for Python's own page about an error.
+# If this is set, errors come with their traceback.
 TRACEBACK_VARIABLE = "LSG_TRACEBACK"
 LONGEST_REASON = 300
 
 
 def wants_traceback() -> bool:
-    """Whether the user asked for the page."""
+    """Whether the user asked for tracebacks."""
     return bool(os.environ.get(TRACEBACK_VARIABLE))
 
 
 def sentence_of(error: BaseException) -> str:
-    """One line about an error, whoever raised it."""
+    """One line about any exception: what went wrong and what to do."""
     if isinstance(error, LSGError):
         return " ".join(str(error).split())
-    reason = shortened(" ".join(str(error).split()))
+    reason = _reason_of(error)
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{reason}: free some space and run it again" if full else reason or type(error).__name__
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
         return (
-            f"there is not enough memory ({reason or 'Python has none left'}): take a smaller batch size, fewer "
+            f"there is not enough memory ({reason or 'Python has none left'}): use a smaller batch size, fewer "
             "positions or a smaller model"
         )
-    if "Symlink loop" in reason or "embedded null byte" in reason:  # which are no OSErrors to Python
-        return f"{reason}: name another path"
+    if "Symlink loop" in reason or "embedded null byte" in reason:  # for these, Python raises no OSError
+        return f"{reason}: use another path"
     named = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return (
-        f"something unexpected went wrong ({named}): if the input is as it should be, this is a bug; "
-        f"{TRACEBACK_VARIABLE}=1 shows where"
+        f"something unexpected went wrong ({named}): if the input is correct, this is a bug; {TRACEBACK_VARIABLE}=1 "
+        "shows where"
     )
 
 
 @contextmanager
 def in_one_sentence() -> Iterator[None]:
-    """What is raised inside comes out as an LSGError; also a decorator.
+    """Turn any exception raised in the block into an LSGError, unless LSG_TRACEBACK is set; also a decorator.
 
     Raises:
-        LSGError: instead of any exception; the exception itself if LSG_TRACEBACK is set.
+        LSGError: the block raised an exception.
     """
     try:
         yield
@@ -64,19 +64,25 @@ def in_one_sentence() -> Iterator[None]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[None]:
-    """Say that a file could not be written, whatever the library that writes it makes of a full disk.
+    """Turn a failure to write `path` in the block into an LSGError: libraries report a full disk in different ways.
 
     Raises:
-        LSGError: it could not.
+        LSGError: the file could not be written.
     """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = shortened(" ".join(str(error).split()))
-        raise LSGError(f"{path} could not be written ({reason}): is there room for it on the disk?") from error
+        raise LSGError(
+            f"{path} could not be written ({_reason_of(error)}): is there room for it on the disk?"
+        ) from error
+
+
+def _reason_of(error: BaseException) -> str:
+    """The message of an exception in one line."""
+    return shortened(" ".join(str(error).split()))
 
 
 def shortened(text: str) -> str:
-    """The text, or its beginning where it is long; lone surrogates, which nothing can print, are escaped."""
+    """The text, cut to LONGEST_REASON characters; lone surrogates, which cannot be printed, are escaped."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 4] + " ..."

@@ -1,4 +1,4 @@
-"""A folder, or a file, that is either written completely or left as it was; one process at a time."""
+"""Output folders and files that are written completely or not at all, by one process at a time."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 LOCK_NAME = ".lsg-lock"
 PARTIAL = ".partial-"
-# In a partial folder that is complete: what is still to be moved out of it, and what is to be deleted then.
+# In a complete partial folder: which files still have to be moved out of it, and which have to be deleted afterwards.
 MOVES_FILE = "moves.json"
+# linux/fcntl.h and linux/fs.h: paths relative to the working directory; renameat2 swaps the two.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
 def staged_output(folder: str | Path, stale: Iterable[str] = (), must_be_new: bool = False) -> Iterator[Path]:
-    """Yield an empty folder whose files become those of `folder` if the block ends well, and are removed if not.
+    """Yield an empty staging folder. Its files move into `folder` if the block succeeds, and are deleted if it fails.
 
-    An existing folder is worked in, as it may be a mount point, or its parent not ours to write to; a new one is made
-    beside its place and renamed. What killed processes left is cleared up.
+    For an existing folder, staging happens inside it: it may be a mount point, or its parent may be read-only. A new
+    folder is staged next to its final path and renamed. What killed processes left behind is cleaned up first.
 
     Args:
-        stale: glob patterns of files that an existing folder does not keep; it keeps all others.
-        must_be_new: refuse a folder that has files, also if they come while the block runs.
+        stale: glob patterns of files to delete from an existing folder; all other files stay.
+        must_be_new: refuse a folder that contains files.
 
     Raises:
-        LSGError: `folder` is no folder or is not new, or another process is writing it.
+        LSGError: `folder` is a file or is not new, or another process is writing it.
     """
     folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
-        raise LSGError(f"{folder} exists and is not a folder: choose another name for the output")
+        raise LSGError(f"{folder} exists and is not a folder: choose another output folder")
     home = folder if folder.is_dir() else next(path for path in folder.parents if path.is_dir())
     prefix = "" if home == folder else f".{folder.name}"
     with only_writer(home / f"{prefix}{LOCK_NAME}", folder):
@@ -57,7 +59,7 @@ def staged_output(folder: str | Path, stale: Iterable[str] = (), must_be_new: bo
 
 @contextmanager
 def staged_file(output: Path) -> Iterator[Path]:
-    """Yield a name beside `output` whose file becomes it if the block ends well, and is removed if not."""
+    """Yield a temporary path next to `output`: renamed to it if the block succeeds, deleted if it fails."""
     output.parent.mkdir(parents=True, exist_ok=True)
     staged = output.with_name(f".{output.name}{PARTIAL}{secrets.token_hex(6)}")
     try:
@@ -68,10 +70,10 @@ def staged_file(output: Path) -> Iterator[Path]:
 
 
 def check_is_new(folder: str | Path) -> None:
-    """Refuse to write into a folder that is there; an empty one, such as a mounted volume, is as good as new.
+    """Refuse an output folder that exists, unless it is empty, as a mounted volume may be.
 
     Raises:
-        LSGError: `folder` exists.
+        LSGError: `folder` is a file, or contains files.
     """
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not _files_of_others(folder)):
@@ -79,12 +81,12 @@ def check_is_new(folder: str | Path) -> None:
 
 
 def half_moved(folder: Path) -> list[Path]:
-    """The partial folders whose move into `folder` was begun and never finished."""
+    """The staging folders whose move into `folder` was interrupted."""
     return [partial for partial in folder.glob(f"{PARTIAL}*") if (partial / MOVES_FILE).is_file()]
 
 
 def clear_up(folder: Path) -> None:
-    """Finish the moves that a killed process began and remove what else it left; the lock must be ours."""
+    """Finish the moves that a killed process began, and delete its other leftovers; the caller holds the lock."""
     for partial in half_moved(folder):
         _move_files(partial, folder)
     left = [*folder.glob(f"{PARTIAL}*"), *folder.parent.glob(f".{folder.name}{PARTIAL}*")]
@@ -97,7 +99,7 @@ def _files_of_others(folder: Path) -> list[Path]:
 
 
 def _put_in_place_whole(staged: Path, folder: Path, stale: Iterable[str]) -> None:
-    """A signal waits until all is in place, and whoever reports it says so."""
+    """Hold signals back until all files are in place; Stopped then says that the folder is complete."""
     moved = False
     try:
         with signals_held():
@@ -109,7 +111,7 @@ def _put_in_place_whole(staged: Path, folder: Path, stale: Iterable[str]) -> Non
 
 
 def _put_in_place(staged: Path, folder: Path, stale: Iterable[str]) -> None:
-    """All files at once if the system can exchange two folders; else one by one, as a list that can be finished."""
+    """Move all files in one step if the system can swap folders; else one by one, from a list that survives a kill."""
     if staged.parent != folder:
         _rename_new(staged, folder)
         return
@@ -132,13 +134,13 @@ def _rename_new(staged: Path, folder: Path) -> None:
         if not folder.exists():
             raise
         raise LSGError(
-            f"{folder} was made by somebody else meanwhile, so nothing was written: remove it, or run this again with "
-            "another name for the output"
+            f"another process created {folder} in the meantime, so nothing was written: remove it, or run this again "
+            "with another output folder"
         ) from error
 
 
 def _move_files(partial: Path, folder: Path) -> None:
-    """Carry out a list of moves, or what is left of it."""
+    """Do the moves and deletions that are still listed in MOVES_FILE."""
     new, outdated = _read_moves(partial / MOVES_FILE)
     for name in new:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +153,7 @@ def _move_files(partial: Path, folder: Path) -> None:
 
 
 def _read_moves(path: Path) -> tuple[list[str], list[str]]:
-    """What is still to be moved and to be deleted; the list may have come with a folder that somebody sent.
+    """The files to move and those to delete. The list is untrusted: it may have come with somebody else's folder.
 
     Raises:
         LSGError: it is damaged, or names a path outside its folder.
@@ -164,37 +166,37 @@ def _read_moves(path: Path) -> tuple[list[str], list[str]]:
         is_sound = False
     if not is_sound:
         raise LSGError(
-            f"{path} is no list of files that lsg-preprocess was moving: remove {path.parent}, and preprocess all "
-            "splits again"
+            f"{path} is damaged, or was not written by lsg-preprocess: remove {path.parent}, and preprocess all splits "
+            "again"
         )
     return new, outdated
 
 
 def _is_inside(name: object) -> bool:
-    """Whether a name is that of a file in its folder or below."""
+    """Whether a name is a relative path that stays inside its folder."""
     path = PurePath(name) if isinstance(name, str) and "\0" not in name else None
     return path is not None and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
-# linux/fcntl.h and linux/fs.h: paths are relative to the working directory, and the two change places.
-AT_FDCWD, RENAME_EXCHANGE = -100, 2
-
-
 def exchange(folder: Path, staged: Path, outdated: Iterable[Path], beside: Path) -> bool:
-    """Put the files of `staged`, a folder in `folder`, in their places in one step; False: nothing was done.
+    """Add the files of `staged`, a subfolder of `folder`, to `folder` in one atomic step (Linux only).
 
-    The folder that takes the place has hard links to all other files of the old one. Whoever works inside the old one
-    would be left in a deleted folder: not done where this process does, or where there are other folders in it.
+    `staged` gets hard links to the files that stay, and the two folders swap places. A process whose working directory
+    is the old folder would be left in a deleted one: nothing is done if this process works there, or if the folder has
+    other subfolders, where another process may work.
 
     Args:
-        outdated: paths in `folder` that are left out.
-        beside: a free path in the folder's parent.
+        outdated: paths in `folder` that are dropped.
+        beside: an unused path in the folder's parent.
+
+    Returns:
+        False if nothing was done, because the system or the folder does not allow it.
     """
     if not sys.platform.startswith("linux") or _is_lived_in(folder, staged):
         return False
     left_out = {folder / path for path in outdated} | {folder / p.relative_to(staged) for p in staged.rglob("*")}
     try:
-        os.rename(staged, beside)  # fails from one mount to another: there is no exchange either then
+        os.rename(staged, beside)  # fails across mounts, where a swap is impossible as well
     except OSError:
         return False
     try:
@@ -205,7 +207,7 @@ def exchange(folder: Path, staged: Path, outdated: Iterable[Path], beside: Path)
         os.rename(beside, staged)
         return False
     with suppress(OSError):
-        # What somebody wrote meanwhile into what is now beside.
+        # What other processes wrote into the old folder meanwhile.
         _link_files(beside, folder, {beside / path.relative_to(folder) for path in left_out})
     shutil.rmtree(beside, ignore_errors=True)
     return True
@@ -219,7 +221,7 @@ def _is_lived_in(folder: Path, staged: Path) -> bool:
 
 
 def _link_files(source: Path, target: Path, left_out: Iterable[Path]) -> None:
-    """Hard links in `target` to the files of `source`, in place of older ones."""
+    """Hard-link the files of `source` into `target`, replacing older ones."""
     for path in source.rglob("*"):
         place = target / path.relative_to(source)
         if path in left_out or path.is_dir() or (place.exists() and place.samefile(path)):
@@ -239,7 +241,7 @@ def _exchange(one: Path, other: Path) -> None:
 
 @contextmanager
 def only_writer(lock_file: Path, output: Path) -> Iterator[None]:
-    """Be the only process that writes `output`; a lock that a killed process left behind holds nobody up.
+    """Hold the lock on `output` during the block. The lock of a killed process does not count.
 
     Raises:
         LSGError: another process is writing it.
@@ -252,7 +254,7 @@ def only_writer(lock_file: Path, output: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is held: whoever opened the file meanwhile sees that it is gone, and makes a new one.
+        # Deleted before it is released: a process that has opened it meanwhile notices, and makes a new one.
         with suppress(OSError):
             lock_file.unlink()
         lock.release()

@@ -1,4 +1,4 @@
-"""Parquet files, a few rows at a time; pyarrow is imported when there is one."""
+"""Parquet files, read a few rows at a time; pyarrow is imported only when there is such a file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from pyarrow import RecordBatch
     from pyarrow.parquet import ParquetFile
 
-# Rows in memory at once, of one row group.
+# Rows decoded at a time.
 ROWS = 64
 
 
 def parquet_rows(path: Path, fields: Collection[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, row) with values as JSON has them.
+    """Yield (number from 1, row) for each row, with values that JSON can hold.
 
     Args:
-        fields: those that are wanted, `a.b` for a column's inner ones; columns without any of them are not read. None:
-            all. Where a file lacks one, all are read, so that an error can say what there is.
+        fields: the fields that are needed, `a.b` for a field of the struct column `a`; other columns are not read.
+            None: all. If a field is missing, all are read, so that an error can list them.
 
     Raises:
         LSGError: pyarrow is not installed, or the file is missing or damaged.
@@ -44,7 +44,7 @@ def parquet_rows(path: Path, fields: Collection[str] | None = None) -> Iterator[
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a file says it has; raises as parquet_rows."""
+    """The number of rows by the file's metadata; raises as parquet_rows."""
     with _opened(path) as file:
         return file.metadata.num_rows
 
@@ -56,7 +56,7 @@ def _opened(path: Path) -> ParquetFile:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise LSGError(
-            f"{path} is a Parquet file, which takes pyarrow to read: pip install pyarrow, or lsg-fairseq[parquet]"
+            f"reading the Parquet file {path} needs pyarrow: pip install pyarrow, or lsg-fairseq[parquet]"
         ) from error
     try:
         return ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
@@ -72,7 +72,7 @@ def _errors() -> tuple[type[Exception], ...]:
 
 def _damaged(path: Path, place: str, error: Exception) -> LSGError:
     reason = " ".join(str(error).split())[:200]
-    return LSGError(f"{path} is no Parquet file, or is damaged{place} ({reason}): fetch it again")
+    return LSGError(f"{path} is not a Parquet file, or is damaged{place} ({reason}): fetch it again")
 
 
 def _columns(names: list[str], fields: Collection[str] | None) -> list[str] | None:
@@ -83,7 +83,7 @@ def _columns(names: list[str], fields: Collection[str] | None) -> list[str] | No
 
 
 def _with_readable_times(batch: RecordBatch) -> RecordBatch:
-    """Nanoseconds as text: Python's own times have no place for them."""
+    """Convert times in nanoseconds to text: Python's datetime cannot hold them."""
     from pyarrow import types
 
     for place, field in enumerate(batch.schema):
@@ -93,7 +93,7 @@ def _with_readable_times(batch: RecordBatch) -> RecordBatch:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: times and decimals as text, bytes as text if they are UTF-8, else in base64."""
+    """A value that JSON can hold: times and decimals as text, bytes as text if they are UTF-8, else in base64."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Documents and summaries -> fairseq's binarized format, with dictionary, tokenizer files and a report beside it."""
+"""Documents and summaries -> a data folder: fairseq's binarized format, dictionaries, tokenizer files and a report."""
 
 from __future__ import annotations
 
@@ -40,17 +40,20 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
-# Lengths at which common models end: BART 1,024, LSG-BART's default 4,096, the longest published LSG model 16,384.
+# Longest inputs in tokens: BART 1,024, LSG-BART by default 4,096, the longest published LSG model 16,384.
 LENGTH_LIMITS = (1024, 4096, 16384)
 SKIPPED_PLACES_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to preprocess. Without a tokenizer and a size to train one, `out` must have its own.
+    """What to preprocess, and how.
 
-    The languages are codes that sequence_format.json will name; None leaves it as it is. `keep_part` is what the task
-    is to keep of documents that are too long for the model; None leaves that to it.
+    Args:
+        tokenizer: a folder; without it and without train_vocab_size, `out` must have a tokenizer.
+        train_vocab_size: train a tokenizer with that many tokens.
+        source_language, target_language: codes for sequence_format.json; None leaves it unchanged.
+        keep_part: which part of long documents the task is to keep; None: the task decides.
     """
 
     splits: Sequence[Split]
@@ -64,15 +67,15 @@ class Job:
 
 
 def _lengths() -> array[int]:
-    """A list of integers of eight bytes each: there may be millions."""
+    """An empty list of integers of eight bytes each: there may be millions of examples."""
     return array("q")
 
 
 @dataclass
 class SplitReport:
-    """What became of a split: lengths in tokens (without `<s>` and the last `</s>`), and what was left out.
+    """What became of a split: the lengths of its texts in tokens, and the examples that were skipped.
 
-    A source's length counts its query and the separator.
+    Lengths do not count `<s>` and the final `</s>`; a source's length counts its query and the separator.
     """
 
     split: Split
@@ -86,31 +89,26 @@ class SplitReport:
 
     def as_json(self) -> dict[str, Any]:
         """The split's entry in preprocess.json."""
+        split = self.split
         over = {n: [length - n for length in self.source_lengths if length > n] for n in LENGTH_LIMITS}
+        query = {} if split.query_field is None else {"query": split.query_field}
         return {
-            "files": [str(path) for path in self.split.paths],
-            "fields": {
-                "document": self.split.document_field,
-                "summary": self.split.summary_field,
-                **self._query_field(),
-            },
+            "files": [str(path) for path in split.paths],
+            "fields": {"document": split.document_field, "summary": split.summary_field, **query},
             "examples": len(self.source_lengths),
-            **({"languages": dict(Counter(self.languages))} if self.split.lang_field is not None else {}),
+            **({"languages": dict(Counter(self.languages))} if split.lang_field is not None else {}),
             "skipped": {"empty_documents": len(self.empty_documents), "empty_summaries": len(self.empty_summaries)},
             "source_tokens": _length_summary(self.source_lengths),
             "target_tokens": _length_summary(self.target_lengths),
-            **({"query_tokens": _length_summary(self.query_lengths)} if self._query_field() else {}),
+            **({"query_tokens": _length_summary(self.query_lengths)} if query else {}),
             "documents_longer_than": {str(n): len(beyond) for n, beyond in over.items()},
             "tokens_beyond": {str(n): sum(beyond) for n, beyond in over.items()},
             "keep_part": self.keep_part,
             "truncated": 0,
         }
 
-    def _query_field(self) -> dict[str, str]:
-        return {} if self.split.query_field is None else {"query": self.split.query_field}
-
     def warning(self) -> str | None:
-        """One sentence about the examples that were left out, if any."""
+        """One sentence about the skipped examples; None if there are none."""
         found = {"document": self.empty_documents, "summary": self.empty_summaries}
         several = len(self.split.paths) > 1
         parts = [f"{len(p)} with an empty {name} ({_name_places(p, several)})" for name, p in found.items() if p]
@@ -119,10 +117,10 @@ class SplitReport:
 
 
 def preprocess(job: Job) -> list[SplitReport]:
-    """Binarize the splits into job.out: all of it or, on any error, nothing.
+    """Binarize the splits into job.out, completely or, on any error, not at all; returns a report for each split.
 
     Raises:
-        LSGError: an input is not as it should be, or job.out has another vocabulary.
+        LSGError: an input is missing or damaged, or job.out has a different vocabulary.
     """
     check_is_no_input(job)
     checks = [check_split(s, tqdm(s.read(), f"check {s.name}", unit="", delay=2, leave=False)) for s in job.splits]
@@ -136,7 +134,7 @@ def preprocess(job: Job) -> list[SplitReport]:
         for check in checks:
             check_codes(tokenizer, check.languages)
         reports = [
-            binarize(SplitReport(split, job.keep_part), check, staged, len(dictionary), _fitting(job, check))
+            binarize(SplitReport(split, job.keep_part), check, staged, len(dictionary), job.workers)
             for split, check in zip(job.splits, checks, strict=True)
         ]
         for report in reports:
@@ -153,7 +151,7 @@ def preprocess(job: Job) -> list[SplitReport]:
 
 
 def check_is_no_input(job: Job) -> None:
-    """Refuse to replace what is read.
+    """Refuse inputs that would be overwritten.
 
     Raises:
         LSGError: an input is one of the files that are written into job.out.
@@ -164,21 +162,21 @@ def check_is_no_input(job: Job) -> None:
     replaced = [path for pattern in written for path in out.glob(pattern)]
     for path in (path for split in job.splits for path in split.paths if path.exists()):
         if any(path.samefile(own) for own in replaced):
-            raise LSGError(f"{path} is an input, and would be replaced in --out {job.out}: choose another --out")
+            raise LSGError(f"{path} is an input and would be overwritten in --out {job.out}: choose another --out")
 
 
 def prepare_tokenizer(job: Job, folder: Path) -> str:
-    """Put the tokenizer's files into the folder; returns where they come from.
+    """Write the tokenizer's files into `folder`; returns their origin, for the report.
 
     Raises:
-        LSGError: there is no tokenizer, or none can be trained.
+        LSGError: there is no tokenizer, or it cannot be trained.
     """
     if job.train_vocab_size is not None:
         split = min(job.splits, key=lambda s: ("train", "valid", "test").index(s.name))
         train_tokenizer(_texts(split), job.train_vocab_size, folder)
         return f"trained on {split.name}"
     if job.tokenizer is None and not has_tokenizer(job.out / "tokenizer"):
-        raise LSGError(f"{job.out} has no tokenizer of its own: name one with --tokenizer or use --train-tokenizer")
+        raise LSGError(f"{job.out} has no tokenizer yet: give one with --tokenizer, or use --train-tokenizer")
     source = job.tokenizer or job.out / "tokenizer"
     tokenizer = load_tokenizer(source)
     folder.mkdir()
@@ -190,7 +188,7 @@ def check_vocabulary(out: Path, dictionary: Dictionary) -> None:
     """Refuse to mix vocabularies in one data folder.
 
     Raises:
-        LSGError: the folder's dictionary is a different one.
+        LSGError: the folder has a different dictionary.
     """
     path = out / "dict.source.txt"
     if not path.is_file():
@@ -198,24 +196,29 @@ def check_vocabulary(out: Path, dictionary: Dictionary) -> None:
     old = read_dictionary(path)
     if old.symbols != dictionary.symbols:
         raise LSGError(
-            f"{out} has another vocabulary ({len(old)} symbols in {path.name}) than this tokenizer "
-            f"({len(dictionary)} symbols): leave the tokenizer out to use the folder's own, or choose another --out"
+            f"the vocabulary of {out} ({len(old)} symbols in {path.name}) differs from this tokenizer's "
+            f"({len(dictionary)} symbols): omit the tokenizer to use the folder's own, or choose another --out"
         )
 
 
 def binarize(report: SplitReport, check: SplitCheck, folder: Path, num_rows: int, workers: int) -> SplitReport:
-    """Write {split}.source-target.{source,target}.{bin,idx}: token rows and `</s>`, whole documents.
+    """Write {split}.source-target.{source,target}.{bin,idx}: the dictionary indices of whole documents, and `</s>`.
 
-    num_rows is the dictionary's size; the tokenizer is in `folder`. `report` is filled in.
+    Args:
+        report: filled in, and returned.
+        folder: where to write; it contains tokenizer/.
+        num_rows: the size of the dictionary.
+        workers: the most processes to use.
 
     Raises:
-        LSGError: no example is left.
+        LSGError: all examples are empty.
     """
     split = report.split
     sides = ("source", "target") if check.has_summaries else ("source",)
     paths = {side: str(folder / f"{split.name}.source-target.{side}") for side in sides}
     builders = {s: indexed_dataset.make_builder(f"{p}.bin", "mmap", num_rows) for s, p in paths.items()}
-    # Closed at once on an error: the processes must be gone before their folder is.
+    workers = min(workers, task_count(check.examples))
+    # Closed immediately on an error: the processes must end before their folder is deleted.
     results = closing(encode_in_order(split.read(), folder / "tokenizer", workers))
     with results as examples, tqdm(total=check.examples, desc=split.name, unit=" examples") as progress:
         for encoded in examples:
@@ -232,12 +235,8 @@ def binarize(report: SplitReport, check: SplitCheck, folder: Path, num_rows: int
     return report
 
 
-def _fitting(job: Job, check: SplitCheck) -> int:
-    return min(job.workers, task_count(check.examples))
-
-
 def _is_kept(encoded: Encoded, has_summaries: bool, report: SplitReport) -> bool:
-    """Count the example in the report; False if it has to be left out."""
+    """Count the example in the report; False if it is skipped."""
     if encoded.source is None:
         report.empty_documents.append(encoded.place)
     elif has_summaries and encoded.target is None:
@@ -264,13 +263,13 @@ def _texts(split: Split) -> Iterator[str]:
 
 
 def _format_of(job: Job, default: SequenceFormat) -> SequenceFormat:
-    """An existing folder keeps the format that its models were trained with, but for languages that are named."""
+    """The sequence format to write: that of an existing folder, else the default, with the languages given."""
     kept = SequenceFormat.load(job.out) if (job.out / "dict.source.txt").is_file() else default
     return kept.speaking(job.source_language, job.target_language)
 
 
 def _write_report(out: Path, staged: Path, tokenizer: dict[str, Any], reports: list[SplitReport]) -> None:
-    """preprocess.json: the tokenizer and every split, those of an existing folder kept."""
+    """Write preprocess.json: the tokenizer, the new splits, and the other splits of an existing folder."""
     old = read_report(out)
     splits = {**old.get("splits", {}), **{report.split.name: report.as_json() for report in reports}}
     report = {"tokenizer": old.get("tokenizer", tokenizer), "splits": splits}

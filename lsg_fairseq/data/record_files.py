@@ -1,6 +1,6 @@
-"""The files that documents come in, whatever their format -> one record after another, and the texts in its fields.
+"""Files of documents in any format: their records one by one, and the texts in a record's fields.
 
-JSON Lines, JSON arrays and Parquet hold records; text holds documents. All but Parquet may be compressed with gzip.
+JSON Lines, JSON arrays and Parquet hold records; a text file holds documents. All but Parquet may be gzipped.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ FORMATS = "JSON Lines (.jsonl), a JSON array (.json), either also as .gz, or Par
 
 
 def kind_of(path: Path, otherwise: str) -> str:
-    """What a file holds, by the end of its name; `otherwise` where that says nothing."""
+    """The format of a file (TEXT, LINES, JSON or PARQUET) by its suffix; `otherwise` if the suffix is unknown."""
     return _known_kind(path) or otherwise
 
 
 def is_known(path: Path) -> bool:
-    """Whether the name says that a file holds documents."""
+    """Whether the suffix of a file is one of KINDS."""
     return _known_kind(path) is not None
 
 
 def read_records(
     path: Path, kind: str, fields: Collection[str] | None = None
 ) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The records of a file with where each stands; blank lines are left out.
+    """Yield the records of a file with their places; blank lines are skipped.
 
     Args:
         kind: LINES, JSON (an array, or else JSON Lines) or PARQUET.
-        fields: those that are wanted, as far as a format can leave the others unread; None: all.
+        fields: the fields that are needed; Parquet files are not read beyond their columns. None: all.
 
     Raises:
-        LSGError: the file is missing, is damaged or is not UTF-8, or something in it is no record.
+        LSGError: the file is missing, damaged or not UTF-8, or an item in it is not a record.
     """
     if kind == PARQUET:
         for number, row in parquet_rows(path, fields):
@@ -57,7 +57,7 @@ def read_records(
 
 
 def records_of(file: BinaryIO, name: str) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The records of JSON Lines in an open file or a stream; raises as read_records."""
+    """Yield the records of an open file or stream of JSON Lines; raises as read_records."""
     for number, line in lines_of(file, name):
         if not line:
             continue
@@ -70,7 +70,7 @@ def records_of(file: BinaryIO, name: str) -> Iterator[tuple[Place, dict[str, Any
 
 
 def count_records(path: Path, kind: str) -> int | None:
-    """How many records or lines a file has, if that can be told without parsing JSON; raises as read_records."""
+    """The number of records or lines in a file; None for a JSON array, which is not parsed. Raises as read_records."""
     if kind == PARQUET:
         return count_rows(path)
     if kind == JSON:
@@ -102,31 +102,32 @@ MISSING = object()
 
 
 def has_field(record: Mapping[str, Any], name: str) -> bool:
-    """Whether a record has the field."""
+    """Whether a record has the field; `a.b` is the field b of the record a."""
     return _value(record, name) is not MISSING
 
 
 def text_of(record: Mapping[str, Any], name: str, where: object, which: str) -> str:
     """The text of a field; a list of strings (the sentences or paragraphs of a paper) is joined by line feeds.
 
-    A field of that very name comes before one within another. In a list of records, each one's field is taken.
+    `paper.abstract` is a field of that name, else the field `abstract` of the record `paper`, or of each record in the
+    list `paper`.
 
     Args:
-        where: where the record stands, for the error.
+        where: the record's place, for the error.
         which: the flag that names the field, without its `--` and `-field`.
 
     Raises:
-        LSGError: there is no such field, or it is no text.
+        LSGError: there is no such field, or it is not text.
     """
     value = _value(record, name)
     if value is MISSING:
         present = shortened(", ".join(map(repr, record))) or "none"
         raise LSGError(
-            f"{where}, has no field {name!r}; fields present: {present}: name the right one with --{which}-field"
+            f"{where}, has no field {name!r}; fields present: {present}: give the right one with --{which}-field"
         )
     strings = [value] if isinstance(value, str) else _strings(value)
     if strings is None:
-        kind = "a list with something else" if isinstance(value, list) else type(value).__name__
+        kind = "a list with other values" if isinstance(value, list) else type(value).__name__
         raise LSGError(f"{where}: the field {name!r} must be a string, not {kind} (a list of strings is joined)")
     return "\n".join(strings)
 
@@ -147,7 +148,7 @@ def _value(record: Any, name: str) -> Any:
 
 
 def _strings(value: Any, depth: int = 0) -> list[str] | None:
-    """The strings of a list, or of the lists in it (sections of paragraphs); None if something else is among them."""
+    """The strings of a list, and of the lists in it (sections of paragraphs); None if it has other values."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or depth > 2:

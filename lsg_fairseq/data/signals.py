@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill: an exception that says which, and a way to make them wait."""
+"""SIGINT (Ctrl-C) and SIGTERM: the exception that they raise, and a block that delays them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks for the end; `done` says what was complete when it came, "" if nothing that matters."""
+    """A stop signal was received; `done` says what was complete by then ("": nothing)."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -20,12 +20,13 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until the block ends; they are raised then.
+    """Delay Ctrl-C and SIGTERM until the end of the block.
 
-    A signal mask would not do, as any thread of a library can take the signal for the main one.
+    A signal mask is not enough: a thread of a library can receive the signal, and Python then handles it in the main
+    thread.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # no other thread runs handlers, or may set them
+        yield  # only the main thread runs handlers and may set them
         return
     received: list[int] = []
     handlers = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}

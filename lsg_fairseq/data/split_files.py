@@ -1,4 +1,4 @@
-"""The files of a split: texts of one run, and beside them queries, languages and preprocess.json."""
+"""The files of a split: binarized texts, and beside them the languages, query lengths and preprocess.json."""
 
 from __future__ import annotations
 
@@ -17,58 +17,76 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import DocumentTokenizer
 from lsg_fairseq.tokenizers.languages import language_symbol
 
+# Between a query and its document.
 SEPARATOR = ("</s>",)
+REPORT_FILE = "preprocess.json"
+# fairseq/data/indexed_dataset.py: magic, version (uint64), code of the dtype (uint8), number of items (uint64); then
+# the length (int32) of each item and the byte at which it begins (int64).
+MAGIC = MMapIndexedDataset.Index._HDR_MAGIC
+HEADER = struct.Struct("<9sQBQ")
+
+
+# --- queries and languages: a text file with one line per example.
 
 
 def queries_file(folder: Path, split: str) -> Path:
-    """Where the lengths of a split's queries are."""
+    """The file with the query lengths of a split: one number of tokens per example, 0 for no query.
+
+    The row of a document with a query is: the query's tokens, `</s>`, the document's tokens, `</s>`; this is the pair
+    form of every family that summarises (`encode(query, document)` of torch.hub). The query comes right after what the
+    family puts in front of a source (`<s>`, a language code; SequenceFormat.num_front), and is never cut.
+    """
     return folder / f"{split}.source-target.queries"
 
 
 def write_queries(path: Path, lengths: Iterable[int]) -> None:
-    """Write how many tokens each row's query has."""
+    """Write the number of tokens in each example's query."""
     path.write_text("".join(f"{length}\n" for length in lengths), encoding="utf-8")
 
 
 def read_queries(folder: Path, split: str, count: int) -> list[int] | None:
-    """How many tokens the query of each of `count` rows has; None where the split has no queries.
+    """The number of tokens in the query of each of `count` examples; None for a split without queries.
 
     Raises:
-        LSGError: the file is damaged or has another number of lines.
+        LSGError: the file is damaged, or does not have `count` lines.
     """
-    path = queries_file(folder, split)
-    if not path.is_file():
+    lines = _lines_of(queries_file(folder, split))
+    if lines is None:
         return None
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     if len(lines) != count or not all(line.isdecimal() and line.isascii() for line in lines):
         raise LSGError(
-            f"{path} must have a number of tokens in each of {count} lines, one a document of {split}, and has "
-            f"{len(lines)} lines: make the data again (lsg-preprocess --query-field)"
+            f"{queries_file(folder, split)} must have one number of tokens in each of {count} lines, one per document "
+            f"of {split}, and has {len(lines)} lines: preprocess the split again (lsg-preprocess --query-field)"
         )
     return [int(line) for line in lines]
 
 
 def lead_of(query_length: int) -> int:
-    """How many tokens are in front of a document for a query of so many: its own, and the separator."""
+    """The number of tokens in front of a document: those of its query and the separator, or 0 without a query."""
     return query_length + len(SEPARATOR) if query_length else 0
 
 
 def check_room(leads: Iterable[int], room: int, where: str) -> None:
-    """Refuse queries that leave no room for a document.
+    """Refuse queries that leave no room for the document behind them.
+
+    Args:
+        leads: the number of tokens in front of each document.
+        room: the number of tokens that are read of query and document together.
+        where: the name of a document in the error, which adds its number.
 
     Raises:
-        LSGError: there is one.
+        LSGError: a query is too long.
     """
     for number, lead in enumerate(leads, start=1):
         if lead >= room:
             raise LSGError(
-                f"{where} {number} has a query of {lead - len(SEPARATOR)} tokens, and {room} tokens of text are read, "
-                "so that none of the document would be: shorten the query, or raise --max-source-positions"
+                f"{where} {number} has a query of {lead - len(SEPARATOR)} tokens, but the model reads only {room} "
+                "tokens of text, so nothing of the document would be read: shorten it, or raise --max-source-positions"
             )
 
 
 def languages_file(folder: Path, split: str) -> Path:
-    """Where the languages of a split are."""
+    """The file with the languages of a split: one line per example, the document's code and the summary's."""
     return folder / f"{split}.source-target.languages"
 
 
@@ -78,54 +96,59 @@ def write_languages(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def read_languages(folder: Path, split: str, count: int) -> list[tuple[str, str]] | None:
-    """The languages of document and summary of `count` examples; None where the split has one language.
+    """The languages of document and summary of each of `count` examples; None for a split without a file of languages.
 
     Raises:
-        LSGError: the file is damaged or has another number of lines.
+        LSGError: the file is damaged, or does not have `count` lines.
     """
-    path = languages_file(folder, split)
-    if not path.is_file():
+    lines = _lines_of(languages_file(folder, split))
+    if lines is None:
         return None
-    pairs = [tuple(line.split()) for line in path.read_text(encoding="utf-8").splitlines()]
+    pairs = [tuple(line.split()) for line in lines]
     if len(pairs) != count or any(len(pair) != 2 for pair in pairs):
         raise LSGError(
-            f"{path} must have two language codes in each of {count} lines, one a document of {split}, and has "
-            f"{len(pairs)} lines: make the data again (lsg-preprocess --lang-field)"
+            f"{languages_file(folder, split)} must have two language codes in each of {count} lines, one per document "
+            f"of {split}, and has {len(pairs)} lines: preprocess the split again (lsg-preprocess --lang-field)"
         )
     return pairs
 
 
+def _lines_of(path: Path) -> list[str] | None:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else None
+
+
 def check_codes(tokenizer: DocumentTokenizer, codes: Mapping[str, str]) -> None:
-    """Refuse languages that the tokenizer has no code of.
+    """Refuse languages for which the tokenizer has no code.
 
     Args:
-        codes: each language with where it is named.
+        codes: each language, with the place that names it.
 
     Raises:
-        LSGError: there is one.
+        LSGError: a language is unknown.
     """
     for code, where in codes.items():
         if language_symbol(code) not in tokenizer.languages:
             known = ", ".join(symbol.strip("[]") for symbol in tokenizer.languages) or "no language codes"
-            raise LSGError(f"{code!r} ({where}) is no language of this tokenizer, which has {known}: name one of them")
+            raise LSGError(
+                f"{code!r} ({where}) is not a language of this tokenizer, which has {known}: use one of them"
+            )
 
 
-# fairseq/data/indexed_dataset.py: magic, version (uint64), code of the type (uint8), number of items (uint64); then
-# their lengths (int32) and the bytes that each begins at (int64).
-MAGIC = MMapIndexedDataset.Index._HDR_MAGIC
-HEADER = struct.Struct("<9sQBQ")
+# --- the binarized texts.
 
 
 def check_pairs(folder: Path, split: str) -> None:
-    """See that the files of a split belong together; files of other formats are fairseq's business.
+    """Check that the .bin and .idx files of a split belong together: fairseq reads files of two runs without an error.
+
+    Files of other formats than lsg-preprocess writes are left to fairseq.
 
     Raises:
-        LSGError: they are of two runs, or one is cut.
+        LSGError: they are of two runs, or one is truncated.
     """
     if half_moved(folder):
         raise LSGError(
-            f"lsg-preprocess was killed while it put its files into {folder}: run it again with --out {folder}, which "
-            "finishes that first"
+            f"lsg-preprocess was killed while it moved its files into {folder}: run it again with --out {folder}, "
+            "which finishes that first"
         )
     counts = {path.name: _check_pair(path) for path in sorted(folder.glob(f"{split}.*-*.*.idx"))}
     known = {name: count for name, count in counts.items() if count is not None}
@@ -135,7 +158,7 @@ def check_pairs(folder: Path, split: str) -> None:
 
 
 def _check_pair(index: Path) -> int | None:
-    """The number of items of a pair; None where it is not of the format that lsg-preprocess writes."""
+    """The number of items in a pair of files; None if they are not of the format that lsg-preprocess writes."""
     data = index.with_suffix(".bin")
     with index.open("rb") as file:
         header = file.read(HEADER.size)
@@ -154,11 +177,11 @@ def _check_pair(index: Path) -> int | None:
     return count
 
 
-REPORT_FILE = "preprocess.json"
+# --- preprocess.json.
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """What is known about the splits in a folder, {} where there is no report.
+    """The report on the splits of a folder; {} if there is none.
 
     Raises:
         LSGError: the file is damaged.
@@ -173,14 +196,14 @@ def read_report(folder: Path) -> dict[str, Any]:
         reason = "splits and tokenizer must be objects"
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
-    raise LSGError(f"{path} is damaged ({reason}): remove it, and it is written anew, with that run's splits alone")
+    raise LSGError(f"{path} is damaged ({reason}): remove it; the next run writes a new one with its own splits only")
 
 
 def part_of_split(folder: Path, split: str) -> str | None:
-    """The part of long documents that a split was made for (lsg-preprocess --keep-part), None where it says nothing.
+    """The part of long documents that a split was made for (lsg-preprocess --keep-part); None if it names none.
 
     Raises:
-        LSGError: the report is damaged.
+        LSGError: the report is damaged, or names an unknown part.
     """
     entry = read_report(folder).get("splits", {}).get(split)
     part = entry.get("keep_part") if isinstance(entry, dict) else None

@@ -1,4 +1,4 @@
-"""Lines of UTF-8 text, from a file as it is or compressed with gzip, in memory that the longest line alone decides."""
+"""Lines of UTF-8 text from plain or gzipped files; only one line is in memory at a time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import BinaryIO, NamedTuple
 from lsg_fairseq.modules.lsg_config import LSGError
 
 COMPRESSED = ".gz"
-# Bytes of a line, or of a text that is one document. A few bytes of gzip can stand for gigabytes, and a device has no
-# end. No model reads a hundredth of this: 262,144 tokens at most.
+# The most bytes of a line, or of a file that is one document: a few bytes of gzip can expand to gigabytes, and a device
+# may never end. Models read at most 262,144 tokens, less than a hundredth of this.
 MAX_TEXT = 2**28
 DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class Place(NamedTuple):
-    """Where a document stands: which line, object or row (`unit`, counted from 1) of which file."""
+    """The place of a document: the number of its line, object or row (`unit`, from 1) in the file `name`."""
 
     name: str
     number: int
@@ -30,13 +30,13 @@ class Place(NamedTuple):
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether a file's name says that it is compressed."""
+    """Whether a file is gzipped, by its suffix."""
     return path.suffix == COMPRESSED
 
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """A file's content, decompressed.
+    """Open a file for reading bytes, decompressed.
 
     Raises:
         LSGError: the file is missing or is a folder.
@@ -50,17 +50,19 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, text) of the lines of a UTF-8 file, split at line feeds alone, as documents may hold any other.
+    """Yield (number from 1, text) for each line of a UTF-8 file, without its line break.
+
+    Lines end at line feeds only: documents may contain the other separators that str.splitlines knows.
 
     Raises:
-        LSGError: the file is missing, is a folder, is damaged, or is not UTF-8.
+        LSGError: the file is missing, a folder, damaged or not UTF-8, or a line is longer than MAX_TEXT.
     """
     with open_bytes(path) as file:
         yield from lines_of(file, str(path))
 
 
 def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    """The same of an open file or a stream."""
+    """The same for an open file or a stream; `name` is its name in errors."""
     for number, raw in _raw_lines(file, name):
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -70,10 +72,10 @@ def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
 
 
 def whole_text(file: BinaryIO, name: str) -> str:
-    """A text file as one document, its lines ended by line feeds.
+    """The text of an open file as one document, with its lines joined by line feeds.
 
     Raises:
-        LSGError: it is damaged, is not UTF-8, or is larger than any document.
+        LSGError: it is damaged, not UTF-8, or longer than MAX_TEXT.
     """
     lines: list[str] = []
     size = 0
@@ -86,21 +88,21 @@ def whole_text(file: BinaryIO, name: str) -> str:
 
 
 def count_lines(path: Path, without_blank: bool) -> int:
-    """How many lines a file has; raises as read_lines but for what is not UTF-8."""
+    """The number of lines in a file; raises as read_lines, except that the text is not decoded."""
     with open_bytes(path) as file:
         return sum(1 for _, line in _raw_lines(file, str(path)) if not without_blank or line.strip())
 
 
 def too_large(where: str) -> LSGError:
-    """The error of something that cannot be a document."""
+    """The error for a text that is longer than MAX_TEXT."""
     return LSGError(
-        f"{where} is larger than {MAX_TEXT:,} bytes, which no document is: split it, or name a file of documents"
+        f"{where} is larger than {MAX_TEXT:,} bytes, the most that is read as one document: split it into documents"
     )
 
 
 def damaged_gzip(name: str, after: str, error: Exception) -> LSGError:
-    """The error of a compressed file that ends too early or was changed."""
-    return LSGError(f"{name} is damaged after {after} ({error}), or is no gzip file: fetch it again")
+    """The error for a gzip file that is truncated or corrupt; `after` is the last place that could be read."""
+    return LSGError(f"{name} is damaged after {after} ({error}), or is not a gzip file: fetch it again")
 
 
 def _raw_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:

@@ -1,4 +1,4 @@
-"""HubInterface: a model with its task and tokenizer; text to ids and back, and classification heads."""
+"""HubInterface: a model with its task and tokenizer, for converting text to ids and back and for classification."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lsg_fairseq.weights.limits import MAX_POSITIONS
 
 
 class HubInterface(nn.Module):
-    """A long-context model that is ready to use: `.model` (fairseq), `.task`, and methods for text.
+    """A long-context model that is ready to use: fairseq's `.model` and `.task`, and methods that take text.
 
-    It is in evaluation mode; `.train()`, `.to(device)`, `.half()` and `.bfloat16()` work as on any module.
+    It is in evaluation mode; `.train()`, `.to(device)`, `.half()` and `.bfloat16()` work as for any module.
     """
 
     def __init__(self, task: FairseqTask, model: BaseFairseqModel, tokenizer: DocumentTokenizer) -> None:
@@ -35,28 +35,29 @@ class HubInterface(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     @property
     def max_source_tokens(self) -> int:
-        """The longest source that is read, `<s>` and `</s>` included."""
+        """The longest source that is read, in tokens, including `<s>` and `</s>`."""
         raise NotImplementedError
 
     @in_one_sentence()
     def encode(
         self, sentence: str, *addl_sentences: str, no_separator: bool | None = None, source_lang: str | None = None
     ) -> torch.LongTensor:
-        """The (n,) ids of a text with the specials of the model's source format; never cut, never a new symbol.
+        """The ids (n,) of a text with the special tokens of the model's source format; the text is never cut.
 
         Args:
-            addl_sentences: more texts, for instance the hypothesis behind a premise; `</s>` ends each of them.
-            no_separator: False puts one more `</s>` in front of each of them (default: as fairseq's interface of the
-                family has it: `<s> a </s> b </s>` for BART, `<s> a </s> </s> b </s>` for RoBERTa; BERT's is BART's).
-            source_lang: the texts' language where the model has language codes (default: the checkpoint's own).
+            addl_sentences: more texts, for instance the hypothesis for a premise, each followed by `</s>`.
+            no_separator: False puts another `</s>` in front of each of them (default: as in fairseq's interface of the
+                family: `<s> a </s> b </s>` for BART, `<s> a </s> </s> b </s>` for RoBERTa; BERT as BART).
+            source_lang: the language of the texts, for models with language codes (default: the checkpoint's).
 
         Raises:
-            LSGError: a text is not a str, or the model has no such language, or has language codes and none is settled.
+            LSGError: a text is not a str, the model does not have this language, or it has language codes, but neither
+                the call nor the checkpoint names one.
         """
         front, behind = self.ends(source_lang)
         is_doubled = FAMILIES[self.model.family].doubled_separator if no_separator is None else not no_separator
@@ -68,13 +69,13 @@ class HubInterface(nn.Module):
         return torch.cat([front, torch.tensor(ids, dtype=torch.long), behind])
 
     def ends(self, source_lang: str | None = None) -> tuple[torch.LongTensor, torch.LongTensor]:
-        """The ids in front of a text and behind it; arguments and errors as for encode."""
+        """The ids in front of a text (n,) and behind it (m,); arguments and errors as for encode."""
         spoken = self.task.sequence_format.speaking(source_lang)
         return tuple(rows_of_symbols(self.task.source_dictionary, part) for part in spoken.ends("source"))
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes of a converted checkpoint's head, in the order of predict's columns; [] without any."""
+        """The names of the classes of a converted checkpoint's head, in the order of predict's columns, or []."""
         return list(self._labels)
 
     def name_labels(self, names: Sequence[str]) -> None:
@@ -83,13 +84,13 @@ class HubInterface(nn.Module):
 
     @in_one_sentence()
     def decode(self, tokens: Tensor) -> str | list[str]:
-        """The text of 1-d ids, without `<s>`, `</s>`, `<pad>` and language codes.
+        """The text of ids (n,), without `<s>`, `</s>`, `<pad>` and language codes.
 
-        Two `</s>` in a row lie between two texts, which come as a list (so do RoBERTa's pairs), as from fairseq's
-        interfaces; texts with one `</s>` between them (BART's and BERT's pairs) run on as one.
+        As in fairseq's interfaces, two `</s>` in a row separate texts, which are returned as a list (RoBERTa's pairs);
+        texts with a single `</s>` between them (BART's and BERT's pairs) are returned as one.
 
         Raises:
-            LSGError: tokens has another number of dimensions.
+            LSGError: tokens is not one-dimensional.
         """
         self._check_row(tokens)
         is_end = tokens.eq(self.task.target_dictionary.eos())
@@ -98,17 +99,17 @@ class HubInterface(nn.Module):
         return texts[0] if len(texts) == 1 else texts
 
     def decode_whole(self, tokens: Tensor) -> str:
-        """The same as one text, wherever `</s>` is."""
+        """As decode, but always one text."""
         return self.tokenizer.decode(self._tokens_of(tokens))
 
     def decode_summary(self, tokens: Tensor) -> str:
-        """The same without any special token, as transformers' pipelines leave them out of what they return."""
+        """As decode_whole, but without any special tokens, like the outputs of transformers' pipelines."""
         return self.tokenizer.decode_plain(self._tokens_of(tokens))
 
     def _check_row(self, tokens: Tensor) -> None:
         check_tokens(tokens)
         if tokens.dim() != 1:
-            raise LSGError(f"decode takes one sequence of ids, not a tensor of shape {list(tokens.shape)}: give a row")
+            raise LSGError(f"decode takes one sequence of ids, not a tensor of shape {list(tokens.shape)}: pass a row")
 
     def _tokens_of(self, tokens: Tensor) -> list[str]:
         self._check_row(tokens)
@@ -118,7 +119,11 @@ class HubInterface(nn.Module):
 
     @in_one_sentence()
     def collate(self, tokens: Sequence[Tensor], length: int | None = None) -> torch.LongTensor:
-        """(B,T) ids of several 1-d ones, padded on the right to the longest of them or to `length`."""
+        """Stack sequences of ids (n,) as (B,T), padded on the right to the longest of them or to `length`.
+
+        Raises:
+            LSGError: tokens is not a list of tensors of ids, or length is not allowed.
+        """
         for each in check_list(tokens):
             check_tokens(each)
         if length is not None and (type(length) is not int or not 0 <= length <= MAX_POSITIONS):
@@ -126,12 +131,12 @@ class HubInterface(nn.Module):
         return collate_tokens(list(tokens), self.task.source_dictionary.pad(), pad_to_length=length)
 
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
-        """Features (B,T,C) of (T,) or (B,T) ids, or all hidden states."""
+        """Features (B,T,C) of ids (T,) or (B,T), or all hidden states."""
         raise NotImplementedError
 
     @in_one_sentence()
     def register_classification_head(self, name: str, num_classes: int, inner_dim: int | None = None) -> None:
-        """Add an untrained head for `predict`.
+        """Add an untrained classification head for `predict`.
 
         Raises:
             LSGError: the name is taken, or num_classes is below 1.
@@ -140,10 +145,10 @@ class HubInterface(nn.Module):
 
     @in_one_sentence()
     def predict(self, head: str, tokens: Tensor, return_logits: bool = False) -> Tensor:
-        """Log-probabilities (B,K) of the head's classes for (T,) or (B,T) ids, or their logits.
+        """Log-probabilities (B,K), float32, of the head's K classes for ids (T,) or (B,T), or their logits.
 
         Raises:
-            LSGError: there is no such head, or the tokens are not as extract_features or the head needs them.
+            LSGError: there is no such head, or extract_features or the head does not accept the tokens.
         """
         heads = getattr(self.model, "classification_heads", {})
         check_text(head)
@@ -154,11 +159,11 @@ class HubInterface(nn.Module):
         return logits if return_logits else nn.functional.log_softmax(logits, dim=-1, dtype=torch.float32)
 
     def head_input(self, tokens: Tensor) -> Tensor:
-        """What a classification head is given for (B,T) ids."""
+        """The input of a classification head for ids (B,T)."""
         raise NotImplementedError
 
     def batch(self, tokens: Tensor) -> Tensor:
-        """(T,) or (B,T) ids as (B,T), where the weights are.
+        """Ids (T,) or (B,T) as (B,T) on the device of the weights.
 
         Raises:
             LSGError: they are not ids of this model's dictionary.
@@ -167,7 +172,7 @@ class HubInterface(nn.Module):
         size = len(self.task.source_dictionary)
         if not 1 <= tokens.dim() <= 2 or not tokens.numel() or not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
             raise LSGError(
-                f"tokens must be one or two-dimensional ids from 0 to {size - 1}, not {tokens!r:.80}: encode a text"
+                f"tokens must be a 1-d or 2-d tensor of ids from 0 to {size - 1}, not {tokens!r:.80}: encode a text"
             )
         return (tokens[None] if tokens.dim() == 1 else tokens).to(self.device)
 
@@ -188,7 +193,7 @@ def iterate(texts: Iterable[str]) -> Iterator[str]:
     """An iterator over several texts.
 
     Raises:
-        LSGError: it is one str, or nothing that holds several.
+        LSGError: texts is a str, or not an iterable.
     """
     try:
         if not isinstance(texts, str):
@@ -199,7 +204,7 @@ def iterate(texts: Iterable[str]) -> Iterator[str]:
 
 
 def check_text(text: object) -> None:
-    """Check that a text is a str.
+    """Refuse a text that is not a str.
 
     Raises:
         LSGError: it is not a str.
@@ -209,20 +214,20 @@ def check_text(text: object) -> None:
 
 
 def check_tokens(tokens: object) -> None:
-    """Check that tokens are a tensor of ids.
+    """Refuse tokens that are not a tensor of integers.
 
     Raises:
-        LSGError: it is something else.
+        LSGError: they are not.
     """
     if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.is_complex():
-        raise LSGError(f"tokens must be a tensor of integers, such as encode gives, not {tokens!r:.80}")
+        raise LSGError(f"tokens must be a tensor of integers, such as encode returns, not {tokens!r:.80}")
 
 
 def check_list(values: object) -> Sequence[Tensor]:
-    """Check that values are a list of sequences.
+    """Refuse values that are not a list, or empty; returns them.
 
     Raises:
-        LSGError: it is something else, or empty.
+        LSGError: they are.
     """
     if not isinstance(values, list | tuple) or not values:
         raise LSGError(f"collate takes a list of sequences of ids, not {values!r:.80}")

@@ -1,4 +1,4 @@
-"""Texts -> summaries in batches of similar length, in order, with bounded memory."""
+"""Texts -> summaries, in batches of texts of similar length, in order and with bounded memory."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from lsg_fairseq.hub.base import HubInterface, check_text, iterate
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import decoder_starts
 
-# Documents that are sorted by length among themselves; what is in memory at once, and what waits for its turn.
+# Documents in memory at a time; they are sorted by length into batches.
 WINDOW = 128
-# Without a batch size: so many documents, but not so many tokens, at once. A step of a generation takes the time of
-# reading all weights where documents are few and short; more of them share it.
+# Default limits of a batch, in documents and in tokens with padding. With few short documents, a generation step takes
+# as long as reading all weights; more documents share that cost.
 MAX_BATCH = 32
 MAX_BATCH_TOKENS = 32768
-# More documents than this have a progress bar, unless something is said about it.
+# By default, a progress bar is shown for more documents than this.
 FEW = 8
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """fairseq-generate's options under their own names; None: fairseq's default.
+    """fairseq-generate's options by their names; None: fairseq's default.
 
-    `forced_first_token` is the symbol that every output begins with and `forced_eos` whether an output of maximum
-    length is closed for free (see LSGSequenceGenerator); they belong to a checkpoint and cannot be asked for.
+    `forced_first_token` is the first symbol of every output, and `forced_eos` is whether an output of maximum length
+    ends with `</s>` that does not count in its score (see LSGSequenceGenerator). Both belong to a checkpoint, and users
+    do not set them.
 
     Raises:
         LSGError: a value is not allowed.
@@ -58,51 +59,39 @@ class GenerationSettings:
                 raise LSGError(f"{name} must be {wanted}, not {value!r}")
         check_search(*(1 if value is None else value for value in (self.beam, self.lenpen)))
         if self.min_len is not None and self.max_len_b is not None and self.min_len > self.max_len_b:
-            raise LSGError(f"min_len ({self.min_len}) must not be above max_len_b ({self.max_len_b})")
+            raise LSGError(f"min_len ({self.min_len}) must not be greater than max_len_b ({self.max_len_b})")
 
     @classmethod
     def from_checkpoint(cls, stored: Mapping[str, Any]) -> GenerationSettings:
-        """Those of a checkpoint's settings that are known here."""
+        """The settings of a checkpoint that are fields of this class; others are ignored."""
         return cls(**{f.name: stored[f.name] for f in fields(cls) if f.name in stored})
 
-    def replaced(
-        self,
-        beam: int | None = None,
-        lenpen: float | None = None,
-        min_len: int | None = None,
-        max_len_b: int | None = None,
-        no_repeat_ngram_size: int | None = None,
-    ) -> GenerationSettings:
-        """The same with those that are given."""
-        given = {
-            "beam": beam,
-            "lenpen": lenpen,
-            "min_len": min_len,
-            "max_len_b": max_len_b,
-            "no_repeat_ngram_size": no_repeat_ngram_size,
-        }
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+    def replaced(self, given: GenerationSettings) -> GenerationSettings:
+        """A copy in which the settings that are not None in `given` are replaced."""
+        return replace(self, **given._set_values())
 
     def as_arguments(self) -> Namespace:
-        """What task.build_generator reads."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        return Namespace(**given)
+        """The settings as task.build_generator reads them, without those that are None."""
+        return Namespace(**self._set_values())
+
+    def _set_values(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How a generator works through texts, whatever they are.
+    """How a generator works through texts.
 
     Args:
-        batch_size: documents in a batch; None: up to MAX_BATCH of them.
-        max_tokens: tokens in a batch, padding included; None: MAX_BATCH_TOKENS without a batch size, else any number.
+        batch_size: documents in a batch; None: up to MAX_BATCH.
+        max_tokens: tokens in a batch, including padding; None: MAX_BATCH_TOKENS without batch_size, else unlimited.
         as_int8: see LSGSequenceGenerator.
         match_source_len: see LSGHubInterface.fill_mask.
-        prefix: what is put in front of every text.
-        keep_part: what is kept of a text that is too long (data/kept_part.py); None: the checkpoint's choice.
+        prefix: put in front of every text.
+        keep_part: which part of a too long text is kept (data/kept_part.py); None: the checkpoint's.
 
     Raises:
-        LSGError: batch_size or max_tokens is below 1, or there is no such part.
+        LSGError: a value is not allowed.
     """
 
     batch_size: int | None = None
@@ -122,7 +111,7 @@ class BatchOptions:
                 raise LSGError(f"{name} must be an integer of at least 1, not {value!r}")
 
     def size_of_batch(self, longest: int) -> int:
-        """How many documents of up to `longest` tokens go into a batch: one at least."""
+        """The number of documents in a batch whose longest has `longest` tokens: at least one."""
         most = self.batch_size or MAX_BATCH
         if self.batch_size is not None and self.max_tokens is None:
             return most
@@ -130,7 +119,10 @@ class BatchOptions:
 
 
 def batches_by_length(lengths: Sequence[int], options: BatchOptions) -> Iterator[list[int]]:
-    """Places of the documents that have a token, batch by batch, the longest first: little is padded."""
+    """Yield the places of a batch's documents, longest documents first, so that there is little padding.
+
+    Documents without tokens are left out.
+    """
     order = sorted((place for place, length in enumerate(lengths) if length), key=lambda place: -lengths[place])
     while order:
         size = options.size_of_batch(lengths[order[0]])
@@ -139,15 +131,15 @@ def batches_by_length(lengths: Sequence[int], options: BatchOptions) -> Iterator
 
 
 class BatchedGenerator:
-    """Summarises texts with the task's own generator, which fairseq-generate uses too.
+    """Summarises texts with the task's generator, the one that fairseq-generate uses.
 
     Args:
         hub: the interface whose model, task and tokenizer are used.
-        options: sizes of batches, and how they are computed.
-        languages: of the texts and of their summaries, where the model has language codes; None: the checkpoint's own.
+        options: the sizes of batches, and how they are computed.
+        languages: those of the texts and of their summaries, for models with language codes; None: the checkpoint's.
 
     Raises:
-        LSGError: the model has no such language.
+        LSGError: the model does not have such a language.
     """
 
     def __init__(
@@ -177,10 +169,15 @@ class BatchedGenerator:
         progress: bool | None = None,
         queries: Iterable[str] | None = None,
     ) -> Iterator[str]:
-        """The summaries in order, a window of texts at a time; says once, at the end, what was cut.
+        """Yield the summaries in order, reading a window of texts at a time; warns at the end if texts were cut.
+
+        Args:
+            total: the number of texts, if it is known; for the progress bar.
+            progress: whether there is one (default: for more than one batch).
+            queries: one for each text, "" for none.
 
         Raises:
-            LSGError: texts is not an iterable of strs, or what run_window raises.
+            LSGError: texts is not an iterable of strs, or as run_window.
         """
         texts, queries = iterate(texts), repeat("") if queries is None else iterate(queries)
         shown = progress if progress is not None else total is None or total > (self.options.batch_size or FEW)
@@ -205,33 +202,34 @@ class BatchedGenerator:
         languages: Sequence[str] | None = None,
         queries: Sequence[str] | None = None,
     ) -> Iterator[tuple[list[int], list[str]]]:
-        """(places in the window, their summaries) batch by batch, the longest documents first.
+        """Yield (places in the window, their summaries) for each batch, longest documents first.
 
-        The batches depend on the texts alone; those whose texts are all done already are left out.
+        The batches do not depend on `is_done`, but those with only finished texts are skipped.
 
         Args:
-            languages: of each text and, unless the generator has a language for them, of its summary.
-            queries: of each text, "" for none.
+            is_done: whether each text has its summary already.
+            languages: of each text and, unless the generator has a target language, of its summary.
+            queries: one for each text, "" for none.
 
         Raises:
-            LSGError: a text is no str, the model has no such language, or a query leaves no room for its text.
+            LSGError: a text is not a str, the model does not have a language, or a query leaves no room for its text.
         """
         codes = languages or [self.source_lang] * len(texts)
         questions = queries or [""] * len(texts)
         tokens = [self._encode(*each) for each in zip(texts, codes, questions, strict=True)]
-        # Empty texts have no token, and keep an empty summary.
+        # Empty texts have no tokens and are in no batch: their summaries stay empty.
         for places in batches_by_length([len(ids) for ids in tokens], self.options):
             if is_done is None or not all(is_done[place] for place in places):
                 of_batch = [languages[place] for place in places] if languages and not self.target_lang else None
                 yield places, self._summaries([tokens[place] for place in places], of_batch)
 
     def best(self, tokens: Tensor, count: int) -> list[tuple[str, float]]:
-        """The `count` best outputs for 1-d ids, with their scores."""
+        """The `count` best outputs for ids (n,), with their scores."""
         hypotheses = self._generate([self._cut(tokens)])[0]
         return [(self.hub.decode_whole(h["tokens"]), float(h["score"])) for h in hypotheses[:count]]
 
     def report_cut(self) -> None:
-        """One warning about all documents that were too long, if any."""
+        """Warn once about all documents that were too long, and reset the counters."""
         if self.num_cut:
             about = "about " if self.is_estimated else ""
             longest, lost = f"{about}{self.longest}", f"{about}{self.tokens_lost}"
@@ -245,7 +243,7 @@ class BatchedGenerator:
         self.is_estimated = False
 
     def _encode(self, text: str, language: str | None = None, query: str = "") -> Tensor:
-        """The ids of a query and of what can be read of a text; of a very long one, the rest is not even tokenised."""
+        """The ids (n,) of a query and the kept part of a text; of a very long text, only that part is tokenised."""
         check_text(text)
         check_text(query)
         if not text.strip():
@@ -253,7 +251,7 @@ class BatchedGenerator:
         front, behind = self.hub.ends(language)
         prefix = self.options.prefix
         if query.strip():
-            # The beginning of a pair: the query and the separator.
+            # A pair with an empty text: the query and the separator.
             front = self._ids(prefix + query, language, "")[: -len(behind)]
             prefix = ""
         room = self.hub.max_source_tokens - len(front) - len(behind)
@@ -274,18 +272,18 @@ class BatchedGenerator:
         return torch.cat([front, keep(ids, room, self.part), behind])
 
     def _ids(self, text: str, language: str | None, *more: str) -> Tensor:
-        # Somebody's own interface may know nothing of languages.
+        # A subclass may have an encode without source_lang.
         return self.hub.encode(text, *more) if language is None else self.hub.encode(text, *more, source_lang=language)
 
     def _cut(self, tokens: Tensor) -> Tensor:
-        """Leave out what does not fit between what stands in front of a text and behind it."""
+        """Cut the text within ids (n,), but not the special tokens around it."""
         room = self.hub.max_source_tokens
         self._note_cut(len(tokens))
         front, content, behind = torch.tensor_split(tokens, [self.num_front, len(tokens) - self.num_behind])
         return torch.cat([front, keep(content, room - len(front) - len(behind), self.part), behind])
 
     def _note_cut(self, number: int) -> None:
-        """Count a text of `number` tokens, if that is too many."""
+        """Count a text of `number` tokens if it is too long."""
         room = self.hub.max_source_tokens
         if number > room:
             self.num_cut += 1
@@ -296,7 +294,7 @@ class BatchedGenerator:
         return [self.hub.decode_summary(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens, languages)]
 
     def _generate(self, tokens: Sequence[Tensor], languages: Sequence[str] | None = None) -> list[list[dict[str, Any]]]:
-        """The outputs for several sources, in languages of their own if they have any."""
+        """The hypotheses for each source, best first; `languages` are those of the outputs."""
         hub = self.hub
         lengths = torch.tensor([len(ids) for ids in tokens])
         inputs = {"src_tokens": hub.collate(tokens).to(hub.device), "src_lengths": lengths.to(hub.device)}
@@ -306,8 +304,8 @@ class BatchedGenerator:
             sample |= {name: rows.to(hub.device) for name, rows in starts.items()}
         try:
             return hub.task.inference_step(self.generator, [hub.model], sample)
-        except AssertionError as error:  # fairseq's, at the end of a search in which nothing was finished
+        except AssertionError as error:  # raised by fairseq if no hypothesis was finished
             raise LSGError(
-                "the model's scores are NaN, so nothing can be generated: use float32, or a checkpoint "
-                "whose weights are in range"
+                "the model's scores are NaN, so nothing can be generated: use float32, or a checkpoint with finite "
+                "weights"
             ) from error

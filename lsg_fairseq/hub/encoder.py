@@ -18,9 +18,9 @@ NEEDS_DECODER = ("summarize", "summarize_stream")
 
 
 class LSGEncoderHubInterface(HubInterface):
-    """An LSG-RoBERTa or LSG-BERT; methods mean what they mean in fairseq/models/roberta/hub_interface.py.
+    """An LSG-RoBERTa or LSG-BERT; its methods follow fairseq/models/roberta/hub_interface.py.
 
-    Batches are padded on the right, as `collate` does.
+    Batches must be padded on the right, as `collate` does.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -30,27 +30,27 @@ class LSGEncoderHubInterface(HubInterface):
 
     @property
     def max_source_tokens(self) -> int:
-        """The longest source that is read, `<s>` and `</s>` included; longer ones are refused."""
+        """The longest source that is read, in tokens, including `<s>` and `</s>`; longer ones are refused."""
         return self.task.max_positions()
 
     @in_one_sentence()
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
-        """The encoder's features (B,T,C) of (T,) or (B,T) ids: a row for each of them, none for the global tokens.
+        """The encoder's features (B,T,C) of ids (T,) or (B,T): one row per id, none for the global tokens.
 
-        With pool_with_global, the row of token 0 is global token 0's.
+        With pool_with_global, the first row is that of the first global token.
 
         Args:
-            return_all_hiddens: return a list instead: the embeddings and the output of each layer.
+            return_all_hiddens: return a list of the embeddings and each layer's output instead, (B,T,C) each.
 
         Raises:
-            LSGError: tokens are longer than what is read, or a row begins with padding.
+            LSGError: tokens are longer than max_source_tokens, or a row begins with padding.
         """
         tokens = self._readable(tokens)
         features, extra = self.model(tokens, features_only=True, return_all_hiddens=return_all_hiddens)
         return [state.transpose(0, 1) for state in extra["inner_states"]] if return_all_hiddens else features
 
     def head_input(self, tokens: Tensor) -> Tensor:
-        """Features (B,T,C): RoBERTa's heads take the first row themselves."""
+        """Features (B,T,C): RoBERTa's heads select the first row themselves."""
         return self.extract_features(tokens)
 
     @torch.no_grad()
@@ -58,17 +58,21 @@ class LSGEncoderHubInterface(HubInterface):
     def fill_mask(
         self, text: str | Sequence[str], topk: int = 5
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
-        """The topk likeliest versions of a text with its one mask token filled in, each with its probability.
+        """The topk most likely versions of a text with its one mask token filled in, each with its probability.
+
+        Several texts give a list for each.
 
         Raises:
-            LSGError: a text does not have exactly one mask token or is too long, topk is not possible, or the
-                checkpoint came without a masked-LM head.
+            LSGError: a text does not have exactly one mask token or is too long, topk is not allowed, or the checkpoint
+                has no masked-LM head.
         """
         vocab_size = len(self.task.source_dictionary)
         if type(topk) is not int or not 1 <= topk <= vocab_size:
             raise LSGError(f"topk must be an integer from 1 to {vocab_size}, the size of the vocabulary, not {topk!r}")
         if has_initial_lm_head(self.model.state_dict()):
-            raise LSGError("fill_mask needs a masked-LM head, which this checkpoint came without: load one that has it")
+            raise LSGError(
+                "fill_mask needs a masked-LM head, which this checkpoint does not have: load one that has it"
+            )
         with model_eval(self.model):
             filled = [self._fill(each, topk) for each in as_texts(text)]
         return filled[0] if isinstance(text, str) else filled
@@ -77,10 +81,10 @@ class LSGEncoderHubInterface(HubInterface):
         tokens = self.encode(text)
         is_mask = tokens.eq(self._rows.get(self.tokenizer.mask, -1))
         if int(is_mask.sum()) != 1:
-            # BERT's texts say [MASK], whatever its dictionary calls it.
+            # In texts for BERT it is [MASK], whatever its symbol in the dictionary.
             name = self.tokenizer.mask and self.tokenizer.decode([self.tokenizer.mask])
             raise LSGError(
-                f"fill_mask of an encoder-only model needs the mask token {name!r} once in each text, not "
+                f"fill_mask of an encoder-only model needs the mask token {name!r} exactly once in each text, not "
                 f"{int(is_mask.sum())} times: put it where one token is missing"
             )
         masked = is_mask[None].to(self.device)
@@ -96,8 +100,8 @@ class LSGEncoderHubInterface(HubInterface):
         tokens, allowed = self.batch(tokens), self.max_source_tokens
         if tokens.size(1) > allowed:
             raise LSGError(
-                f"this model reads {allowed} tokens, and got {tokens.size(1)}: load it with "
-                f"max_source_positions={tokens.size(1)}, or give fewer"
+                f"this model reads at most {allowed} tokens, not {tokens.size(1)}: load it with "
+                f"max_source_positions={tokens.size(1)}, or pass fewer"
             )
         return tokens
 
@@ -109,7 +113,7 @@ class LSGEncoderHubInterface(HubInterface):
         classification_head_name: str | None = None,
         masked_tokens: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """The fairseq model's own forward: sources (B,T) -> logits (B,T,V), features or a head's logits, and extras."""
+        """The fairseq model's forward: sources (B,T) -> logits (B,T,V), features (B,T,C) or a head's logits; extras."""
         return self.model(
             src_tokens,
             features_only=features_only,

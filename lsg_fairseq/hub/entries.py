@@ -1,4 +1,4 @@
-"""The torch.hub entries: one for each checkpoint of the table, all with the same explicit settings."""
+"""The torch.hub entries, one for each checkpoint of the table, with the same arguments; and how they load it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from lsg_fairseq.weights.state_dicts import HEAD_NAME
 def from_checkpoint(
     checkpoint: str | Path, options: CheckpointOptions | None = None, overrides: Overrides | None = None
 ) -> LSGHubInterface | LSGEncoderHubInterface:
-    """Load whatever find_checkpoint knows: LSGEncoderHubInterface for an encoder-only model, else LSGHubInterface.
+    """Load any checkpoint that find_checkpoint finds.
+
+    Returns:
+        An LSGEncoderHubInterface for an encoder-only model, else an LSGHubInterface.
 
     Raises:
         LSGError: the checkpoint cannot be found or loaded, or a setting is not allowed.
@@ -40,7 +43,7 @@ def from_checkpoint(
 
 
 def from_files(files: CheckpointFiles, overrides: Overrides) -> LSGHubInterface | LSGEncoderHubInterface:
-    """The same from what find_checkpoint found.
+    """As from_checkpoint, for what find_checkpoint returned.
 
     Raises:
         LSGError: it cannot be loaded, or a setting is not allowed.
@@ -65,7 +68,7 @@ def _parameter(name: str, kind: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=kind)
 
 
-# The settings of every entry; None leaves one as the checkpoint has it.
+# The arguments of every entry; None leaves a setting as it is in the checkpoint.
 SIGNATURE = inspect.Signature(
     [
         _parameter("checkpoint", str | Path | None),
@@ -81,7 +84,7 @@ SIGNATURE = inspect.Signature(
 
 
 def _entry(name: str) -> Callable[..., HubInterface]:
-    """Make the entry for one row of ENTRY_CHECKPOINTS: the row's weights and documentation behind one signature."""
+    """Make the entry for a row of ENTRY_CHECKPOINTS: it loads the row's weights and has its documentation."""
 
     def entry(*args: Any, **settings: Any) -> HubInterface:
         with in_one_sentence():
@@ -94,10 +97,10 @@ def _entry(name: str) -> Callable[..., HubInterface]:
 
 
 def _bind(name: str, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[str, Any]:
-    """The given arguments by name.
+    """The arguments of a call by name.
 
     Raises:
-        LSGError: a name is not in the signature.
+        LSGError: they do not fit the signature.
     """
     for given in settings:
         if given not in SIGNATURE.parameters:
@@ -107,7 +110,7 @@ def _bind(name: str, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[st
     try:
         return dict(SIGNATURE.bind(*args, **settings).arguments)
     except TypeError as error:
-        raise LSGError(f"{name} cannot be called like that: {error}; name the settings") from error
+        raise LSGError(f"{name} cannot be called with these arguments ({error}): pass them by name") from error
 
 
 def _load(name: str, given: dict[str, Any]) -> HubInterface:
@@ -130,20 +133,20 @@ def _load(name: str, given: dict[str, Any]) -> HubInterface:
 
 
 def read_overrides(given: dict[str, Any]) -> Overrides:
-    """Check what does not depend on the checkpoint, before anything is loaded.
+    """The settings that override a checkpoint's; checks them, as far as possible, before anything is loaded.
 
     Raises:
-        LSGError: a value is not allowed, or two names of one setting are given.
+        LSGError: a value is not allowed, or a setting is given by two names.
     """
     lsg = {name: given[name] for name in (*FIELD_NAMES, *FIELD_ALIASES) if given.get(name) is not None}
     if "sparsity_type" in given:
         lsg["sparsity_type"] = given["sparsity_type"] or "none"
     for alias, name in FIELD_ALIASES.items():
         if alias in lsg and name in lsg:
-            raise LSGError(f"{alias} and {name} are the same LSG setting; give one of them")
+            raise LSGError(f"{alias} and {name} are the same LSG setting: pass only one of them")
     lsg = {FIELD_ALIASES.get(name, name): value for name, value in lsg.items()}
     for name, value in lsg.items():
-        # Alone and without sparse tokens: whether sizes fit each other is seen with the checkpoint's own.
+        # Each value by itself and without sparse tokens: whether sizes fit together depends on the checkpoint.
         LSGConfig.from_dict({"sparsity_type": "none", name: value})
     return Overrides(lsg, _check_dropout(given.get(DROPOUT_ALIAS)), _check_length(given.get("max_source_positions")))
 

@@ -1,4 +1,4 @@
-"""The checkpoints that the torch.hub entries stand for, and what torch.hub.help says about them."""
+"""The checkpoints behind the torch.hub entries, and what torch.hub.help says about them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lsg_fairseq.weights.families import FAMILIES, PUBLISHER
 
 @dataclass(frozen=True)
 class EntryCheckpoint:
-    """Where an entry's weights come from, how much they read, what they were made from and fine-tuned on ("": nothing).
+    """The weights of an entry: their length in tokens, and what they were made from and fine-tuned on ("": nothing).
 
-    `name` is a repository of the publisher's, or a folder of this package where `is_bundled`. `made_from` is what the
-    checkpoint's page says, or its name.
+    `name` is a repository of PUBLISHER on the Hugging Face hub or, if `is_bundled`, a folder of this package.
+    `made_from` is the model that the checkpoint's page or name says.
     """
 
     name: str
@@ -26,12 +26,12 @@ class EntryCheckpoint:
 
     @property
     def location(self) -> str:
-        """What find_checkpoint takes: a path, or a repository on the Hugging Face hub."""
+        """The path of the folder, or the repository on the Hugging Face hub."""
         return str(Path(__file__).parent / self.name) if self.is_bundled else f"{PUBLISHER}/{self.name}"
 
     @property
     def origin(self) -> str:
-        """Where the weights are and under which licence, for people."""
+        """Where the weights come from and their licence, as a sentence."""
         if self.is_bundled:
             return (
                 f"Weights: in this package, nothing is downloaded ({self.location}; its README.md states the licences)"
@@ -39,7 +39,7 @@ class EntryCheckpoint:
         return f"Published weights: {self.location} (https://huggingface.co/{self.location}; licence: none stated)"
 
 
-# What lsg-summarize loads when no checkpoint is named.
+# The default checkpoint of lsg-summarize.
 DEFAULT_ENTRY = "lsg_bart_manpages"
 _ROWS = (
     # entry of hubconf.py, repository or folder, family, tokens, what it was fine-tuned on, what it was made from
@@ -74,7 +74,7 @@ ENTRY_CHECKPOINTS: dict[str, EntryCheckpoint] = {
 ENTRY_LOCATIONS = {name: checkpoint.location for name, checkpoint in ENTRY_CHECKPOINTS.items()}
 
 
-# --- what torch.hub.help says about an entry.
+# --- the help of an entry.
 
 HELP = """LSG-{family} that reads {length:,} tokens, {purpose}.
 
@@ -84,22 +84,22 @@ Args:
     checkpoint: what to load instead of these weights: a Hugging Face folder or hub id ({members};
         short or LSG; sizes come from its config.json), a fairseq model.pt, a folder that lsg-convert wrote, or a
         training folder (checkpoint_best.pt, else checkpoint_last.pt). A path is tried before a hub id. If it was
-        trained with attention or an architecture of your own, import the module that registers it first.
-    tokenizer: folder of the tokenizer, where it is not found with the checkpoint.
+        trained with your own attention or architecture, import the module that registers it first.
+    tokenizer: folder of the tokenizer, if it is not found with the checkpoint.
     revision: branch, tag or commit of a hub id.
-    max_source_positions: longest document in tokens, `<s>` and `</s>` included. More than the checkpoint has: its
-        position tables are lengthened. Less: {too_long}.
+    max_source_positions: longest document in tokens, including `<s>` and `</s>`. If this is more than the checkpoint
+        has, its position tables are lengthened; if less, {too_long}.
     attention_probs_dropout_prob: dropout of the attention (in training).
     lsg_num_pre_rounds: the model cards' name of lsh_num_pre_rounds.
 {fields}
 
-What is not given stays as the checkpoint has it. sparsity_type=None means "none".{note}
+Settings that are not given are the checkpoint's. sparsity_type=None means "none".{note}
 
 Returns:
     {returns}
 
 Raises:
-    LSGError: a name or a value is not allowed (the sentence names those that are), or there is no such checkpoint.
+    LSGError: a name or a value is not allowed (the error lists those that are), or there is no such checkpoint.
 
 Example:
     lsg = torch.hub.load("lsg_fairseq", "{entry}", source="local", trust_repo=True)  # the folder of the checkout
@@ -107,7 +107,7 @@ Example:
 """
 
 
-# What differs between encoder-decoders and encoder-only models; the names are those of HELP.
+# The fields of HELP that differ between encoder-decoders and encoder-only models.
 ENCODER_DECODER = {
     "too_long": "documents are cut",
     "returns": """LSGHubInterface, in evaluation mode: .summarize(text), .encode, .decode, .extract_features,
@@ -120,12 +120,12 @@ ENCODER = {
     "returns": """LSGEncoderHubInterface, in evaluation mode: .extract_features(tokens), .fill_mask(text), .encode,
     .decode, .collate, .register_classification_head, .predict, and fairseq's .model and .task.""",
     "example": "features = lsg.extract_features(lsg.encode(document))  # (1, tokens, width)",
-    "note": " Global tokens have no\nrows in the output: pass_global_tokens_to_decoder cannot be true.",
+    "note": " The output has no\nrows for global tokens: pass_global_tokens_to_decoder cannot be true.",
 }
 
 
 def documentation(entry: str, checkpoint: EntryCheckpoint) -> str:
-    """The docstring of the entry that stands for a checkpoint of the table."""
+    """The docstring of an entry."""
     family = FAMILIES[checkpoint.family]
     made = [f"made from {checkpoint.made_from}"] if checkpoint.made_from else []
     trained = [f"fine-tuned on {checkpoint.fine_tuned_on}"] if checkpoint.fine_tuned_on else []

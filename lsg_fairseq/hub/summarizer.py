@@ -21,11 +21,11 @@ from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer
 
 
 class LSGHubInterface(HubInterface):
-    """An LSG-BART or LSG-Pegasus; methods mean what they mean in fairseq/models/bart/hub_interface.py.
+    """An LSG-BART or LSG-Pegasus; its methods follow fairseq/models/bart/hub_interface.py.
 
     Args:
-        generation: fairseq's names of the generation settings that belong to the checkpoint.
-        prefix: what summarize puts in front of every text, as the checkpoint asks for.
+        generation: the checkpoint's generation settings, by their names in fairseq-generate.
+        prefix: the checkpoint's prefix, which summarize puts in front of every text.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class LSGHubInterface(HubInterface):
 
     @property
     def max_source_tokens(self) -> int:
-        """The longest source that is read, `<s>` and `</s>` included; summarize cuts what is longer."""
+        """The longest source that is read, in tokens, including `<s>` and `</s>`; summarize cuts longer ones."""
         return self.task.max_positions()[0]
 
     @in_one_sentence()
@@ -62,26 +62,26 @@ class LSGHubInterface(HubInterface):
         keep_part: str | None = None,
         query: str | Sequence[str] | None = None,
     ) -> str | list[str]:
-        """Summarise a text, or several: a list comes back in its order.
+        """Summarise one text, or several: a list of texts gives a list of summaries in the same order.
 
         Args:
-            beam, lenpen, min_len, max_len_b, no_repeat_ngram_size: as for fairseq-generate; unset ones are the
-                checkpoint's, else fairseq's. min_len and max_len_b count tokens before `</s>`.
-            batch_size: documents at once (default: up to 32, and 32,768 tokens with padding).
-            max_tokens: tokens at once, padding included: fewer long documents, and less memory.
+            beam, lenpen, min_len, max_len_b, no_repeat_ngram_size: as for fairseq-generate (default: the checkpoint's,
+                else fairseq's). min_len and max_len_b count tokens before `</s>`.
+            batch_size: documents in a batch (default: up to 32, and up to 32,768 tokens with padding).
+            max_tokens: tokens in a batch, including padding, to limit memory.
             progress: a progress bar on standard error (default: for more than one batch).
-            source_lang, target_lang: languages of texts and summaries (mBART: "en_XX"); else the checkpoint's.
+            source_lang, target_lang: languages of texts and summaries (mBART: "en_XX"; default: the checkpoint's).
             keep_part: what is kept of a text that is too long: "head", "tail", "ends" (the middle is cut out) or
                 "middle" (default: what the checkpoint was trained on, else the head).
-            query: what is asked of all texts, or of each; read in front of it as encode(query, text), and never cut.
+            query: a query for all texts, or one for each; read as encode(query, text), and never cut.
 
         Raises:
-            LSGError: a setting is not allowed, text is neither a str nor strs, or the model has no such language, or
-                has language codes and none is settled.
+            LSGError: a setting is not allowed, text is neither a str nor strs, the model does not have a language, or
+                it has language codes, but neither the call nor the checkpoint names one.
         """
-        settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
+        settings = GenerationSettings(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
         options = BatchOptions(batch_size, max_tokens, prefix=self.prefix, keep_part=keep_part)
-        generator = BatchedGenerator(self, settings, options, (source_lang, target_lang))
+        generator = self._generator(settings, options, (source_lang, target_lang))
         texts = as_texts(text)
         queries = _queries_of(query, len(texts))
         summaries = list(generator.stream(texts, total=len(texts), progress=progress, queries=queries))
@@ -103,41 +103,43 @@ class LSGHubInterface(HubInterface):
         keep_part: str | None = None,
         query: str | None = None,
     ) -> Iterator[str]:
-        """The same for any number of texts: takes in a window of them at a time, yields their summaries in order."""
-        settings = self.generation_settings.replaced(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
+        """As summarize, for any number of texts: reads a window of them at a time and yields summaries in order."""
+        settings = GenerationSettings(beam, lenpen, min_len, max_len_b, no_repeat_ngram_size)
         options = BatchOptions(batch_size, max_tokens, prefix=self.prefix, keep_part=keep_part)
-        generator = BatchedGenerator(self, settings, options, (source_lang, target_lang))
+        generator = self._generator(settings, options, (source_lang, target_lang))
         return generator.stream(texts, progress=progress, queries=None if query is None else repeat(query))
+
+    def _generator(
+        self, settings: GenerationSettings, options: BatchOptions, languages: tuple[str | None, str | None]
+    ) -> BatchedGenerator:
+        return BatchedGenerator(self, self.generation_settings.replaced(settings), options, languages)
 
     @in_one_sentence()
     def extract_features(self, tokens: Tensor, return_all_hiddens: bool = False) -> Tensor | list[Tensor]:
-        """The decoder's features (B,T,C) of (T,) or (B,T) ids, when it reads the ids themselves, shifted by one.
+        """The decoder's features (B,T,C) of ids (T,) or (B,T); its input is the same ids, shifted right by one.
 
         Args:
-            return_all_hiddens: return a list instead: the decoder's input and the output of each of its layers.
+            return_all_hiddens: return a list of the decoder's embeddings and each layer's output instead, (B,T,C) each.
 
         Raises:
-            LSGError: tokens are longer than what encoder or decoder can read.
+            LSGError: tokens are longer than the encoder or the decoder reads.
         """
         tokens = self.batch(tokens)
         allowed = min(self.model.max_positions())
         if tokens.size(1) > allowed:
             raise LSGError(
-                f"extract_features got {tokens.size(1)} tokens, and encoder and decoder of this model both read "
-                f"{allowed}: load it with max_source_positions={tokens.size(1)}, or give fewer"
+                f"extract_features got {tokens.size(1)} tokens, but encoder and decoder of this model both read at "
+                f"most {allowed}: load it with max_source_positions={tokens.size(1)}, or pass fewer"
             )
-        start = self._start_of_copies()
+        spoken = self.task.sequence_format
+        # The output would be the source, and in its language.
+        start = row_of_symbol(self.task.target_dictionary, spoken.start(spoken.source_language))
         previous = torch.cat([tokens.new_full((len(tokens), 1), start), tokens[:, :-1]], dim=1)
         features, extra = self.model(tokens, None, previous, features_only=True, return_all_hiddens=return_all_hiddens)
         return [state.transpose(0, 1) for state in extra["inner_states"]] if return_all_hiddens else features
 
-    def _start_of_copies(self) -> int:
-        """The row that the decoder starts from where its output would be the source: in its language."""
-        spoken = self.task.sequence_format
-        return row_of_symbol(self.task.target_dictionary, spoken.start(spoken.source_language))
-
     def head_input(self, tokens: Tensor) -> Tensor:
-        """The state (B,C) of each row's final decoder token.
+        """The decoder's state (B,C) at the last `</s>` of each row.
 
         Raises:
             LSGError: a row of tokens has no `</s>`.
@@ -152,11 +154,13 @@ class LSGHubInterface(HubInterface):
         match_source_len: bool = True,
         source_lang: str | None = None,
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
-        """The topk likeliest versions of a text with its mask tokens filled in, each with its score.
+        """The topk most likely versions of a text with its mask tokens filled in, each with its score.
+
+        Several texts give a list for each.
 
         Args:
-            match_source_len: whether a version is as long as the text, that is, one token for each mask.
-            source_lang: the text's language where the model has language codes (default: the checkpoint's own).
+            match_source_len: whether versions are as long as the text, that is, have one token for each mask.
+            source_lang: the language of the text, for models with language codes (default: the checkpoint's).
 
         Raises:
             LSGError: a text has no mask token, or topk is below 1.
@@ -181,7 +185,7 @@ class LSGHubInterface(HubInterface):
         features_only: bool = False,
         return_all_hiddens: bool = True,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """The fairseq model's own forward: sources (B,T) and decoder inputs (B,S) -> logits (B,S,V) and extras."""
+        """The fairseq model's forward: sources (B,T) and decoder inputs (B,S) -> logits (B,S,V), and extras."""
         return self.model(
             src_tokens,
             src_lengths,
@@ -192,14 +196,14 @@ class LSGHubInterface(HubInterface):
 
 
 def _queries_of(query: str | Sequence[str] | None, count: int) -> list[str] | None:
-    """A query for each of `count` texts.
+    """A query for each of `count` texts; None without queries.
 
     Raises:
-        LSGError: there are more or fewer of them.
+        LSGError: their number is different.
     """
     if query is None or isinstance(query, str):
         return None if query is None else [query] * count
     queries = as_texts(query)
     if len(queries) != count:
-        raise LSGError(f"there are {len(queries)} queries for {count} texts: give one for each, or one for all")
+        raise LSGError(f"there are {len(queries)} queries for {count} texts: pass one for each, or one for all")
     return queries

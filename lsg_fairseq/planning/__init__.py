@@ -1,1 +1,1 @@
-"""What memory does a training take? Worked out from its flags, before it runs."""
+"""What memory does a training take? Computed from its flags before it runs."""

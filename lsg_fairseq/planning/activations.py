@@ -1,8 +1,8 @@
-"""What each step of a forward keeps for its backward, and what the backward needs besides: bytes, term by term.
+"""The bytes that each step of the forward keeps for the backward, and the temporary bytes of the backward.
 
-Kept bytes are those of the tensors that autograd saves, counted once for each storage; tests compare them with what
-torch.autograd.graph.saved_tensors_hooks sees on a CPU. What differs on CUDA is said where it does: a byte for each
-number that dropout looks at, float32 statistics of layer norms, and attention kernels that have dropout.
+Kept bytes are those of the tensors that autograd saves, each storage counted once; tests compare them with what
+torch.autograd.graph.saved_tensors_hooks sees on a CPU. CUDA differs in dropout masks of one byte per element, float32
+statistics of layer norms, and attention kernels that support dropout.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from lsg_fairseq.modules.flex_block_attention import TILE
 from lsg_fairseq.planning.setup import Setup, Stack
 
 ENCODER, DECODER, CROSS, LOSS = "encoder", "decoder", "cross attention", "logits and loss"
-# Arrays of a chunk's scores that are alive at a time in chunked_block_attention's backward, the last two for dropout.
+# Arrays of scores that one chunk of chunked_block_attention's backward holds at a time, two of them for dropout.
 CHUNK_ARRAYS = 5
 
 
 class Step(NamedTuple):
     """A part of a layer.
 
-    kept: bytes that its forward leaves for its backward.
-    work: the most bytes that its backward holds besides, at the moment when it holds most; what it has freed by then
-        is subtracted.
-    parameters: numbers whose gradients its backward makes.
+    Args:
+        kept: the bytes that its forward keeps for its backward.
+        work: the most temporary bytes in its backward, less those of `kept` that are freed by then.
+        parameters: the number of parameters whose gradients its backward computes.
     """
 
     group: str
@@ -34,7 +34,12 @@ class Step(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Steps that activation checkpointing computes again together; inputs: the bytes it keeps instead."""
+    """The steps that activation checkpointing recomputes together.
+
+    Args:
+        inputs: the bytes that checkpointing keeps instead of those of the steps; 0: it does not apply here.
+        extra_work: the temporary bytes that it adds to the backward.
+    """
 
     steps: tuple[Step, ...]
     inputs: int = 0
@@ -42,7 +47,7 @@ class Layer(NamedTuple):
 
 
 def layers_of(setup: Setup) -> list[Layer]:
-    """The whole forward, in its order."""
+    """All layers of the forward, in order."""
     model = setup.model
     enc, dec = model.encoder, model.decoder
     encoder_rows = _encoder_rows(setup)
@@ -69,28 +74,28 @@ def _encoder_rows(setup: Setup) -> int:
 
 
 def _embedding(setup: Setup, group: str, rows: int, width: int) -> Step:
-    """Ids of tokens and positions; the input of the norm, and dropout's noise (LSGEncoder.forward_embedding)."""
+    """Ids of tokens and positions, the input of the norm, and dropout's mask (LSGEncoder.forward_embedding)."""
     kept = rows * 8 * (2 if setup.model.has_learned_positions else 1)
     if setup.model.has_embedding_norm:
         kept += _norm(setup, rows, width)
     kept += _dropout(setup, setup.model.dropout, rows * width) + (rows if group == ENCODER else 0)
-    # The gradient of the table is as large as the table (embedding_dense_backward), whatever was looked up.
+    # The gradient of the table is dense, however few of its rows were used (embedding_dense_backward).
     work = setup.model.vocabulary * width * setup.itemsize + 2 * rows * width * setup.itemsize
     return Step(group, kept, work)
 
 
 def _transposed_inputs(setup: Setup, numbers: int) -> int:
-    """The first layer's input is a transposed view: with several rows, each projection keeps a copy of its own."""
-    # fairseq's layer norms in front (Pegasus, mBART) make it contiguous.
+    """The first layer's input is a transposed view: with several examples, each projection keeps its own copy."""
+    # With pre-norm (Pegasus, mBART), the first layer norm makes it contiguous.
     is_copied = setup.batch.rows > 1 and not setup.model.has_final_norm
     return 2 * numbers * setup.itemsize if is_copied else 0
 
 
 def _encoder_attention(setup: Setup) -> Step:
-    """fairseq's self-attention sublayer around modules/lsg_attention.py."""
+    """fairseq's self-attention sublayer, with modules/lsg_attention.py."""
     stack, rows = setup.model.encoder, _encoder_rows(setup)
     numbers = rows * stack.width
-    # The input of the projections; dropout's noise; the norm's input.
+    # The input of the projections, dropout's mask and the norm's input.
     kept = numbers * setup.itemsize + _dropout(setup, setup.model.dropout, numbers) + _norm(setup, rows, stack.width)
     kept += _clamps(setup, 1, numbers)
     if setup.attends_by_blocks:
@@ -103,41 +108,41 @@ def _encoder_attention(setup: Setup) -> Step:
 
 
 def _block_attention(setup: Setup) -> tuple[int, int]:
-    """Kept by projections, sparse selection, globals and the backend; and what the backend's backward needs."""
+    """Bytes kept by projections, sparse selection, global tokens and backend; temporary bytes of the backward."""
     config, stack, rows = setup.model.config, setup.model.encoder, setup.batch.rows
     size, tokens = setup.attention_itemsize, setup.padded_source
     sparse = tokens // config.sparsity_factor if config.has_sparse_tokens else 0
     numbers, sparse_numbers = rows * tokens * stack.width, rows * sparse * stack.width
-    # Queries, keys and values; the rows of globals and blocks put together, which out_proj keeps.
+    # Queries, keys and values; the concatenated outputs of global tokens and blocks, which out_proj keeps.
     kept = _encoder_rows(setup) * stack.width * (3 * size + setup.itemsize)
     kept += _selection(setup, sparse) + _global_rows(setup)
-    # Gradients: the incoming one twice (together, and of the blocks), of queries, keys, values and sparse tokens.
+    # Gradients: the incoming one twice (whole, and of the blocks), and those of queries, keys, values, sparse tokens.
     work = 5 * numbers * size + 2 * sparse_numbers * size
     if setup.backend == "chunked":
         most = chunked.MOST_SCORES.get("cuda" if setup.is_cuda else "cpu", chunked.MOST_SCORES_ELSEWHERE)
         keys = config.num_global_tokens + 3 * config.block_size + 2 * config.sparse_block_size
         scores = min(most, rows * stack.heads * tokens * keys)
-        # Of each chunk of blocks: arrays of scores; keys, values and their gradients.
+        # For a chunk of blocks: arrays of scores; keys, values and their gradients.
         width = stack.width // stack.heads
         work += 4 * (CHUNK_ARRAYS * scores + 4 * scores * width // config.block_size)
     else:
-        # The output and its log-sums.
+        # The output and its log-sum-exp.
         kept += numbers * size + 4 * rows * stack.heads * tokens
     if setup.backend == "fused_cpu":
-        # A kernel call returns gradients of every block's whole windows: 1 + 3 + 3 (fused_cpu_attention.backward).
+        # The kernel returns gradients for the whole window of every block: 1 + 3 + 3 (fused_cpu_attention.backward).
         work += 7 * numbers * size
     elif setup.backend == "flex":
-        # Keys and values in a row of whole tiles, and their gradients.
+        # Keys and values, concatenated and padded to whole tiles, and their gradients.
         row = sum(-(-n // TILE) * TILE for n in (tokens, sparse, config.num_global_tokens))
         kept += 2 * rows * row * stack.width * size
         work += 2 * rows * row * stack.width * size
-    # The sublayer's norm, dropout and out_proj have let go of what they kept by then.
+    # What the sublayer's norm, dropout and out_proj kept is freed by then.
     freed = 3 * numbers * setup.itemsize
     return kept, max(work - freed, 0)
 
 
 def _global_rows(setup: Setup) -> int:
-    """What the globals' own attention keeps besides queries, keys and values that are kept anyway."""
+    """Bytes that the attention of the global tokens keeps, beyond queries, keys and values, which are kept anyway."""
     stack, globals_rows = setup.model.encoder, setup.batch.rows * setup.model.config.num_global_tokens
     keys = _encoder_rows(setup) * stack.width
     if not setup.keeps_scores:
@@ -148,7 +153,10 @@ def _global_rows(setup: Setup) -> int:
 
 
 def _selection(setup: Setup, sparse: int) -> int:
-    """Sparse keys and values, and what was needed to make them (modules/sparse_tokens.py); of one's own, no more."""
+    """Bytes of sparse keys and values and of what their selection keeps (modules/sparse_tokens.py).
+
+    What a user's own selection keeps is unknown, and counts as 0.
+    """
     config, stack, rows = setup.model.config, setup.model.encoder, setup.batch.rows
     size, tokens = setup.attention_itemsize, setup.padded_source
     if not sparse or config.sparsity_factor == 1:
@@ -157,26 +165,28 @@ def _selection(setup: Setup, sparse: int) -> int:
     if kind == "lsh" and config.sparsity_factor == config.sparse_block_size:
         kind = "bos_pooling"
     extra = {
-        # Which tokens: int64.
+        # The indices of tokens, int64.
         "norm": 8 * heads * sparse,
         "stride": 8 * stack.heads * sparse,
         "block_stride": 8 * stack.heads * sparse,
         # Weights, for keys and for values.
         "pooling": 2 * heads * tokens * size,
-        # Copies of keys and values, and the softmax in float32 and in their dtype.
+        # Copies of keys and values, and the softmax in float32 and in the kernel's dtype.
         "bos_pooling": 2 * rows * tokens * stack.width * size + heads * tokens * (4 if size == 4 else 4 + size),
     }
     if kind == "lsh":
-        # Weights, who is in which bucket in each round, and the divisor.
+        # Weights, the members of each bucket in each round, and the divisor.
         members = config.chunk_size * config.lsh_num_pre_rounds + config.chunk_size // config.sparsity_factor
         extra["lsh"] = 4 * heads * (2 * tokens + tokens * members + sparse)
     return 2 * rows * sparse * stack.width * size + extra.get(kind, 0)
 
 
 def _plain_attention(setup: Setup, stack: Stack, rows: tuple[int, int], scores: int) -> tuple[int, int]:
-    """torch's scaled_dot_product_attention, its inputs, and out_proj's: bytes kept, and needed in its backward.
+    """Bytes kept by torch's scaled_dot_product_attention and out_proj; temporary bytes of the backward.
 
-    rows: of queries and of keys, the batch included; scores: of one head of one example.
+    Args:
+        rows: the number of queries and of keys, over the whole batch.
+        scores: the number of scores in one head of one example.
     """
     queries, keys = (n * stack.width for n in rows)
     if not setup.keeps_scores:
@@ -184,8 +194,8 @@ def _plain_attention(setup: Setup, stack: Stack, rows: tuple[int, int], scores: 
         narrowed = queries * setup.itemsize if size != setup.itemsize else 0
         kept = (2 * queries + 2 * keys) * size + 4 * stack.heads * rows[0] + narrowed
         return kept, (2 * queries + 2 * keys) * size
-    # The kernel made of products (_scaled_dot_product_attention_math): scaled queries and keys, and values, in float32;
-    # probabilities, dropout's noise, and what is left of them.
+    # The kernel for dropout on CPUs (_scaled_dot_product_attention_math): scaled queries and keys, and values, in
+    # float32; the probabilities, dropout's mask, and their product.
     all_scores = setup.batch.rows * stack.heads * scores
     kept = (queries + 2 * keys) * 4 + queries * setup.itemsize + 3 * 4 * all_scores
     return kept, 2 * 4 * all_scores + (2 * queries + 2 * keys) * 4
@@ -200,7 +210,7 @@ def _feed_forward(setup: Setup, group: str, rows: int, stack: Stack) -> Step:
     noise = _dropout(setup, setup.model.activation_dropout, inner)
     kept = numbers * size + active + noise + _dropout(setup, setup.model.dropout, numbers)
     kept += _norm(setup, rows, stack.width) + _clamps(setup, 2, numbers) + _clamps(setup, 1, inner)
-    # fc2's input is relu's output itself where no dropout stands between.
+    # Without dropout in between, fc2's input is relu's output.
     second = 0 if is_relu and not setup.model.activation_dropout else inner * size
     kept += second
     work = inner * (2 * size if is_relu else 8) - second + 2 * numbers * size
@@ -214,18 +224,18 @@ def _decoder_layer(setup: Setup, index: int, rows: int) -> Layer:
     attention = _target_attention(setup, rows, is_first=index == 0)
     steps = (attention, _source_attention(setup, rows, gives_weights), _feed_forward(setup, DECODER, rows, stack))
     scores = setup.batch.rows * stack.heads * setup.batch.target * setup.decoder_source
-    # A checkpointed layer's backward is given a gradient of zeros for the weights that the last one returns.
+    # With checkpointing, the backward gets zeros as the gradient of the attention weights that the last layer returns.
     mask = setup.batch.target**2 * setup.itemsize if index == 0 else 0
     return Layer(steps, numbers * setup.itemsize + mask, scores * setup.itemsize if gives_weights else 0)
 
 
 def _target_attention(setup: Setup, rows: int, is_first: bool) -> Step:
-    """modules/target_attention.py and the sublayer around it."""
+    """The decoder's self-attention sublayer, with modules/target_attention.py."""
     stack, length = setup.model.decoder, setup.batch.target
     numbers = rows * stack.width
     kept = numbers * setup.itemsize + _dropout(setup, setup.model.dropout, numbers) + _norm(setup, rows, stack.width)
     kept += _clamps(setup, 1, numbers) + (_transposed_inputs(setup, numbers) if is_first else 0)
-    # The causal mask: one for all layers, unless it has to be widened for each.
+    # All layers share the causal mask, unless each has to convert it to a wider dtype.
     is_widened = setup.attention_itemsize != setup.itemsize
     if not setup.keeps_scores and (is_first or is_widened):
         kept += length * length * setup.attention_itemsize
@@ -234,10 +244,10 @@ def _target_attention(setup: Setup, rows: int, is_first: bool) -> Step:
 
 
 def _source_attention(setup: Setup, rows: int, gives_weights: bool) -> Step:
-    """modules/source_attention.py and the sublayer around it.
+    """The cross-attention sublayer, with modules/source_attention.py.
 
-    fairseq asks the last layer for its attention weights (extract_features' alignment_layer). Where it gives them, no
-    fused kernel serves: probabilities are kept in float32 and in the model's dtype.
+    fairseq requests attention weights from the last layer (extract_features' alignment_layer). A layer that returns
+    them cannot use a fused kernel, and keeps its probabilities in float32 and in the model's dtype.
     """
     stack, size = setup.model.decoder, setup.itemsize
     numbers, source = rows * stack.width, setup.batch.rows * setup.decoder_source
@@ -246,7 +256,7 @@ def _source_attention(setup: Setup, rows: int, gives_weights: bool) -> Step:
     kept += _clamps(setup, 1, numbers)
     if gives_weights:
         scores = setup.batch.rows * stack.heads * pairs
-        # Without dropout and in float32, the probabilities are what is multiplied by the values.
+        # In float32 without dropout, the probabilities themselves are multiplied by the values.
         multiplied = size * scores if size == 2 or setup.model.attention_dropout else 0
         kept += (2 * numbers + 2 * source * stack.width) * size
         kept += 4 * scores + multiplied + _dropout(setup, setup.model.attention_dropout, scores)
@@ -254,18 +264,18 @@ def _source_attention(setup: Setup, rows: int, gives_weights: bool) -> Step:
     else:
         more, work = _plain_attention(setup, stack, (rows, source), pairs)
         kept += more + (0 if setup.keeps_scores else source * setup.attention_itemsize)
-    # Gradients of the encoder's output, one from keys and one from values.
+    # Gradients of the encoder's output, one through keys and one through values.
     work += 2 * source * stack.width * size
     return Step(CROSS, kept, work, stack.layer_parameters - stack.ffn_parameters - _projections(stack))
 
 
 def _projections(stack: Stack) -> int:
-    """Parameters of an attention's four projections and the norm beside it."""
+    """The number of parameters in the four projections of an attention sublayer and its norm."""
     return 4 * stack.width * (stack.width + 1) + 2 * stack.width
 
 
 def _final_norm(setup: Setup, group: str, rows: int, width: int) -> Step:
-    """The output of a stack, which is what comes next keeps; the last norm of models with norms in front."""
+    """The output of encoder or decoder, and the final norm of pre-norm models."""
     kept = rows * width * setup.itemsize
     if setup.model.has_final_norm:
         kept += _norm(setup, rows, width)
@@ -273,13 +283,13 @@ def _final_norm(setup: Setup, group: str, rows: int, width: int) -> Step:
 
 
 def _loss(setup: Setup, rows: int, table: int) -> Step:
-    """log_softmax keeps its float32 result (label_smoothed_cross_entropy); two more of it meet in the backward."""
+    """log_softmax keeps its float32 output (label_smoothed_cross_entropy); the backward needs two more of that size."""
     logits = 4 * rows * setup.model.vocabulary
     return Step(LOSS, logits + rows, 2 * logits, table)
 
 
 def _norm(setup: Setup, rows: int, width: int) -> int:
-    """A layer norm's input, and two statistics for each row: float32 on CUDA."""
+    """A layer norm's input, and two statistics per row, which are float32 on CUDA."""
     return rows * width * setup.itemsize + 2 * rows * (4 if setup.is_cuda else setup.itemsize)
 
 
@@ -288,10 +298,10 @@ def _dropout(setup: Setup, rate: float, numbers: int) -> int:
 
 
 def _clamps(setup: Setup, count: int, numbers: int) -> int:
-    """Inputs of the clamps that keep Pegasus' float16 values finite (models/half_precision.py)."""
+    """The inputs of the clamps that keep Pegasus finite in float16 (models/half_precision.py)."""
     return count * numbers * setup.itemsize if setup.model.is_clamped and setup.dtype == "fp16" else 0
 
 
 def _weight_gradient(setup: Setup, numbers: int) -> int:
-    """A weight's gradient before it is added to what earlier batches of the update left."""
+    """A weight's gradient, before it is added to the accumulated one of the update's earlier batches."""
     return numbers * setup.itemsize if setup.accumulates else 0

@@ -1,4 +1,4 @@
-"""Memory of a training over time: what stands from update to update, and the moment at which most is held."""
+"""A training's memory over time: what is held throughout, and the moment of the peak."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from lsg_fairseq.planning.activations import Layer, layers_of
 from lsg_fairseq.planning.setup import Setup
 
 PARAMETERS, GRADIENTS, COPIES, STATE = "parameters", "gradients", "float32 copies", "optimizer state"
-BUCKETS, GATHERED, WORK = "gradients to send", "gathered parameters", "for the moment"
-# Elements that legacy_ddp sends at a time (fairseq's LegacyDistributedDataParallel).
+BUCKETS, GATHERED, WORK = "communication buffers", "gathered parameters", "temporary"
+# The elements of legacy_ddp's buffer (fairseq's LegacyDistributedDataParallel).
 LEGACY_BUFFER = 2**28
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training takes, in bytes.
+    """The memory of a training, in bytes.
 
-    parts: what is held at the moment at which most is; they add up to `peak`.
-    moment: that moment.
-    kept: what a forward leaves for its backward, by group; under activation checkpointing, its inputs alone.
+    Args:
+        parts: what is held at the moment of the peak, by name; they add up to `peak`.
+        moment: the name of that moment.
+        kept: what the forward keeps for the backward, by group; with activation checkpointing, only inputs of layers.
     """
 
     parts: dict[str, int]
@@ -32,12 +33,12 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Bytes at the worst moment."""
+        """The most bytes that are held at any moment."""
         return sum(self.parts.values())
 
 
 def plan(setup: Setup) -> Plan:
-    """Walk through an update and take the moment at which most is held."""
+    """Walk through one update and find the moment of the peak."""
     layers = layers_of(setup)
     kept: Counter[str] = Counter()
     for layer in layers:
@@ -48,11 +49,11 @@ def plan(setup: Setup) -> Plan:
 
 
 def standing(setup: Setup) -> dict[str, int]:
-    """What is there whatever the batch: parameters, copies, the optimizer's state; by rank where it is shared out."""
+    """Bytes that do not depend on the batch: parameters, copies, optimizer state, buffers; of one rank if sharded."""
     numbers, size = setup.model.parameters, setup.itemsize
     parts = {PARAMETERS: numbers * size}
     if size == 2 and not setup.is_memory_efficient:
-        # FP16Optimizer's fp32_params and their gradients, which it never lets go of.
+        # FP16Optimizer's fp32_params and their gradients, which are never freed.
         parts[COPIES] = 8 * numbers
     parts[STATE] = optimizer_state(setup)
     if setup.zero_sharding == "os":
@@ -67,7 +68,7 @@ def standing(setup: Setup) -> dict[str, int]:
 
 
 def optimizer_state(setup: Setup) -> int:
-    """Bytes of Adam's two means, or of Adafactor's rows and columns (fairseq/optim/adafactor.py), in float32."""
+    """Bytes of Adam's two moments, or of Adafactor's rows and columns (fairseq/optim/adafactor.py), in float32."""
     if setup.optimizer == "adam":
         return 8 * setup.model.parameters
     second = sum(
@@ -78,7 +79,7 @@ def optimizer_state(setup: Setup) -> int:
 
 
 def _gathered(setup: Setup) -> int:
-    """Whole parameters that FSDP holds: those outside of layers, the layer at work and the one fetched ahead."""
+    """Bytes of full parameters that FSDP holds: those outside layers, the current layer and the prefetched one."""
     stacks = (setup.model.encoder, setup.model.decoder)
     in_layers = sum(stack.layers * stack.layer_parameters for stack in stacks)
     largest = max(stack.layer_parameters for stack in stacks)
@@ -86,52 +87,48 @@ def _gathered(setup: Setup) -> int:
 
 
 def _held(setup: Setup, layer: Layer) -> dict[str, int]:
-    """What a layer's forward leaves behind, by group."""
+    """Bytes that a layer's forward keeps, by group."""
     if setup.model.checkpoints and layer.inputs:
         return {layer.steps[0].group: layer.inputs}
-    held: Counter[str] = Counter()
-    for step in layer.steps:
-        held[step.group] += step.kept
-    return held
+    return _steps_kept(layer)
 
 
 def _backward(setup: Setup, layers: list[Layer], kept: Mapping[str, int]) -> Iterator[tuple[str, dict[str, int]]]:
-    """The moments of a backward: one for each step, in its order."""
+    """Yield the moments of a backward, one per step, each with its name and the bytes held, by part."""
     parts, share = standing(setup), setup.world_size if setup.ddp_backend == "fully_sharded" else 1
     total = setup.model.parameters * setup.itemsize // share
     held, made = Counter(kept), 0
-    # The shared table is used three times; what the first uses give waits beside what earlier batches left.
+    # The shared table is used three times: the gradient of one use is held beside the accumulated one.
     table = setup.model.vocabulary * setup.model.encoder.width * setup.itemsize
     waiting = table if setup.accumulates else 0
     for layer in reversed(layers):
         recomputed = setup.model.checkpoints and layer.inputs
-        extra = Counter(_steps_kept(layer)) if recomputed else Counter()
+        extra = _steps_kept(layer) if recomputed else Counter()
         for step in reversed(layer.steps):
             gradients = total if setup.accumulates else min(made // share, total)
             work = step.work + waiting + (layer.extra_work if recomputed else 0)
-            yield f"backward, {step.group}", {**parts, GRADIENTS: gradients, **_sum(held, extra), WORK: work}
+            # An update, not a sum: a part that has become 0 must stay.
+            activations = Counter(held)
+            activations.update(extra)
+            yield f"backward, {step.group}", {**parts, GRADIENTS: gradients, **activations, WORK: work}
             (extra if recomputed else held)[step.group] -= step.kept
             made += step.parameters * setup.itemsize
         if recomputed:
             held[layer.steps[0].group] -= layer.inputs
 
 
-def _steps_kept(layer: Layer) -> dict[str, int]:
+def _steps_kept(layer: Layer) -> Counter[str]:
     kept: Counter[str] = Counter()
     for step in layer.steps:
         kept[step.group] += step.kept
     return kept
 
 
-def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in (*one, *other)}
-
-
 def _optimizer_step(setup: Setup) -> tuple[str, dict[str, int]]:
-    """The update: gradients are whole, activations gone. The optimizer works through the parameters one by one."""
+    """The moment of the optimizer's step: all gradients, no activations. It updates the parameters one by one."""
     share = setup.world_size if setup.ddp_backend == "fully_sharded" else 1
     largest = setup.model.parameters if setup.is_flat else setup.model.largest
-    # Adam: the denominator; of half precision also the parameter and its gradient, in float32. Adafactor: the update.
+    # Adam: the denominator, and in half precision the parameter and its gradient in float32. Adafactor: the update.
     arrays = 3 if setup.itemsize == 2 and setup.is_memory_efficient else 1
     arrays += setup.optimizer == "adafactor"
     gradients = setup.model.parameters * setup.itemsize // share
@@ -139,14 +136,18 @@ def _optimizer_step(setup: Setup) -> tuple[str, dict[str, int]]:
 
 
 def most_rows(setup: Setup, limit: int) -> int:
-    """The largest number of examples in a batch, of the setup's lengths, with a peak of at most `limit` bytes; or 0."""
+    """The most examples of the setup's lengths in a batch whose peak is at most `limit` bytes; 0 if not even one.
+
+    Raises:
+        LSGError: there is no limit.
+    """
     if plan(setup.with_rows(1)).peak > limit:
         return 0
     few, many = 1, 2
     while plan(setup.with_rows(many)).peak <= limit:
         few, many = many, 2 * many
         if many > 2**20:
-            raise LSGError("any number of examples fits: the sizes make no sense")
+            raise LSGError(f"more than {2**20:,} examples would fit into a batch: check the sizes")
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (middle, many) if plan(setup.with_rows(middle)).peak <= limit else (few, middle)

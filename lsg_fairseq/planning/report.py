@@ -1,4 +1,4 @@
-"""A plan in words, a table and JSON."""
+"""The report of lsg-plan, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Room:
-    """A device's memory and what is set aside for its driver, libraries and fragmentation, GiB."""
+    """A device's memory, and the part of it that driver, libraries and fragmentation take, in GiB."""
 
     total: float
     reserve: float
 
     @property
     def usable(self) -> int:
-        """Bytes for the training."""
+        """The bytes for the training."""
         return int((self.total - self.reserve) * GIB)
 
 
 @dataclass(frozen=True)
 class Report:
-    """A training's plan; `short`: that of its batches of short documents, where these take more.
+    """The plan of a training.
 
-    fitting: examples of full length in the largest batch that fits into `room`, where there is one.
+    Args:
+        plan: that of the batch of full length.
+        short: the batch of short documents and its plan, if that takes more memory.
+        room: the device's memory, if it is known.
+        fitting: the number of full-length examples in the largest batch that fits into `room`.
     """
 
     arch: str
@@ -41,24 +45,24 @@ class Report:
 
     @property
     def peak(self) -> int:
-        """Bytes of the worst batch at its worst moment."""
+        """The peak of the batch that takes the most memory, in bytes."""
         return max(self.plan.peak, self.short[1].peak if self.short else 0)
 
     @property
     def fits(self) -> bool | None:
-        """Whether the worst batch fits into `room`."""
+        """Whether every batch fits into `room`; None if that is unknown."""
         return None if self.room is None else self.peak <= self.room.usable
 
     @property
     def largest_max_tokens(self) -> int | None:
-        """--max-tokens of the largest batch of full length that fits."""
+        """--max-tokens for the largest full-length batch that fits; None without `room`."""
         if self.fitting is None:
             return None
         return self.fitting * max(self.setup.batch.source, self.setup.batch.target)
 
 
 def make_report(args: Namespace, machine: Machine, room: Room | None) -> Report:
-    """Plan the batch of longest documents, that of short ones, and the largest batch that fits."""
+    """Plan the batch of full length, that of short documents, and the largest that fits; raises as read_setup."""
     setup = read_setup(args, machine)
     planned, short = plan(setup), short_documents(args)
     if short is not None:
@@ -69,7 +73,7 @@ def make_report(args: Namespace, machine: Machine, room: Room | None) -> Report:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Everything in bytes."""
+    """The report as JSON values, with sizes in bytes."""
     setup = report.setup
     return {
         "arch": report.arch,
@@ -90,20 +94,23 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def to_text(report: Report) -> str:
-    """A few lines and a table."""
+    """The report as text, with sizes in GiB."""
     setup, planned = report.setup, report.plan
-    lines = [*_headline(report), "", f"{'held at the worst moment':<28}{'GiB':>8}"]
+    lines = [*_headline(report), "", f"{'held at the peak':<28}{'GiB':>8}"]
     lines += [f"{name:<28}{size / GIB:>8.2f}" for name, size in planned.parts.items()]
-    lines += [f"{'together, ' + planned.moment:<28}{planned.peak / GIB:>8.2f}", ""]
+    lines += [f"{'total, ' + planned.moment:<28}{planned.peak / GIB:>8.2f}", ""]
     kept = ", ".join(f"{name} {size / GIB:.2f}" for name, size in planned.kept.items())
-    lines.append(f"kept for the backward, GiB: {kept}; together {sum(planned.kept.values()) / GIB:.2f}")
+    lines.append(f"kept for the backward, GiB: {kept}; total {sum(planned.kept.values()) / GIB:.2f}")
     if report.short:
         batch, other = report.short
         lines.append(
-            f"a batch of {batch.rows} short documents, {batch.source:,} tokens each and as many in the summary, takes "
-            f"more: {other.peak / GIB:.2f}; --batch-size {setup.batch.rows} rules it out"
+            f"a batch of {batch.rows} short documents, with {batch.source:,} tokens in each document and summary, "
+            f"takes more: {other.peak / GIB:.2f}; --batch-size {setup.batch.rows} prevents it"
         )
-    return "\n".join([*lines, *_room_lines(report), *_caveat(report)])
+    lines += _room_lines(report)
+    if setup.is_cuda:
+        lines.append("computed, not measured: the formula was checked only on CPUs (benchmarks/plan.py)")
+    return "\n".join(lines)
 
 
 def _headline(report: Report) -> list[str]:
@@ -113,9 +120,9 @@ def _headline(report: Report) -> list[str]:
     efficient = ", memory-efficient" if setup.is_memory_efficient else ""
     ranks = f"{setup.world_size} processes, {setup.ddp_backend}" if setup.world_size > 1 else "1 process"
     return [
-        f"{report.arch}: {setup.model.parameters:,} parameters, {setup.model.vocabulary:,} of them words of width "
+        f"{report.arch}: {setup.model.parameters:,} parameters, vocabulary {setup.model.vocabulary:,}, width "
         f"{setup.model.encoder.width:,}; {setup.dtype}{efficient}, {setup.optimizer}, {ranks}",
-        f"a batch of {batch.rows} x {batch.source:,} tokens and {batch.target:,} in the summary; {backend}; "
+        f"a batch of {batch.rows} x {batch.source:,} source tokens and {batch.target:,} target tokens; {backend}; "
         f"{checkpoints}",
     ]
 
@@ -124,14 +131,8 @@ def _room_lines(report: Report) -> list[str]:
     if report.room is None:
         return []
     room, verdict = report.room, "fits into" if report.fits else "does not fit into"
-    first = f"{report.peak / GIB:.2f} GiB {verdict} {room.total:g} GiB, of which {room.reserve:g} are set aside"
+    first = f"{report.peak / GIB:.2f} GiB {verdict} {room.total:g} GiB, of which {room.reserve:g} are reserved"
     if not report.fitting:
-        return [first, "not even one document of this length fits: see --checkpoint-activations, or fewer positions"]
+        return [first, "not even one document of this length fits: try --checkpoint-activations, or fewer positions"]
     largest = f"--max-tokens {report.largest_max_tokens} --batch-size {report.fitting}"
     return [first, f"the largest batch of full length that fits: {largest}"]
-
-
-def _caveat(report: Report) -> list[str]:
-    if not report.setup.is_cuda:
-        return []
-    return ["worked out, not measured: the formula was checked on CPUs alone (benchmarks/plan.py)"]

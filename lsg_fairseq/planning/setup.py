@@ -1,10 +1,11 @@
-"""fairseq-train's own flags -> what a training's memory depends on."""
+"""fairseq-train's flags -> what a training's memory depends on: sizes of model and batch, dtypes, optimizer."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -24,12 +25,18 @@ from lsg_fairseq.tokenizers.fairseq_bpe import read_dictionary
 from lsg_fairseq.weights.families import family_of_arch
 from lsg_fairseq.weights.limits import MAX_POSITIONS, MAX_VOCABULARY, check_size
 
-# What serves the encoder's block attention, in the order in which it is tried.
+PROGRAM = "lsg-plan"
+USAGE = "lsg-plan [options] FLAGS OF fairseq-train, such as --arch lsg_bart_large --max-tokens 4096 --fp16"
+# The backends of block attention, in the order in which they are tried.
 BACKENDS = ("fused_cpu", "flex", "triton", "chunked")
+# The dictionary sizes of facebook/bart-large, google/pegasus-large and facebook/mbart-large-cc25 in fairseq.
+VOCABULARIES = {"bart": 50265, "pegasus": 96104, "mbart": 250027}
+# Flags with effects on memory that the plan does not count.
+NOT_COUNTED = ("amp", "freeze_encoder", "freeze_embeddings", "offload_activations", "store_ema", "use_bmuf")
 
 
 class Stack(NamedTuple):
-    """Layers of one side: how many, sizes, and the parameters of one layer and of its feed-forward part."""
+    """The layers of the encoder or decoder: their number and sizes, and the parameters of one and of its FFN part."""
 
     layers: int
     width: int
@@ -40,7 +47,7 @@ class Stack(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Examples in a batch and tokens in each one's source and target, padding included."""
+    """The examples in a batch, and the tokens in each source and target, including padding."""
 
     rows: int
     source: int
@@ -49,7 +56,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """Sizes of a built model, counted on the model itself."""
+    """The sizes of a model, read from the model itself."""
 
     encoder: Stack
     decoder: Stack
@@ -68,18 +75,18 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained; a shared table counts once."""
-        return sum(_numel(shape) for shape in self.shapes)
+        """The number of trained parameters; a shared table counts once."""
+        return sum(map(prod, self.shapes))
 
     @property
     def largest(self) -> int:
-        """Numbers in the largest parameter."""
-        return max(_numel(shape) for shape in self.shapes)
+        """The number of elements of the largest parameter."""
+        return max(map(prod, self.shapes))
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A training, as far as its memory depends on it."""
+    """Everything about a training that its memory depends on."""
 
     model: Model
     batch: Batch
@@ -99,62 +106,62 @@ class Setup:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number of the model."""
+        """Bytes per element of parameters and activations."""
         return 4 if self.dtype == "fp32" else 2
 
     @property
     def attention_itemsize(self) -> int:
-        """Bytes in attention kernels (modules/kernel_precision.py): float32 on a CPU unless there is dropout."""
+        """Bytes per element in attention kernels (modules/kernel_precision.py): CPUs use float32 without dropout."""
         return self.itemsize if self.is_cuda or self.model.attention_dropout else 4
 
     @property
     def noise_itemsize(self) -> int:
-        """What dropout keeps of each number: a byte on CUDA (native_dropout), the factor itself on a CPU."""
+        """Bytes that dropout keeps per element: a mask on CUDA (native_dropout), the factors on a CPU."""
         return 1 if self.is_cuda else self.itemsize
 
     @property
     def keeps_scores(self) -> bool:
-        """Whether torch's attention keeps probabilities: on a CPU, with dropout, none of its fused kernels serves."""
+        """Whether torch's attention keeps its probabilities: with dropout, no fused CPU kernel supports it."""
         return not self.is_cuda and self.model.attention_dropout > 0
 
     @property
     def padded_source(self) -> int:
-        """Tokens in front of the encoder's layers: whole blocks."""
+        """The number of source tokens in the encoder's layers, padded to whole blocks."""
         attention = ENCODER_ATTENTIONS[self.model.config.attention]
         return attention.padded_length(self.batch.source, self.model.config)
 
     @property
     def attends_by_blocks(self) -> bool:
-        """Up to two blocks, and with --lsg-attention full, attention is plain."""
+        """Whether the encoder uses block attention: not up to two blocks, nor with --lsg-attention full."""
         return self.model.config.attention != "full" and self.padded_source > 2 * self.model.config.block_size
 
     @property
     def decoder_source(self) -> int:
-        """Encoder rows that the decoder reads."""
+        """The number of encoder outputs that the decoder attends to."""
         config = self.model.config
         return self.batch.source + (config.num_global_tokens if config.pass_global_tokens_to_decoder else 0)
 
     def with_rows(self, rows: int) -> Setup:
-        """The same training with another number of examples in a batch."""
+        """A copy with `rows` examples in a batch."""
         return replace(self, batch=self.batch._replace(rows=rows))
 
 
 def read_model(args: Namespace, vocabulary: int) -> Model:
-    """Build the model that fairseq-train's arguments describe, without memory for its weights, and read its sizes.
+    """Build the model of fairseq-train's arguments without allocating its weights, and read its sizes.
 
     Raises:
-        LSGError: the sides have tables of their own, or a setting is not allowed.
+        LSGError: the embeddings are not shared, or a setting is not allowed.
     """
     dictionary = Dictionary()
     # Only its length matters.
     dictionary.symbols += ["word"] * (vocabulary - len(dictionary))
     task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
-    # Not on the meta device: fairseq initialises weights by way of the CPU.
+    # The meta device does not work: fairseq copies weights to the CPU to initialise them.
     with FakeTensorMode():
         model = ARCH_MODEL_REGISTRY[args.arch].build_model(args, task)
     encoder, decoder, cfg = model.encoder, model.decoder, model.encoder.cfg
     if encoder.embed_tokens is not decoder.embed_tokens or not decoder.share_input_output_embed:
-        raise LSGError("lsg-plan counts one table of embeddings: leave --share-all-embeddings on")
+        raise LSGError("lsg-plan supports only shared embeddings: leave --share-all-embeddings on")
     return Model(
         encoder=_stack(encoder.layers, args.encoder_ffn_embed_dim, args.encoder_attention_heads),
         decoder=_stack(decoder.layers, args.decoder_ffn_embed_dim, args.decoder_attention_heads),
@@ -175,30 +182,18 @@ def read_model(args: Namespace, vocabulary: int) -> Model:
 
 def _stack(layers: Sequence[nn.Module], ffn: int, heads: int) -> Stack:
     if not len(layers):
-        raise LSGError("a model without layers on one side is not planned: give both sides at least one")
+        raise LSGError("lsg-plan does not support a model without layers on one side: use at least one on both")
     layer = layers[0]
     parts = [sum(p.numel() for p in part.parameters()) for part in (layer, layer.fc1, layer.fc2)]
     return Stack(len(layers), layer.embed_dim, ffn, heads, parts[0], parts[1] + parts[2])
 
 
-def _numel(shape: tuple[int, ...]) -> int:
-    numel = 1
-    for size in shape:
-        numel *= size
-    return numel
-
-
-PROGRAM = "lsg-plan"
-USAGE = "lsg-plan [options] FLAGS OF fairseq-train, such as --arch lsg_bart_large --max-tokens 4096 --fp16"
-# Rows of fairseq's table for facebook/bart-large, google/pegasus-large and facebook/mbart-large-cc25.
-VOCABULARIES = {"bart": 50265, "pegasus": 96104, "mbart": 250027}
-# Flags that change what is trained or computed in ways that are not counted here.
-NOT_COUNTED = ("amp", "freeze_encoder", "freeze_embeddings", "offload_activations", "store_ema", "use_bmuf")
-
-
 @dataclass(frozen=True)
 class Machine:
-    """Where a training is to run; backend "auto": what block_attention would choose."""
+    """The device ("cuda" or "cpu") and backend of a training, "auto" for the one that block_attention chooses.
+
+    `vocabulary` is the dictionary's size; None: the data folder's, else the published model's.
+    """
 
     device: str = "cuda"
     backend: str = "auto"
@@ -206,25 +201,27 @@ class Machine:
 
 
 def parse_flags(flags: Sequence[str]) -> Namespace:
-    """Parse fairseq-train's flags as it would; the data folder may be left out.
+    """Parse flags as fairseq-train does, except that the data folder is optional.
 
     Raises:
-        LSGError: fairseq-train has no such flag or architecture, or what it does is not counted here.
+        LSGError: a flag or the architecture is unknown, or its memory is not counted here.
     """
     parser = options.get_training_parser(default_task="lsg_summarization")
     parser.set_defaults(arch="lsg_bart_large", optimizer="adam")
     parser.prog, parser.usage = PROGRAM, USAGE
     args, rest = options.parse_args_and_arch(parser, list(flags), parse_known=True, modify_parser=_make_data_optional)
     if not is_lsg_architecture(args) or not family_of_arch(args.arch).has_decoder:
-        raise LSGError(f"lsg-plan knows this package's encoder-decoders, lsg_bart_large for example, not {args.arch!r}")
+        raise LSGError(
+            f"lsg-plan supports only this package's encoder-decoders, such as --arch lsg_bart_large, not {args.arch!r}"
+        )
     if rest:
-        raise LSGError(f"fairseq-train has no such flag for {args.arch}: {' '.join(rest)}; correct it or leave it out")
+        raise LSGError(f"fairseq-train has no such flag for {args.arch}: {' '.join(rest)}: correct it or leave it out")
     given = [name for name in NOT_COUNTED if getattr(args, name, None)]
     if given or args.ddp_backend == "slowmo":
         flag = given[0].replace("_", "-") if given else "ddp-backend slowmo"
-        raise LSGError(f"lsg-plan does not know what --{flag} costs; leave it out, and take the plan for an estimate")
+        raise LSGError(f"lsg-plan does not count what --{flag} takes: leave it out, and take the plan as an estimate")
     if args.optimizer not in ("adam", "adafactor"):
-        raise LSGError(f"lsg-plan knows --optimizer adam and adafactor, not {args.optimizer!r}")
+        raise LSGError(f"lsg-plan supports --optimizer adam and adafactor, not {args.optimizer!r}: choose one of them")
     return args
 
 
@@ -235,10 +232,10 @@ def _make_data_optional(parser: object) -> None:
 
 
 def read_setup(args: Namespace, machine: Machine) -> Setup:
-    """What memory depends on, from parsed flags.
+    """The setup of a training with these parsed flags on a machine.
 
     Raises:
-        LSGError: sizes or flags that do not go together.
+        LSGError: sizes or flags that contradict each other.
     """
     vocabulary = _vocabulary(args, machine)
     model = read_model(args, vocabulary)
@@ -265,24 +262,24 @@ def read_setup(args: Namespace, machine: Machine) -> Setup:
 
 
 def batch_of(args: Namespace) -> Batch:
-    """The batch of the longest documents, with summaries of full length.
+    """The batch of documents and summaries of full length.
 
     Raises:
-        LSGError: neither --batch-size nor --max-tokens is given, or not even one document fits into --max-tokens.
+        LSGError: neither --batch-size nor --max-tokens is given, or a document does not fit into --max-tokens.
     """
     source, target = args.max_source_positions, args.max_target_positions
     check_size("max_source_positions", source, 1, MAX_POSITIONS)
     check_size("max_target_positions", target, 1, MAX_POSITIONS)
     longest = max(source, target)
     if args.batch_size is None and args.max_tokens is None:
-        raise LSGError("how large is a batch? Give --batch-size or --max-tokens, as to fairseq-train")
+        raise LSGError("the size of a batch is not given: use --batch-size or --max-tokens, as in fairseq-train")
     for name, value in (("batch-size", args.batch_size), ("max-tokens", args.max_tokens)):
         if value is not None and value < 1:
             raise LSGError(f"--{name} must be at least 1, not {value}")
     if args.max_tokens is not None and args.max_tokens < longest:
         raise LSGError(
-            f"--max-tokens {args.max_tokens} holds no document of {longest} tokens, which fairseq-train refuses: give "
-            f"--max-tokens {longest} or more, or fewer positions"
+            f"--max-tokens {args.max_tokens} is less than one document of {longest} tokens, which fairseq-train "
+            f"refuses: give --max-tokens {longest} or more, or fewer positions"
         )
     by_tokens = longest if args.max_tokens is None else args.max_tokens // longest
     rows = args.batch_size if args.max_tokens is None else min(by_tokens, args.batch_size or by_tokens)
@@ -290,7 +287,10 @@ def batch_of(args: Namespace) -> Batch:
 
 
 def short_documents(args: Namespace) -> Batch | None:
-    """The batch with most target tokens that --max-tokens allows: documents as short as their summaries."""
+    """The batch with the most target tokens that --max-tokens allows: its documents are as short as their summaries.
+
+    None if --max-tokens is not given, or if that is the batch of full length.
+    """
     if args.max_tokens is None or args.max_source_positions <= args.max_target_positions:
         return None
     rows = args.max_tokens // args.max_target_positions
@@ -298,10 +298,10 @@ def short_documents(args: Namespace) -> Batch | None:
 
 
 def choose_backend(machine: Machine, model: Model, dtype: str) -> str:
-    """What block_attention takes on a machine where every kernel works, or the one that is asked for.
+    """The backend that block_attention chooses if every kernel works on the machine, or the machine's own choice.
 
     Raises:
-        LSGError: that one does not serve the device, the dtype or dropout.
+        LSGError: that one does not support the device, the dtype or dropout.
     """
     on_cuda, has_dropout = machine.device == "cuda", model.attention_dropout > 0
     fits = {
@@ -314,7 +314,7 @@ def choose_backend(machine: Machine, model: Model, dtype: str) -> str:
         return next(name for name in BACKENDS if fits[name])
     if not fits[machine.backend]:
         what = f"{dtype} on {machine.device} with attention dropout {model.attention_dropout:g}"
-        raise LSGError(f"--backend {machine.backend} does not serve {what}; leave --backend out")
+        raise LSGError(f"--backend {machine.backend} does not support {what}: leave --backend out")
     return machine.backend
 
 
@@ -331,7 +331,7 @@ def _vocabulary(args: Namespace, machine: Machine) -> int:
 
 def _check_combinations(args: Namespace, machine: Machine, dtype: str, is_flat: bool) -> None:
     if machine.device == "cpu" and dtype == "fp16":
-        raise LSGError("--fp16 on a CPU is not counted: plan --bf16, or --device cuda")
+        raise LSGError("lsg-plan does not support --fp16 on a CPU: use --bf16, or --device cuda")
     if is_flat and (args.zero_sharding == "os" or args.optimizer == "adafactor"):
         flag = "--zero-sharding os" if args.zero_sharding == "os" else "--optimizer adafactor"
         raise LSGError(f"{flag} with --fp16 needs --fp16-no-flatten-grads as well, or --memory-efficient-fp16")

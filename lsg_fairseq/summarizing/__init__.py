@@ -1,1 +1,1 @@
-"""lsg-summarize: documents in, summaries out, resumed where it was interrupted."""
+"""lsg-summarize: documents in, summaries out; an interrupted run can be continued."""

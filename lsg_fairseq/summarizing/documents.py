@@ -1,4 +1,4 @@
-"""The documents that lsg-summarize reads: from files, folders or standard input, never from its own output."""
+"""The documents that lsg-summarize reads, from files, folders or standard input, but never from its own output."""
 
 from __future__ import annotations
 
@@ -21,15 +21,12 @@ logger = logging.getLogger(__name__)
 
 STDIN = "standard input"
 JOURNAL_SUFFIX = ".journal"
-MAX_HEADER = 10_000_000  # bytes; a journal's first line names its inputs
+MAX_HEADER = 10_000_000  # most bytes of a journal's first line, which lists the inputs
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text to summarise, the object that its output line repeats, where it stands, and its language and its query.
-
-    "" where no language is named, or nothing is asked.
-    """
+    """A text to summarise, the object that its output line repeats, its place, language and query ("": none)."""
 
     text: str
     record: dict[str, Any] = field(default_factory=dict)
@@ -40,11 +37,15 @@ class Document:
 
 @dataclass
 class Inputs:
-    """Where documents come from: text files (a document each), records, folders of both; none: standard input.
+    """The inputs of a run.
 
-    `jsonl` says what standard input is; `one_per_line` makes each line of a text a document. `output` is never read: it
-    may lie in a folder that is. `lang_field` is where an object names its document's language, `query_field` where its
-    query is.
+    Args:
+        paths: text files (one document each), files of records, or folders of both; none: standard input.
+        document_field: the field of a record with its text.
+        jsonl: standard input is JSON Lines, not text.
+        one_per_line: each line of a text is a document.
+        output: the output file, which is not read even if it is in an input folder.
+        lang_field, query_field: the fields of a record with its language and its query; None: the records have none.
     """
 
     paths: Sequence[Path] = ()
@@ -57,7 +58,7 @@ class Inputs:
 
     @cached_property
     def files(self) -> list[Path]:
-        """The files, those of a folder in the order of their names; looked up once.
+        """The input files, those of a folder sorted by name; looked up only once.
 
         Raises:
             LSGError: a path does not exist or is the output, or a folder has no documents.
@@ -69,18 +70,18 @@ class Inputs:
             elif not path.exists():
                 raise LSGError(f"the input {path} does not exist")
             elif self._is_output(path):
-                raise LSGError(f"{path} is both input and output: name another --output")
+                raise LSGError(f"{path} is both input and output: give another --output")
             else:
                 files.append(path)
         if not self.paths and self.output is not None and _is_standard_input(self.output):
-            raise LSGError(f"{self.output} is both standard input and output: name another --output")
+            raise LSGError(f"{self.output} is both standard input and output: give another --output")
         return files
 
     def read(self) -> Iterator[Document]:
-        """The documents in order.
+        """Yield the documents in order.
 
         Raises:
-            LSGError: a file is missing, is damaged or is not UTF-8, or something in it is no record with the field.
+            LSGError: a file is missing, damaged or not UTF-8, or an item is not a record with the fields.
         """
         if not self.paths and self.jsonl:
             yield from self._from_records(records_of(sys.stdin.buffer, STDIN))
@@ -95,7 +96,7 @@ class Inputs:
                     yield from self._from_text(file, str(path))
 
     def count(self) -> int | None:
-        """How many documents there are, as far as that is known without parsing JSON or reading a pipe."""
+        """The number of documents; None if it takes parsing JSON or reading a pipe to know."""
         if not self.paths or not all(path.is_file() for path in self.files):
             return None
         counts = [self._count_documents(path) for path in self.files]
@@ -105,14 +106,14 @@ class Inputs:
         found = sorted(p for p in folder.iterdir() if is_known(p) and p.is_file())
         kept = [path for path in found if not (self._is_output(path) or has_journal(path))]
         if not kept:
-            raise LSGError(f"the folder {folder} has no documents: name one with .txt or .jsonl files in it")
+            raise LSGError(f"the folder {folder} has no documents: give one with .txt or .jsonl files")
         earlier = [path.name for path in found if path not in kept and not self._is_output(path)]
         if earlier:
-            logger.info(f"{folder}: {', '.join(earlier)} was written by lsg-summarize and is not read")
+            logger.info(f"{folder}: skipped {', '.join(earlier)}, written by lsg-summarize")
         return kept
 
     def _is_output(self, path: Path) -> bool:
-        """Whether it is the output or its journal, by whatever name: a link, or another case."""
+        """Whether a path leads to the output or its journal, also through a link or with different case."""
         if self.output is None:
             return False
         return any(_is_same(path, own) for own in (self.output, journal_of(self.output)))
@@ -124,15 +125,17 @@ class Inputs:
     def _from_records(self, records: Iterable[tuple[Place, dict[str, Any]]]) -> Iterator[Document]:
         for place, record in records:
             text = text_of(record, self.document_field, place, "document")
-            language = "" if self.lang_field is None else text_of(record, self.lang_field, place, "lang")
-            query = "" if self.query_field is None else text_of(record, self.query_field, place, "query")
+            language, query = (
+                text_of(record, name, place, flag) if name is not None else ""
+                for flag, name in (("lang", self.lang_field), ("query", self.query_field))
+            )
             yield Document(text, record, str(place), language, query)
 
     def _from_text(self, file: BinaryIO, name: str) -> Iterator[Document]:
         if self.lang_field is not None:
-            raise LSGError(f"--lang-field names a field of a record, and {name} is text: use --source-lang-token")
+            raise LSGError(f"--lang-field is a field of records, but {name} is text: use --source-lang-token")
         if self.query_field is not None:
-            raise LSGError(f"--query-field names a field of a record, and {name} is text: give JSON Lines")
+            raise LSGError(f"--query-field is a field of records, but {name} is text: give JSON Lines")
         if self.one_per_line:
             for number, line in lines_of(file, name):
                 yield Document(line, {"file": name, "line": number}, str(Place(name, number)))
@@ -141,12 +144,12 @@ class Inputs:
 
 
 def journal_of(output: Path) -> Path:
-    """Where the journal of an output is."""
+    """The path of an output's journal."""
     return Path(f"{output}{JOURNAL_SUFFIX}")
 
 
 def has_journal(path: Path) -> bool:
-    """Whether lsg-summarize wrote this file: its journal is beside it."""
+    """Whether lsg-summarize wrote this file, that is, whether its journal is beside it."""
     try:
         with journal_of(path).open("rb") as file:
             header = json.loads(file.readline(MAX_HEADER))
@@ -165,10 +168,10 @@ def _is_same(path: Path, other: Path) -> bool:
 def _is_standard_input(path: Path) -> bool:
     try:
         return path.exists() and os.path.samestat(os.fstat(sys.stdin.fileno()), path.stat())
-    except (OSError, ValueError):  # a standard input that is no file
+    except (OSError, ValueError):  # standard input is closed, or has no file descriptor
         return False
 
 
 def in_shard(documents: Iterable[Document], num_shards: int, shard_id: int) -> Iterator[Document]:
-    """Every num_shards-th document, from number shard_id on."""
+    """Yield every num_shards-th document, starting with number shard_id."""
     return islice(documents, shard_id, None, num_shards)

@@ -1,4 +1,4 @@
-"""What a run reads, as hashes of its content: a file of the same name can hold something else tomorrow."""
+"""Hashes of what a run reads: a rerun must notice that a file of the same name has different content."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE
 
 
 def content_of_checkpoint(files: CheckpointFiles) -> str:
-    """The hash of all that a checkpoint's summaries depend on."""
+    """The SHA-256 of everything that a checkpoint's summaries depend on."""
     beside = [*sorted(files.vocabulary.glob("dict*.txt")), files.vocabulary / SEQUENCE_FORMAT_FILE]
     tokenizer = [files.tokenizer / name for name in ALL_FILES]
     found = [path for path in (files.model, *beside, *tokenizer) if path.is_file()]
     described = [[path.name, hash_file(path)] for path in found]
-    # Of what a converted folder remembers of its original, the prefix alone is in front of every document.
+    # A converted folder also stores its original's config; only the prefix in it affects summaries.
     prefix = source_prefix(read_original(files.model.parent).get("config", {}))
     content = [described, sorted(files.generation.items()), *([prefix] if prefix else [])]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def content_of_inputs(paths: Iterable[Path]) -> dict[str, str]:
-    """Path -> hash of the files among them; a pipe can be read only once."""
+    """Path -> SHA-256 for each regular file; a pipe can be read only once, and has none."""
     return {str(path): hash_file(path) for path in paths if path.is_file()}
 
 

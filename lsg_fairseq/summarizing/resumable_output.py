@@ -1,4 +1,4 @@
-"""The output of lsg-summarize: its lines, for a stream or for a file that a rerun continues."""
+"""The output of lsg-summarize: the format of its lines, streams, and files that a rerun continues."""
 
 from __future__ import annotations
 
@@ -19,77 +19,88 @@ from lsg_fairseq.summarizing.documents import Document, journal_of
 
 logger = logging.getLogger(__name__)
 
-# Where a summary goes; the second where a record has a summary of its own, the reference.
+# The field for a summary; the second one if the record already has a (reference) summary.
 SUMMARY_FIELD, GENERATED_FIELD = "summary", "generated_summary"
 
 
 @dataclass
 class LineFormat:
-    """Summaries as lines: text, or (`as_json`) the document's object with a field more, named or chosen here."""
+    """The format of output lines: the summary as text, or (`as_json`) the document's object with the summary added.
+
+    `summary_field` is the field for it; None: SUMMARY_FIELD, or GENERATED_FIELD if the object has that already.
+    `has_said` is whether the user was told about the second.
+    """
 
     as_json: bool = False
     summary_field: str | None = None
     has_said: bool = False
 
     def line(self, document: Document, summary: str) -> str:
-        """The line for a document, without line feed; a summary's own line feeds become spaces in text.
+        """The line for a document, without a line feed; as text, line feeds in the summary become spaces.
 
         Raises:
-            LSGError: the document's object has the field already.
+            LSGError: the document's object already has the field.
         """
         if not self.as_json:
             return " ".join(summary.split())
         record = {**document.record, self.field_for(document): summary}
         line = json.dumps(record, ensure_ascii=False)
-        # JSON lets lone surrogates in, but they have no UTF-8.
+        # JSON may contain lone surrogates, which UTF-8 cannot encode.
         return line if _has_utf8(line) else json.dumps(record)
 
     def field_for(self, document: Document) -> str:
-        """The field that gets the summary: nothing in the object is replaced."""
+        """The field for the summary, one that the document's object does not have.
+
+        Raises:
+            LSGError: the object already has the field.
+        """
         record = document.record
         names = (SUMMARY_FIELD, GENERATED_FIELD) if self.summary_field is None else (self.summary_field,)
         free = [name for name in names if name not in record]
         if not free:
             raise LSGError(
-                f"{document.where}: the object has the field {names[-1]!r} already, which would be replaced: name "
+                f"{document.where}: the object already has the field {names[-1]!r}, which would be overwritten: give "
                 "another with --summary-field"
             )
         if free[0] != names[0] and not self.has_said:
             self.has_said = True
-            logger.info(f"objects with a {SUMMARY_FIELD!r} of their own keep it; they get {free[0]!r} beside it")
+            logger.info(f"objects that already have a {SUMMARY_FIELD!r} keep it, and get the new one as {free[0]!r}")
         return free[0]
 
     def belongs_to(self, line: Any, document: Document) -> bool:
-        """Whether an object read from a line is the one written for a document, whatever its summary."""
+        """Whether the object `line` was written for a document, with any summary."""
         name = self.field_for(document)
-        # Compared as text: NaN, which records may hold, is not equal to itself.
+        # Compared as text because records may contain NaN, which is not equal to itself.
         return isinstance(line, dict) and json.dumps(line) == json.dumps({**document.record, name: line.get(name)})
 
 
 class StreamOutput:
-    """Lines for a stream that cannot be looked at again, such as standard output."""
+    """Output to a stream that cannot be read back, such as standard output; it ignores all that a rerun would need.
+
+    `num_written` is the number of lines written so far, `finished` the summaries by place that wait for their turn.
+    """
 
     def __init__(self, stream: TextIO, lines: LineFormat) -> None:
         self.stream, self.lines, self.num_written = stream, lines, 0
         self.finished: dict[int, str] = {}
 
     def begin_window(self, window: Sequence[Document], start: int) -> None:
-        """Nothing was written before."""
+        """See ResumableOutput."""
 
     def check(self, document: Document, place: int) -> None:
-        """Nothing was written before."""
+        """See ResumableOutput."""
 
     def keep(self, place: int, summary: str) -> None:
-        """Nothing can be kept for a rerun."""
+        """See ResumableOutput."""
 
     def write(self, line: str) -> None:
-        """One whole line, at once."""
+        """Write one line and flush it."""
         self.stream.write(line + "\n")
         self.stream.flush()
         self.num_written += 1
 
     def end_window(self) -> None:
-        """Nothing was kept."""
+        """See ResumableOutput."""
 
 
 def _has_utf8(text: str) -> bool:
@@ -105,7 +116,7 @@ AGAIN = "use --overwrite to start again, or another --output"
 
 @dataclass(frozen=True)
 class Run:
-    """What makes two runs the same: settings (plain JSON values), and hashes of what they read, by its name."""
+    """What identifies a run: its settings (JSON values), and hashes of what it reads, by name."""
 
     settings: Mapping[str, Any]
     content: Mapping[str, str]
@@ -116,11 +127,11 @@ class Run:
 
 
 class ResumableOutput(StreamOutput):
-    """Lines for a file. Its journal says which run it belongs to, and holds what was finished out of turn.
+    """Output to a file that a rerun continues, with a journal beside it.
 
-    A killed run leaves at most a broken last line, which is dropped. `num_written` counts the lines that are there. The
-    journal's later lines are finished summaries by place, and the digest of all documents up to the end of a window:
-    that of standard input can be known in no other way.
+    The journal's first line identifies the run. Later lines are summaries that were finished before their turn, by the
+    place of their document, and for each window a digest of all documents up to its end, which detects that standard
+    input has changed. A killed run leaves at most one incomplete last line, which is dropped.
     """
 
     def __init__(self, file: BinaryIO, journal: BinaryIO, lines: LineFormat) -> None:
@@ -132,25 +143,27 @@ class ResumableOutput(StreamOutput):
         self.window_line = ""
 
     def begin_window(self, window: Sequence[Document], start: int) -> None:
-        """Compare the documents up to here with those of the run that is continued.
+        """Compare all documents up to the end of this window with those of the run that is continued.
 
         Raises:
-            LSGError: they are others.
+            LSGError: they differ.
         """
         for document in window:
             self.digest.update(json.dumps([document.text, document.record]).encode())
         digest, known = self.digest.hexdigest(), self.digests.get(start)
         if known is not None and known != digest:
-            raise LSGError(f"{self.file.name} was begun with other documents than these {start + len(window)}: {AGAIN}")
+            raise LSGError(
+                f"{self.file.name} was begun with different documents (among the first {start + len(window)}): {AGAIN}"
+            )
         self.window_line = json.dumps({"window": start, "digest": digest})
         if known is None and self.num_written < start + len(window):
             _append(self.journal, self.window_line)
 
     def check(self, document: Document, place: int) -> None:
-        """Compare a line that is there with the document it should belong to.
+        """Compare the next line of the file with its document, which is number `place` of the input.
 
         Raises:
-            LSGError: it repeats another object.
+            LSGError: the line repeats a different object.
         """
         if self.earlier_lines is None:
             return
@@ -160,21 +173,21 @@ class ResumableOutput(StreamOutput):
             earlier = None
         if not self.lines.belongs_to(earlier, document):
             raise LSGError(
-                f"line {place + 1} of {self.file.name} is not about document {place + 1} of the input, which must have "
-                f"changed: {AGAIN}"
+                f"line {place + 1} of {self.file.name} does not belong to document {place + 1} of the input, which "
+                f"must have changed: {AGAIN}"
             )
 
     def keep(self, place: int, summary: str) -> None:
-        """Put a summary into the journal, in case the run ends before its turn."""
+        """Store a summary in the journal, in case the run ends before it is written."""
         _append(self.journal, json.dumps({"place": place, "summary": summary}))
 
     def write(self, line: str) -> None:
-        """Append one whole line."""
+        """Append one line."""
         _append(self.file, line)
         self.num_written += 1
 
     def end_window(self) -> None:
-        """All that was kept is written: leave what the journal says about the run and its documents."""
+        """Drop stored summaries from the journal: the lines of this window are all written."""
         self.finished = {}
         self.journal.seek(0)
         self.journal.readline()
@@ -184,13 +197,13 @@ class ResumableOutput(StreamOutput):
 
 @contextmanager
 def open_output(path: Path, run: Run, overwrite: bool, lines: LineFormat) -> Iterator[StreamOutput]:
-    """Open an output, new or to be continued, for this process alone; a pipe or a device is only written to.
+    """Lock and open an output file, new or to be continued; a pipe or a device is opened as a stream.
 
     Raises:
-        LSGError: the file is another run's or nobody's, or another process is writing it.
+        LSGError: the file is not from this run, or another process is writing it.
     """
     if path.is_dir():
-        raise LSGError(f"the output {path} is a folder: name a file")
+        raise LSGError(f"the output {path} is a folder: give a file")
     if (path.exists() and not path.is_file()) or os.path.abspath(path).startswith(("/dev/", "/proc/")):
         with path.open("a", encoding="utf-8") as stream:
             yield StreamOutput(stream, lines)
@@ -206,14 +219,14 @@ def open_output(path: Path, run: Run, overwrite: bool, lines: LineFormat) -> Ite
 
 
 def _prepare(file: BinaryIO, journal: BinaryIO, run: Run, overwrite: bool) -> None:
-    """Put the run's name on a file that is new, empty or to be overwritten; else see that it is on it."""
+    """Write the run's header to the journal of a file that is new, empty or to be overwritten; else check it."""
     journal.seek(0)
     known = journal.readline()
     whole = known.endswith(b"\n")
     is_empty = file.seek(0, 2) == 0 and not _read_journal(journal)[0]
     if not overwrite and not is_empty:
         if not whole:
-            raise LSGError(f"{file.name} exists and was not written by this command: {AGAIN}")
+            raise LSGError(f"{file.name} exists, but has no journal of lsg-summarize: {AGAIN}")
         _check_run(Path(file.name), known, run)
     if overwrite or is_empty or not whole:
         file.truncate(0)
@@ -227,27 +240,27 @@ def _check_run(path: Path, known: bytes, run: Run) -> None:
         return
     before, now = _parse(known), json.loads(run.header())
     if not isinstance(before.get("settings"), dict) or not isinstance(before.get("content"), dict):
-        raise LSGError(f"{path} was begun by another version, or {journal_of(path).name} is damaged: {AGAIN}")
+        raise LSGError(f"{path} was begun by a different version, or {journal_of(path).name} is damaged: {AGAIN}")
     settings, content = ({k: [before[part].get(k), v] for k, v in now[part].items()} for part in now)
     changed = {name: pair for name, pair in settings.items() if pair[0] != pair[1]}
     if changed:
         raise LSGError(
-            f"{path} was begun with another {' and '.join(changed)} "
+            f"{path} was begun with a different {' and '.join(changed)} "
             f"({', '.join(f'{old!r}, not {new!r}' for old, new in changed.values())}): {AGAIN}"
         )
     others = [name for name, pair in content.items() if pair[0] != pair[1]]
-    raise LSGError(f"{path} was begun when {' and '.join(others) or 'a file'} had another content: {AGAIN}")
+    raise LSGError(f"{path} was begun with different content of {' and '.join(others) or 'a file'}: {AGAIN}")
 
 
 def _remove_if_empty(path: Path, journal: BinaryIO) -> None:
-    """A run that ended before its first summary leaves nothing that the next one would have to ask about."""
+    """Delete the files of a run that ended before its first summary, so that the next run starts afresh."""
     if path.exists() and path.stat().st_size == 0 and not _read_journal(journal)[0]:
         path.unlink()
         journal_of(path).unlink(missing_ok=True)
 
 
 def _read_journal(journal: BinaryIO) -> tuple[dict[int, str], dict[int, str]]:
-    """Summaries by place, and digests by the start of their window; from the first damaged line on, all is cut off."""
+    """Summaries by place, and digests by the start of their window; truncates the journal at the first damaged line."""
     journal.seek(0)
     journal.readline()
     finished: dict[int, str] = {}
@@ -275,9 +288,9 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 
 def _drop_broken_tail(file: BinaryIO) -> int:
-    """Cut the file after its last whole line; returns the number of lines.
+    """Truncate the file after its last complete line; returns the number of lines.
 
-    A machine that loses power can leave a block of NULs at the end, where the last lines should have been.
+    After a loss of power, the file can end in a block of NULs instead of its last lines.
     """
     file.seek(0)
     count = whole = 0
@@ -296,12 +309,12 @@ def _lines_from_start(name: str) -> Iterator[bytes]:
 
 
 def _append(file: BinaryIO, line: str) -> None:
-    """The whole line, handed to the system at once; the file is opened for appending.
+    """Write one line to a file that is opened for appending.
 
-    Past the file object's own buffer, which would try once more when it is closed.
+    This bypasses the file object's buffer, which would retry a failed write when the file is closed.
 
     Raises:
-        LSGError: there is no room.
+        LSGError: it could not be written, for example because the disk is full.
     """
     data = line.encode() + b"\n"
     with written_whole(Path(file.name)):

@@ -1,4 +1,4 @@
-"""Documents -> summaries in order, a window at a time, in memory that their number does not change."""
+"""Documents -> summaries in order, a window at a time, so that memory does not depend on their number."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from lsg_fairseq.summarizing.resumable_output import StreamOutput
 def summarize_documents(
     documents: Iterable[Document], generator: BatchedGenerator, output: StreamOutput, bar: tqdm
 ) -> int:
-    """Write a line for each document, in order; returns their number. What `output` has already is not done again."""
+    """Write one line per document, in order, except for those that `output` has already.
+
+    Returns:
+        The number of documents.
+
+    Raises:
+        LSGError: `output` has more lines than there are documents, or as its methods and run_window.
+    """
     documents, start = iter(documents), 0
     while window := list(islice(documents, WINDOW)):
         _run_window(window, start, generator, output, bar)
         start += len(window)
     if output.num_written > start:
         raise LSGError(
-            f"the output has {output.num_written} lines and the input {start} documents: they do not belong together; "
-            "use --overwrite to start again"
+            f"the output has {output.num_written} lines, but the input only {start} documents: use --overwrite to "
+            "start again"
         )
     return start
 
@@ -32,10 +39,10 @@ def summarize_documents(
 def _run_window(
     window: list[Document], start: int, generator: BatchedGenerator, output: StreamOutput, bar: tqdm
 ) -> None:
-    """Summarise a window whose first document is number `start`; its batches are the same in a resumed run."""
+    """Summarise a window whose first document is number `start`; a continued run makes the same batches."""
     end = start + len(window)
     if output.lines.as_json:
-        for document in window:  # an object that has no place for a summary shows before the work is done
+        for document in window:  # reports an object without a free field before the work is done
             output.lines.field_for(document)
     output.begin_window(window, start)
     for place in range(start, min(end, output.num_written)):
@@ -44,7 +51,7 @@ def _run_window(
         bar.update(len(window))
         return
     summaries = {place - start: text for place, text in output.finished.items() if start <= place < end}
-    # An empty document has no batch, and what is written needs no summary.
+    # Empty documents are not generated from, and get an empty summary.
     summaries |= {i: "" for i, document in enumerate(window) if not document.text.strip()}
     written = max(output.num_written - start, 0)
     is_done = [i < written or i in summaries for i in range(len(window))]
@@ -64,6 +71,6 @@ def _run_window(
 
 
 def _write_ready(window: list[Document], start: int, summaries: dict[int, str], output: StreamOutput) -> None:
-    """Write the lines whose turn it is."""
+    """Write the summaries that follow the last line without a gap."""
     while (place := output.num_written - start) in summaries:
         output.write(output.lines.line(window[place], summaries[place]))

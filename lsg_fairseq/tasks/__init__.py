@@ -1,3 +1,3 @@
-"""The tasks that the plugin registers; imported by name, since fairseq scans this folder only once."""
+"""The fairseq tasks of this package; imported by name, because fairseq scans this folder only once."""
 
 from lsg_fairseq.tasks import lsg_summarization  # noqa: F401

@@ -1,4 +1,4 @@
-"""The data of a task: what is missing from a folder, a split or a batch, in one sentence."""
+"""Checks of a task's data: what is missing from a folder, a split or a batch is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -18,69 +18,80 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import read_dictionary
 
 DATA_SUFFIXES = (".txt", ".idx", ".bin")
+# The splits that lsg-preprocess makes.
 MADE_BY_US = ("train", "valid", "test")
+REMEDY = "preprocess them again from records with a summary (lsg-preprocess --summary-field)"
 
 
 def check_data_folders(data: str | None) -> Path:
-    """The first of the data folders (colons between them); each has to be there, not only when its epoch comes.
+    """Check all data folders (separated by colons) before the training, not only when their epoch comes.
+
+    Returns:
+        The first folder.
 
     Raises:
-        LSGError: none is named, one is missing, the first has no dictionary, or another has another one.
+        LSGError: no folder is given, one is missing, the first has no dictionary, or another has a different one.
     """
     folders = [Path(path) for path in utils.split_paths(data)] if data else []
     if not folders:
-        raise LSGError("name the data folder, which lsg-preprocess --out writes, in front of the flags")
+        raise LSGError("no data folder is given: put the folder that lsg-preprocess --out wrote in front of the flags")
     for folder in folders:
         if not folder.is_dir():
-            raise LSGError(f"there is no data folder {folder}: make one (lsg-preprocess --out {folder}) or name yours")
+            raise LSGError(f"the data folder {folder} does not exist: make it with lsg-preprocess --out {folder}")
         check_files(folder)
     if not any(folders[0].glob("dict.*.txt")):
-        raise LSGError(f"{folders[0]} holds no data, as it has no dict.*.txt: make it with lsg-preprocess --out")
+        raise LSGError(f"{folders[0]} is not a data folder, as it has no dict.*.txt: make it with lsg-preprocess --out")
     for folder in folders[1:]:
         _check_same_dictionaries(folders[0], folder)
     return folders[0]
 
 
 def check_files(folder: Path) -> None:
-    """See that what is named like a file of data is one: a device would be read for ever.
+    """Check that everything named like a data file is a regular file: reading a device would never end.
 
     Raises:
-        LSGError: it is a folder, a device, a pipe, or a link to nothing.
+        LSGError: one is a folder, a device, a pipe or a broken link.
     """
     odd = [path for path in sorted(folder.iterdir()) if path.suffix in DATA_SUFFIXES and not path.is_file()]
     if odd:
-        raise LSGError(f"{odd[0]} is no file, and data are in files: remove it, or preprocess into another folder")
+        raise LSGError(f"{odd[0]} is not a regular file: remove it, or preprocess into another folder")
 
 
 def name_sides(cfg: DictConfig, folder: Path) -> None:
-    """Fill in --source-lang and --target-lang; those of a folder without data (a converted checkpoint) are the usual.
+    """Fill in --source-lang and --target-lang from the names of the data files.
+
+    For a folder without data (a converted checkpoint) they are "source" and "target".
 
     Raises:
-        LSGError: the files' names do not tell.
+        LSGError: the names of the files do not tell.
     """
     if not any(folder.glob("*.*-*.*.idx")) and (folder / "dict.source.txt").is_file():
         cfg.source_lang, cfg.target_lang = cfg.source_lang or "source", cfg.target_lang or "target"
     if None in (cfg.source_lang, cfg.target_lang):
         cfg.source_lang, cfg.target_lang = data_utils.infer_language_pair(str(folder))
     if None in (cfg.source_lang, cfg.target_lang):
-        raise LSGError(f"the files of {folder} do not tell its two sides: give --source-lang and --target-lang")
+        raise LSGError(
+            f"the two sides of the data cannot be told from the file names in {folder}: give --source-lang and "
+            "--target-lang"
+        )
 
 
 def missing_split(folder: Path, split: str) -> LSGError:
-    """The error of a split that is not in a folder, with what is there and what to do."""
+    """The error for a split that is not in a folder: it names the splits that are, and what to do."""
     if "," in split:
         names = split.split(",")
-        return LSGError(f"{split} names {len(names)} splits, and one is read at a time: --gen-subset {names[0]}")
+        return LSGError(f"{split} names {len(names)} splits, but only one can be read: --gen-subset {names[0]}")
     found = sorted({path.name.split(".")[0] for path in folder.glob("*.*-*.*.idx")}, key=_usual_order)
     there = f"which has {' and '.join(found)}" if found else "which has none"
-    advice = ["name one that is there (--train-subset, --valid-subset, --gen-subset)"] if found else []
+    advice = ["choose one of these (--train-subset, --valid-subset, --gen-subset)"] if found else []
     advice += [f"make it: lsg-preprocess --{split} FILE"] if split in MADE_BY_US else []
     return LSGError(f"there is no {split} split in {folder}, {there}; {' or '.join(advice) or 'make one first'}")
 
 
 @contextmanager
 def unchanged_sequences(cfg: DictConfig) -> Iterator[None]:
-    """Load data sets as they are: cutting and buckets are for sequences with `<s>` and `</s>`, made afterwards."""
+    """Switch off cutting and length buckets while fairseq loads a dataset: both are meant for sequences with `<s>` and
+    `</s>`, which are added afterwards."""
     asked = (cfg.truncate_source, cfg.num_batch_buckets)
     cfg.truncate_source, cfg.num_batch_buckets = False, 0
     try:
@@ -90,13 +101,13 @@ def unchanged_sequences(cfg: DictConfig) -> Iterator[None]:
 
 
 def _check_same_dictionaries(first: Path, folder: Path) -> None:
-    """fairseq reads the first folder's dictionaries alone: the ids of another vocabulary would be other words."""
+    """fairseq reads only the first folder's dictionaries: with a different vocabulary, ids would be other words."""
     for path in sorted(first.glob("dict.*.txt")):
         other = folder / path.name
         is_same = not other.is_file() or other.read_bytes() == path.read_bytes()
         if not is_same and read_dictionary(other).symbols != read_dictionary(path).symbols:
             raise LSGError(
-                f"{folder} has another vocabulary than {first}, with which it is to be read: make it again "
+                f"the vocabulary of {folder} differs from that of {first}, the first data folder: make it again "
                 f"(lsg-preprocess --tokenizer {first / 'tokenizer'})"
             )
 
@@ -105,34 +116,33 @@ def _usual_order(split: str) -> tuple[int, str]:
     return (MADE_BY_US.index(split) if split in MADE_BY_US else len(MADE_BY_US), split)
 
 
-REMEDY = "make the data again from records with a summary (lsg-preprocess --summary-field)"
-
-
 def require_summaries(sample: Mapping[str, Any]) -> None:
-    """Refuse a batch of documents alone; an empty batch is fairseq's way to keep workers in step."""
+    """Refuse a batch without summaries; an empty batch passes, as fairseq uses it to keep workers in step."""
     if sample and sample.get("target") is None:
-        raise LSGError(f"these documents have no summaries, and training and validation need them: {REMEDY}")
+        raise LSGError(f"these documents have no summaries, but training and validation need them: {REMEDY}")
 
 
 def require_summaries_for(args: Namespace | DictConfig, datasets: Mapping[str, LanguagePairDataset]) -> None:
-    """Refuse the generation settings that read summaries, where a split has none."""
+    """Refuse generation settings that read summaries if a split has none."""
     flags = [name for name in ("prefix_size", "score_reference") if getattr(args, name, None)]
     without = [split for split, dataset in datasets.items() if getattr(dataset, "tgt", None) is None]
     if flags and without:
         names = " and ".join("--" + flag.replace("_", "-") for flag in flags)
-        raise LSGError(f"{names} needs summaries, and the documents of {' and '.join(without)} have none: {REMEDY}")
+        raise LSGError(f"{names} needs summaries, but the documents of {' and '.join(without)} have none: {REMEDY}")
 
 
 def require_hard_alignment(alignment: str | None) -> None:
-    """Refuse soft alignments where they cannot be printed: fairseq-interactive writes pairs of positions alone."""
+    """Refuse soft alignments in fairseq-interactive, which prints only pairs of positions."""
     if alignment == "soft" and Path(sys.argv[0]).name == "fairseq-interactive":
-        raise LSGError("fairseq-interactive prints hard alignments only: --print-alignment hard, or fairseq-generate")
+        raise LSGError(
+            "fairseq-interactive prints only hard alignments: use --print-alignment hard, or fairseq-generate"
+        )
 
 
 def require_constraints(generator: Any, constraints: Any) -> None:
-    """Refuse --constraints in a command that reads binarized data, which has no place for them."""
+    """Refuse --constraints in a command that reads binarized data, which contain none."""
     if constraints is None and isinstance(getattr(generator, "search", None), LexicallyConstrainedBeamSearch):
         raise LSGError(
-            "--constraints are read by fairseq-interactive alone: each line is a document, and the constraints follow "
-            "it, with a tab in front of each"
+            "--constraints works only in fairseq-interactive: each input line is a document and its constraints, "
+            "separated by tabs"
         )

@@ -1,4 +1,4 @@
-"""The languages of a task: from its flags, and as rows of its dictionary."""
+"""The languages of a task: from its flags, and as ids of its dictionary."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 def in_task_languages(
     sequence_format: SequenceFormat, settings: Namespace | DictConfig, dictionary: Dictionary
 ) -> SequenceFormat:
-    """The format with the languages that settings name: --source-lang-token and --target-lang-token.
+    """The format with the languages of the settings: --source-lang-token and --target-lang-token.
 
-    fairseq's translation_from_pretrained_bart has them as --source-lang and --target-lang; these count where they are
-    language codes of the dictionary, and not merely the ends of the data files' names.
+    Without them, --source-lang and --target-lang, as in fairseq's translation_from_pretrained_bart, if they are
+    language codes of the dictionary and not just suffixes of the data files.
 
     Raises:
-        LSGError: a language is named, and the model has no language codes or not this one.
+        LSGError: the model has no language codes, or not one of these.
     """
     chosen = []
     for side in ("source", "target"):
@@ -37,7 +37,7 @@ def in_task_languages(
 
 
 def row_of_symbol(dictionary: Dictionary, symbol: str) -> int:
-    """The row of a symbol.
+    """The id of a symbol that may be a language's.
 
     Raises:
         LSGError: the dictionary has no such symbol.
@@ -46,26 +46,27 @@ def row_of_symbol(dictionary: Dictionary, symbol: str) -> int:
     if dictionary[row] != symbol:
         known = [name.strip("[]") for name in dictionary.symbols if name[0] == "[" and name[3:4] == "_"]
         raise LSGError(
-            f"{symbol.strip('[]')!r} is no language of this model, whose dictionary has "
-            f"{', '.join(known) or 'no language codes'}: name one of them"
+            f"{symbol.strip('[]')!r} is not a language of this model, whose dictionary has "
+            f"{', '.join(known) or 'no language codes'}: use one of them"
         )
     return row
 
 
 def rows_of_symbols(dictionary: Dictionary, symbols: Sequence[str]) -> LongTensor:
-    """(n,) the rows of several symbols; raises as row_of_symbol."""
+    """The ids (n,) of several symbols, int64; raises as row_of_symbol."""
     return torch.tensor([row_of_symbol(dictionary, symbol) for symbol in symbols], dtype=torch.long)
 
 
 def decoder_starts(
     sequence_format: SequenceFormat, dictionary: Dictionary, languages: Sequence[str]
 ) -> dict[str, LongTensor]:
-    """How outputs in these languages begin, as LSGSequenceGenerator reads it in a sample.
+    """How outputs in these B languages begin, as LSGSequenceGenerator reads it from a sample.
 
-    (B,) `decoder_start`, and (B,) `forced_first` where the language is an output's first token.
+    Returns:
+        The ids `decoder_start` (B,), and `forced_first` (B,) if outputs begin with their language; both int64.
 
     Raises:
-        LSGError: the model has no language codes or not these, or one is not settled.
+        LSGError: the model has no language codes or not these, or a language is "" and the model has no default.
     """
     for code in dict.fromkeys(languages):
         sequence_format.speaking(target=code)

@@ -1,4 +1,4 @@
-"""Task `lsg_summarization`: translation of long documents into summaries, in which nothing is dropped in silence."""
+"""Task `lsg_summarization`: fairseq's translation task for long documents; nothing is dropped silently."""
 
 import logging
 from argparse import Namespace
@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
-from lsg_fairseq.data.datasets import KeptPartDataset, MovedAlignments, SpokenPairDataset, SurroundedDataset
+from lsg_fairseq.data.datasets import KeptPartDataset, MovedAlignments, SurroundedDataset, ValuedPairDataset
 from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, pieces_to_read
 from lsg_fairseq.data.split_files import check_pairs, check_room, lead_of, part_of_split, read_languages, read_queries
 from lsg_fairseq.generation import LSGSequenceGenerator
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where sequences come from, which part of long sources is kept, and how many tokens their queries have, if any."""
+    """The split of some sequences, the part of long sources that is kept, and each query's number of tokens, if any."""
 
     split: str
     part: str
@@ -60,10 +60,10 @@ class Origin:
 
 @register_task("lsg_summarization", dataclass=LSGSummarizationConfig)
 class LSGSummarizationTask(RougeValidation, TranslationTask):
-    """Documents to summaries.
+    """Summarises documents.
 
-    Sequences get the `<s>` and `</s>` of their model family (sequence_format.json beside the dictionary; BART's without
-    one). Sources and targets longer than the model's position tables are cut, with one line that says how many.
+    Sequences get the special tokens of their model family (sequence_format.json beside the dictionary, else BART's).
+    Sources and targets that are longer than the model's position tables are cut, and a warning says how many.
     """
 
     cfg: LSGSummarizationConfig
@@ -76,90 +76,88 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         self.kept_part = KeptPart(cfg.keep_part)
         self.trained_part: str | None = None
         self.data_bpe = self._bpe_beside_data()
-        self.checkpoint_paths: tuple[str, ...] = ()  # what a command generates with; compat/generating.py sets it
+        self.checkpoint_paths: tuple[str, ...] = ()  # those of --path; compat/generating.py sets it
         self.rouge_arguments = parse_rouge_arguments(cfg.eval_rouge_args)
 
     @classmethod
     def setup_task(cls, cfg: LSGSummarizationConfig, **kwargs: Any) -> "LSGSummarizationTask":
-        """Load the dictionaries; raises LSGError where a folder or a dictionary is missing."""
+        """Load the dictionaries; raises LSGError if a folder or a dictionary is missing."""
         name_sides(cfg, check_data_folders(cfg.data))
         return super().setup_task(cfg, **kwargs)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the task: its dictionary's fingerprint, and the part of long documents it read."""
+        """The task's state in a checkpoint: the dictionary's fingerprint, and the part that training kept."""
         part = {} if self.trained_part is None else {PART_STATE: self.trained_part}
         return {**super().state_dict(), DICTIONARY_STATE: dictionary_fingerprint(self.src_dict), **part}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare the dictionary with that of a checkpoint, and take over which part of long documents it has read.
+        """Check the dictionary against the checkpoint's, and adopt the part of long documents it was trained on.
 
         Raises:
-            LSGError: the dictionary is another, or the part is not that of the ensemble's others, or none.
+            LSGError: the dictionaries differ, or the checkpoints of an ensemble were trained on different parts.
         """
         known = state_dict.get(DICTIONARY_STATE)
         if known is not None and known != dictionary_fingerprint(self.src_dict):
             raise LSGError(
                 f"the dictionary in {self.data_folder} is not the one that the checkpoint was trained with: use data "
-                "that was preprocessed with the checkpoint's own tokenizer"
+                "that were preprocessed with the checkpoint's tokenizer"
             )
         self.kept_part = self.kept_part.with_checkpoint(state_dict.get(PART_STATE))
         own = (DICTIONARY_STATE, PART_STATE)
         super().load_state_dict({name: value for name, value in state_dict.items() if name not in own})
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
-        """Build the model and remember its position tables: sources and targets are cut to them.
+        """Build the model, freeze its parts, and store its maximum lengths, to which sources and targets are cut.
 
         Raises:
-            LSGError: --freeze-encoder was given for an encoder of another package.
+            LSGError: --freeze-encoder was given for an encoder that this package does not know.
         """
         model = super().build_model(cfg, from_checkpoint)
-        if not from_checkpoint:  # a checkpoint is read to be used, or trained anew
-            self._freeze(model)
+        if not from_checkpoint:  # else it is built for inference
+            if self.cfg.freeze_encoder:
+                freeze_encoder(model)
+            if self.cfg.freeze_embeddings:
+                freeze_embeddings(model)
             give_weights(model, bool(self.cfg.load_alignments))
         source, target = model.max_positions()
-        if self.model_positions is not None:  # an ensemble reads what its shortest member can
+        if self.model_positions is not None:  # of an ensemble, the shortest counts
             source, target = min(source, self.model_positions[0]), min(target, self.model_positions[1])
         self.model_positions = (source, target)
         return model
 
-    def _freeze(self, model: nn.Module) -> None:
-        if self.cfg.freeze_encoder:
-            freeze_encoder(model)
-        if self.cfg.freeze_embeddings:
-            freeze_embeddings(model)
-
     def max_positions(self) -> tuple[int, int]:
-        """Longest source and target in tokens, specials included."""
+        """The longest source and target in tokens, including special tokens."""
         asked = (self.cfg.max_source_positions, self.cfg.max_target_positions)
         known = self.model_positions or (None, None)
         return tuple(min((n for n in pair if n is not None), default=2**31) for pair in zip(asked, known, strict=True))
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
-        """Load a split; it may lack targets.
+        """Load a split, with or without targets, and bring its sequences into the model's format.
 
         Raises:
-            LSGError: there is no such split, or its files are of two runs.
+            LSGError: there is no such split, or its files are damaged or of two runs.
         """
-        for folder in utils.split_paths(self.cfg.data):
-            check_pairs(Path(folder), split)
+        folders = [Path(path) for path in utils.split_paths(self.cfg.data)]
+        for folder in folders:
+            check_pairs(folder, split)
         try:
             with unchanged_sequences(self.cfg):
                 super().load_dataset(split, epoch, combine, **kwargs)
         except FileNotFoundError as error:
             raise missing_split(self.data_folder, split) from error
-        folders = utils.split_paths(self.cfg.data)
-        folder = folders[(epoch - 1) % len(folders) if split == self.cfg.train_subset else 0]
-        languages = read_languages(Path(folder), split, len(self.datasets[split]))
-        part = self.kept_part.of(part_of_split(Path(folder), split))
-        if split == self.cfg.train_subset:
+        dataset, is_train = self.datasets[split], split == self.cfg.train_subset
+        folder = folders[(epoch - 1) % len(folders) if is_train else 0]
+        languages = read_languages(folder, split, len(dataset))
+        part = self.kept_part.of(part_of_split(folder, split))
+        if is_train:
             self.trained_part = part
-        queries = read_queries(Path(folder), split, len(self.datasets[split]))
-        self.datasets[split] = self._formatted(self.datasets[split], Origin(split, part, queries), languages)
+        queries = read_queries(folder, split, len(dataset))
+        self.datasets[split] = self._formatted(dataset, Origin(split, part, queries), languages)
 
     def build_dataset_for_inference(
         self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None
     ) -> LanguagePairDataset:
-        """Sources that end in `</s>`, as fairseq-interactive reads them, in the model's format."""
+        """The sources of fairseq-interactive, which end in `</s>`, in the model's format."""
         sources = self._format(ListDataset(src_tokens, src_lengths), "source", Origin("input", self.kept_part.of()))
         return LanguagePairDataset(
             sources,
@@ -173,13 +171,17 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
     def filter_indices_by_size(
         self, indices: Any, dataset: FairseqDataset, max_positions: Any = None, ignore_invalid_inputs: bool = False
     ) -> Any:
-        """Refuse to drop: what is still too long after cutting does not fit --max-tokens."""
+        """Refuse examples that fairseq would drop: those that even after cutting do not fit into --max-tokens.
+
+        Raises:
+            LSGError: there are such examples.
+        """
         kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
         if len(ignored):
             longest = max(np.max(dataset.size(index)) for index in ignored)
             raise LSGError(
                 f"{len(ignored)} examples of up to {longest} tokens exceed the limit {max_positions} and would be "
-                f"dropped; use --max-tokens {longest} or more, or cut them with --max-source-positions"
+                f"dropped: use --max-tokens {longest} or more, or cut them with --max-source-positions"
             )
         return kept
 
@@ -191,7 +193,11 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         extra_gen_cls_kwargs: dict[str, Any] | None = None,
         prefix_allowed_tokens_fn: Any = None,
     ) -> Any:
-        """fairseq's generator options, and those beside --path, on an LSGSequenceGenerator."""
+        """An LSGSequenceGenerator with fairseq's options and the generation settings of the checkpoints of --path.
+
+        Raises:
+            LSGError: an option needs summaries that are missing, or is not supported, or a symbol is unknown.
+        """
         args = with_checkpoint_settings(args, self.cfg, self.checkpoint_paths)
         extra = dict(extra_gen_cls_kwargs or {})
         alignment = getattr(args, "print_alignment", None)
@@ -203,7 +209,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
             seq_gen_cls = AligningSequenceGenerator if alignment else LSGSequenceGenerator
             extra |= {"print_alignment": alignment} if alignment else {}
             spoken = in_task_languages(self.sequence_format, args, self.tgt_dict)
-            # Examples with languages of their own begin their outputs themselves.
+            # If each example has its language, the sample says how its output begins.
             extra["decoder_start"] = spoken.start() if spoken.has_target else None
             extra |= self._forced_tokens(args, spoken.forced_first() if spoken.has_target else None)
         return super().build_generator(models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn)
@@ -211,43 +217,43 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
     def inference_step(
         self, generator: Any, models: list[nn.Module], sample: Any, prefix_tokens: Any = None, constraints: Any = None
     ) -> Any:
-        """fairseq's; raises LSGError where --constraints have no line to stand in."""
+        """fairseq's; raises LSGError if --constraints is used with binarized data."""
         require_constraints(generator, constraints)
         return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
     def train_step(self, sample: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """fairseq's; raises LSGError where a document has no summary to learn."""
+        """fairseq's; raises LSGError if the documents have no summaries."""
         require_summaries(sample)
         return super().train_step(sample, *args, **kwargs)
 
     def valid_step(self, sample: dict[str, Any], model: nn.Module, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """fairseq's, with ROUGE if --eval-rouge; raises LSGError where a document has no summary to compare with."""
+        """fairseq's, and ROUGE with --eval-rouge; raises LSGError if the documents have no summaries."""
         require_summaries(sample)
         return super().valid_step(sample, model, criterion)
 
     def build_bpe(self, args: Any) -> Any:
-        """The bpe that --bpe names, or the tokenizer beside the data: output is text without being asked."""
+        """The bpe of --bpe, else the tokenizer beside the data, so that outputs are detokenized by default."""
         return super().build_bpe(args) or (self.data_bpe and LineBPE(self.data_bpe, self._tokenize))
 
     def _tokenize(self, text: str) -> list[str]:
-        """The tokens of a text; of one that is far longer than what is read, enough for the part that is kept."""
+        """The tokens of a text; of a far too long one, only as many as the kept part needs."""
         room = self.max_positions()[0]
         pieces, number = pieces_to_read(text, room, self.kept_part.of(), self.data_bpe.tokenizer.encode)
         if number is not None:
-            logger.warning(f"a text of {len(text):,} characters has about {number:,} tokens: not all of it is read")
+            logger.warning(f"a text of {len(text):,} characters has about {number:,} tokens: it is not read completely")
         return [token for piece in pieces for token in piece]
 
     def _formatted(
         self, dataset: LanguagePairDataset, origin: Origin, languages: Sequence[tuple[str, str]] | None = None
     ) -> LanguagePairDataset:
-        """The pairs with what the family has around a text; `languages` of source and target, None: the task's own."""
+        """The pairs in the family's format; `languages` are those of each source and target, None: the task's."""
         spoken = list(zip(*languages, strict=True)) if languages else [("",), ("",)]
         sources = self._format(dataset.src, "source", origin, spoken[0])
         targets = None if dataset.tgt is None else self._format(dataset.tgt, "target", origin, spoken[1])
         values = decoder_starts(self.sequence_format, self.tgt_dict, spoken[1]) if languages else {}
         if origin.queries is not None:
             values["query_length"] = torch.tensor(origin.queries)
-        return SpokenPairDataset(
+        return ValuedPairDataset(
             values,
             sources,
             sources.sizes,
@@ -260,7 +266,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
             align_dataset=dataset.align_dataset and MovedAlignments(dataset.align_dataset, sources, targets),
             num_buckets=self.cfg.num_batch_buckets,
             shuffle=dataset.shuffle,
-            # What the collater puts in front of the decoder's input; Pegasus starts from <s>.
+            # The collater puts this token in front of the decoder's input; Pegasus starts from <s>.
             eos=row_of_symbol(self.tgt_dict, self.sequence_format.start(spoken[1][0])),
             pad_to_multiple=self.cfg.required_seq_len_multiple,
         )
@@ -268,7 +274,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
     def _format(
         self, tokens: FairseqDataset, side: str, origin: Origin, languages: Sequence[str] = ("",)
     ) -> FairseqDataset:
-        """Cut, and put around a text what the family has there: `<s>`, `</s>`, a language code."""
+        """Cut the sequences of a side and put the family's special tokens and language codes around them."""
         source = side == "source"
         dictionary = self.src_dict if source else self.tgt_dict
         ends = {
@@ -293,13 +299,13 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
             )
 
     def _forced_tokens(self, args: Namespace | DictConfig, language: str | None) -> dict[str, int | None]:
-        """The generator's options of that name; a generation setting wins over the task's own, the language is last."""
+        """The generator's forced tokens: from the generation settings, else the task's, else the output language's."""
         symbol = getattr(args, "forced_first_token", None) or self.cfg.forced_first_token or language
         forced_eos = getattr(args, "forced_eos", None)
         is_forced = self.cfg.forced_eos if forced_eos is None else forced_eos
         first = None if symbol is None else self.target_dictionary.index(symbol)
         if symbol is not None and self.target_dictionary[first] != symbol:
-            raise LSGError(f"--forced-first-token {symbol!r} is not in the dictionary; name one of its symbols")
+            raise LSGError(f"--forced-first-token {symbol!r} is not in the dictionary: use one of its symbols")
         return {"forced_first_token": first, "forced_last_token": self.tgt_dict.eos() if is_forced else None}
 
     def _bpe_beside_data(self) -> LSGBPE | None:

@@ -1,4 +1,4 @@
-"""Validation with ROUGE of generated summaries (--eval-rouge), and its settings (--eval-rouge-args)."""
+"""ROUGE of generated summaries in validation (--eval-rouge), and its generation settings (--eval-rouge-args)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lsg_fairseq.scoring import ROUGE_NAMES, rouge_scores
 # --- the settings.
 
 FLAG = "--eval-rouge-args"
-# Name -> (kind, smallest value): what a task's build_generator reads. The others of fairseq's generation settings
-# (nbest, prefix_size, ...) are read by its commands and would do nothing in validation.
+# Name -> (type, smallest value): the settings that a task's build_generator reads. fairseq's other generation settings
+# (nbest, prefix_size, ...) are read by its commands and would have no effect in validation.
 SETTINGS: dict[str, tuple[type, float]] = {
     "beam": (int, 1),
     "max_len_a": (float, 0),
@@ -47,15 +47,15 @@ KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a st
 
 
 def parse_rouge_arguments(text: str) -> dict[str, Any]:
-    """The generation settings of --eval-rouge-args.
+    """Parse --eval-rouge-args, a JSON object of generation settings.
 
     Raises:
-        LSGError: the text is no JSON object, or a name or a value in it is not one that generation takes.
+        LSGError: the text is not a JSON object, or a setting is unknown or not allowed.
     """
     try:
         settings = json.loads(text)
     except json.JSONDecodeError as error:
-        raise LSGError(f"{FLAG} is not JSON ({error}): {text!r}") from error
+        raise LSGError(f'{FLAG} is not JSON: {text!r} ({error}); give an object such as {{"beam": 4}}') from error
     if not isinstance(settings, dict):
         raise LSGError(f'{FLAG} must be a JSON object such as {{"beam": 4}}, not {text!r}')
     for name, value in settings.items():
@@ -91,7 +91,7 @@ def _check_value(name: str, value: object) -> None:
 
 
 def _check_together(settings: Mapping[str, Any]) -> None:
-    """What each value alone allows and fairseq's search refuses, after an epoch."""
+    """Refuse combinations of allowed values that fairseq's search would refuse, after a whole epoch."""
     searches = {
         "sampling": settings.get("sampling", False),
         "diverse_beam_groups": settings.get("diverse_beam_groups", -1) > 0,
@@ -109,14 +109,14 @@ def _check_together(settings: Mapping[str, Any]) -> None:
         raise LSGError(f"{FLAG}: diverse_beam_groups ({groups}) must divide beam ({beam})")
     shortest, longest = settings.get("min_len", 1), settings.get("max_len_b", 200)
     if shortest > longest and not settings.get("max_len_a") and not searches["match_source_len"]:
-        raise LSGError(f"{FLAG}: min_len ({shortest}) must not be above max_len_b ({longest})")
+        raise LSGError(f"{FLAG}: min_len ({shortest}) must not be greater than max_len_b ({longest})")
 
 
 # --- the validation.
 
 
 class RougeValidation:
-    """Put in front of a translation task with `rouge_arguments` and `data_bpe` to give it ROUGE in validation."""
+    """Mixin that adds ROUGE to the validation of a translation task, which has `rouge_arguments` and `data_bpe`."""
 
     rouge_generator: LSGSequenceGenerator | None = None
 
@@ -130,7 +130,7 @@ class RougeValidation:
 
     @property
     def generation_metrics(self) -> tuple[str, ...]:
-        """The metrics that validation has beside those of the criterion."""
+        """The metrics of validation in addition to those of the criterion."""
         return ROUGE_NAMES if self.cfg.eval_rouge else ()
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
@@ -144,7 +144,7 @@ class RougeValidation:
             metrics.log_scalar(name, 100 * total / count, count, round=2)
 
     def _rouge_sums(self, sample: dict[str, Any], model: nn.Module) -> dict[str, float]:
-        """Sums of F1 over the batch, and how many; all are summed over workers by fairseq."""
+        """The sum of each F1 over the batch, and `rouge_count`; fairseq sums them over workers."""
         if self.rouge_generator is None:
             self.rouge_generator = self.build_generator([model], Namespace(**self.rouge_arguments))
         hypotheses = self.inference_step(self.rouge_generator, [model], sample)
