@@ -13,7 +13,7 @@ SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessPlace:
     """This process among all: its `rank` from 0, their number `world_size`, and its number on this machine.
 
     `source` names the variables that these come from.
@@ -25,7 +25,7 @@ class Place:
     source: str
 
 
-def place_of(environment: Mapping[str, str]) -> Place | None:
+def place_of(environment: Mapping[str, str]) -> ProcessPlace | None:
     """The place of this process among several that torchrun or srun started; None if there is only one.
 
     torchrun's variables are read first, because srun often starts torchrun, once per machine.
@@ -36,7 +36,7 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
     return torchrun_place(environment) or srun_place(environment)
 
 
-def torchrun_place(environment: Mapping[str, str]) -> Place | None:
+def torchrun_place(environment: Mapping[str, str]) -> ProcessPlace | None:
     """The place among several processes of torchrun, or of another launcher that sets RANK and WORLD_SIZE.
 
     Raises:
@@ -45,7 +45,7 @@ def torchrun_place(environment: Mapping[str, str]) -> Place | None:
     return _place(environment, TORCHRUN, "LOCAL_RANK")
 
 
-def srun_place(environment: Mapping[str, str]) -> Place | None:
+def srun_place(environment: Mapping[str, str]) -> ProcessPlace | None:
     """The place among the tasks of a Slurm step; None in a batch script, and in a step with one task.
 
     Raises:
@@ -54,7 +54,7 @@ def srun_place(environment: Mapping[str, str]) -> Place | None:
     return _place(environment, SRUN, "SLURM_LOCALID")
 
 
-def _place(environment: Mapping[str, str], names: tuple[str, str], local: str) -> Place | None:
+def _place(environment: Mapping[str, str], names: tuple[str, str], local: str) -> ProcessPlace | None:
     if not all(environment.get(name) for name in names):
         return None
     rank, world_size = (_number(environment, name) for name in names)
@@ -66,7 +66,7 @@ def _place(environment: Mapping[str, str], names: tuple[str, str], local: str) -
             f"unset both, or start the processes with {'torchrun' if names is TORCHRUN else 'srun'}"
         )
     local_rank = _number(environment, local) if environment.get(local) else 0
-    return Place(rank, world_size, local_rank, f"{names[0]} and {names[1]}")
+    return ProcessPlace(rank, world_size, local_rank, f"{names[0]} and {names[1]}")
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

@@ -21,7 +21,7 @@ from test_commands import GENERATION, output_ids
 from lsg_fairseq.compat import launching, unsupported
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.processes import Place, place_of
+from lsg_fairseq.processes import ProcessPlace, place_of
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
 SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "n[1-2]"}
@@ -34,17 +34,17 @@ BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0", 
     ("environment", "place"),
     [
         ({}, None),
-        (TORCHRUN, Place(1, 2, 1, "RANK and WORLD_SIZE")),
-        (SRUN, Place(3, 4, 1, "SLURM_PROCID and SLURM_STEP_NUM_TASKS")),
-        (TORCHRUN | SRUN, Place(1, 2, 1, "RANK and WORLD_SIZE")),
+        (TORCHRUN, ProcessPlace(1, 2, 1, "RANK and WORLD_SIZE")),
+        (SRUN, ProcessPlace(3, 4, 1, "SLURM_PROCID and SLURM_STEP_NUM_TASKS")),
+        (TORCHRUN | SRUN, ProcessPlace(1, 2, 1, "RANK and WORLD_SIZE")),
         (BATCH_SCRIPT, None),
         ({**SRUN, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
         ({"RANK": "0", "WORLD_SIZE": "1"}, None),
         ({"RANK": "3"}, None),
-        ({"RANK": "0", "WORLD_SIZE": "2"}, Place(0, 2, 0, "RANK and WORLD_SIZE")),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, ProcessPlace(0, 2, 0, "RANK and WORLD_SIZE")),
     ],
 )
-def test_place_among_the_processes(environment: dict[str, str], place: Place | None) -> None:
+def test_place_among_the_processes(environment: dict[str, str], place: ProcessPlace | None) -> None:
     assert place_of(environment) == place
 
 

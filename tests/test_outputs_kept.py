@@ -12,8 +12,14 @@ import pytest
 from lsg_fairseq.data.output_folder import only_writer
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.summarizing.documents import Document, Inputs, journal_of
-from lsg_fairseq.summarizing.fingerprints import content_of_inputs
-from lsg_fairseq.summarizing.resumable_output import LineFormat, ResumableOutput, Run, StreamOutput, open_output
+from lsg_fairseq.summarizing.resumable_output import (
+    LineFormat,
+    ResumableOutput,
+    Run,
+    StreamOutput,
+    content_of_inputs,
+    open_output,
+)
 
 RUN = Run({"beam": 4, "inputs": ["in"]}, {"in": "aa", "the checkpoint m": "bb"})
 DOCUMENTS = [Document(f"text {i}", {"id": i, "document": f"text {i}"}) for i in range(3)]

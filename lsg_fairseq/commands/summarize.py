@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import warnings
@@ -28,13 +29,14 @@ from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.models.lsg_model import FLAG_PREFIX, add_lsg_flags
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.summarizing.documents import Inputs, in_shard
-from lsg_fairseq.summarizing.fingerprints import content_of_checkpoint, content_of_inputs
 from lsg_fairseq.summarizing.resumable_output import (
     GENERATED_FIELD,
     SUMMARY_FIELD,
     LineFormat,
     Run,
     StreamOutput,
+    content_of_checkpoint,
+    content_of_inputs,
     open_output,
 )
 from lsg_fairseq.summarizing.shards import check_streams, choose_shard, merge_shards
@@ -43,22 +45,12 @@ from lsg_fairseq.weights.families import FAMILIES
 
 PROGRAM = "lsg-summarize"
 UNNAMED = (
-    f"no --checkpoint is given, so this uses {DEFAULT_ENTRY}, a small model that describes a manual page in one line; "
+    f"no --checkpoint is given, so {DEFAULT_ENTRY} is used, a small model that describes a manual page in one line; "
     "for other texts, give another, such as lsg_bart_base_4096_multinews (downloaded once)"
 )
 GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
 # Arguments that do not change the output's lines, or whose files are compared by content.
-WITHOUT_EFFECT = (
-    "output",
-    "overwrite",
-    "quiet",
-    "device",
-    "batch_size",
-    "max_tokens",
-    "tokenizer",
-    "revision",
-    "merge",
-)
+WITHOUT_EFFECT = "output overwrite quiet device batch_size max_tokens tokenizer revision merge".split()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
 
@@ -312,16 +304,11 @@ def _open_output(args: argparse.Namespace, files: CheckpointFiles, inputs: Seque
     if args.output is None:
         yield StreamOutput(sys.stdout, lines)
         return
-    settings = {name: _plain(value) for name, value in vars(args).items() if name not in WITHOUT_EFFECT}
+    settings = {name: value for name, value in vars(args).items() if name not in WITHOUT_EFFECT}
     content = {f"the checkpoint {args.checkpoint}": content_of_checkpoint(files), **content_of_inputs(inputs)}
-    with open_output(args.output, Run(settings, content), args.overwrite, lines) as output:
+    run = Run(json.loads(json.dumps(settings, default=str)), content)  # paths become strings
+    with open_output(args.output, run, args.overwrite, lines) as output:
         yield output
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path | list):
-        return [str(path) for path in value] if isinstance(value, list) else str(value)
-    return value
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from omegaconf import open_dict
 from torch.multiprocessing import ProcessRaisedException
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.processes import Place, srun_place, torchrun_place
+from lsg_fairseq.processes import ProcessPlace, srun_place, torchrun_place
 
 # --- started together, yet each trains a model of its own: fairseq reads WORLD_SIZE unless one GPU is here.
 # --- On CPUs it starts no process at all, or divides by the number of GPUs.
@@ -66,7 +66,7 @@ def prepare(settings: Any, environment: Mapping[str, str], on_cpu: bool) -> int 
     return _find_by_flags(settings) if on_cpu else None
 
 
-def _join_torchrun(settings: Any, place: Place, environment: Mapping[str, str]) -> None:
+def _join_torchrun(settings: Any, place: ProcessPlace, environment: Mapping[str, str]) -> None:
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
     if missing:
         raise LSGError(
@@ -77,7 +77,7 @@ def _join_torchrun(settings: Any, place: Place, environment: Mapping[str, str]) 
     _take(settings, place)
 
 
-def _join_srun(settings: Any, place: Place, environment: Mapping[str, str], on_cpu: bool) -> None:
+def _join_srun(settings: Any, place: ProcessPlace, environment: Mapping[str, str], on_cpu: bool) -> None:
     if settings.distributed_port <= 0:
         raise LSGError(
             f"srun started {place.world_size} of these processes, and each would train a model of its own: add "
@@ -92,7 +92,7 @@ def _join_srun(settings: Any, place: Place, environment: Mapping[str, str], on_c
         settings.distributed_world_size = place.world_size
 
 
-def _take(settings: Any, place: Place) -> None:
+def _take(settings: Any, place: ProcessPlace) -> None:
     """This process is one rank, and starts no others."""
     settings.distributed_world_size, settings.distributed_rank = place.world_size, place.rank
     # Where each process sees one GPU alone, that is its number 0.
@@ -100,7 +100,7 @@ def _take(settings: Any, place: Place) -> None:
     settings.distributed_no_spawn = True
 
 
-def _check_world_size(settings: Any, place: Place, launcher: str) -> None:
+def _check_world_size(settings: Any, place: ProcessPlace, launcher: str) -> None:
     asked = settings.distributed_world_size
     if asked not in (1, place.world_size, torch.cuda.device_count()):
         raise LSGError(

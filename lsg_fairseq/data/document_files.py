@@ -89,10 +89,8 @@ class Split:
             document = text_of(record, self.document_field, place, "document")
             wanted = self.needs_summaries or has_field(record, self.summary_field)
             summary = text_of(record, self.summary_field, place, "summary") if wanted else None
-            language, query = (
-                text_of(record, name, place, flag) if name is not None else ""
-                for flag, name in (("lang", self.lang_field), ("query", self.query_field))
-            )
+            language = text_of(record, self.lang_field, place, "lang")
+            query = text_of(record, self.query_field, place, "query")
             yield Example(place, document, summary, language, query)
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,8 @@ class Job:
     keep_part: str | None = None
 
 
-def _lengths() -> array[int]:
-    """An empty list of integers of eight bytes each: there may be millions of examples."""
-    return array("q")
+# Lengths take eight bytes each: there may be millions of examples.
+_lengths = partial(array, "q")
 
 
 @dataclass

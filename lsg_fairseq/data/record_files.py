@@ -106,19 +106,22 @@ def has_field(record: Mapping[str, Any], name: str) -> bool:
     return _value(record, name) is not MISSING
 
 
-def text_of(record: Mapping[str, Any], name: str, where: object, which: str) -> str:
+def text_of(record: Mapping[str, Any], name: str | None, where: object, which: str) -> str:
     """The text of a field; a list of strings (the sentences or paragraphs of a paper) is joined by line feeds.
 
     `paper.abstract` is a field of that name, else the field `abstract` of the record `paper`, or of each record in the
     list `paper`.
 
     Args:
+        name: None for an optional field that the user did not name; the text is "" then.
         where: the record's place, for the error.
         which: the flag that names the field, without its `--` and `-field`.
 
     Raises:
         LSGError: there is no such field, or it is not text.
     """
+    if name is None:
+        return ""
     value = _value(record, name)
     if value is MISSING:
         present = shortened(", ".join(map(repr, record))) or "none"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.models.classification import register_head
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tasks.languages import rows_of_symbols
+from lsg_fairseq.tasks.languages import indices_of_symbols
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, symbol_from_token, token_from_symbol
 from lsg_fairseq.weights.families import FAMILIES
 from lsg_fairseq.weights.limits import MAX_POSITIONS
@@ -71,7 +71,7 @@ class HubInterface(nn.Module):
     def ends(self, source_lang: str | None = None) -> tuple[torch.LongTensor, torch.LongTensor]:
         """The ids in front of a text (n,) and behind it (m,); arguments and errors as for encode."""
         spoken = self.task.sequence_format.speaking(source_lang)
-        return tuple(rows_of_symbols(self.task.source_dictionary, part) for part in spoken.ends("source"))
+        return tuple(indices_of_symbols(self.task.source_dictionary, part) for part in spoken.ends("source"))
 
     @property
     def labels(self) -> list[str]:
@@ -124,7 +124,9 @@ class HubInterface(nn.Module):
         Raises:
             LSGError: tokens is not a list of tensors of ids, or length is not allowed.
         """
-        for each in check_list(tokens):
+        if not isinstance(tokens, list | tuple) or not tokens:
+            raise LSGError(f"collate takes a list of sequences of ids, not {tokens!r:.80}")
+        for each in tokens:
             check_tokens(each)
         if length is not None and (type(length) is not int or not 0 <= length <= MAX_POSITIONS):
             raise LSGError(f"length must be an integer from 0 to {MAX_POSITIONS:,}, not {length!r:.80}")
@@ -221,14 +223,3 @@ def check_tokens(tokens: object) -> None:
     """
     if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.is_complex():
         raise LSGError(f"tokens must be a tensor of integers, such as encode returns, not {tokens!r:.80}")
-
-
-def check_list(values: object) -> Sequence[Tensor]:
-    """Refuse values that are not a list, or empty; returns them.
-
-    Raises:
-        LSGError: they are.
-    """
-    if not isinstance(values, list | tuple) or not values:
-        raise LSGError(f"collate takes a list of sequences of ids, not {values!r:.80}")
-    return values

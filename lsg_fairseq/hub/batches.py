@@ -221,7 +221,8 @@ class BatchedGenerator:
         for places in batches_by_length([len(ids) for ids in tokens], self.options):
             if is_done is None or not all(is_done[place] for place in places):
                 of_batch = [languages[place] for place in places] if languages and not self.target_lang else None
-                yield places, self._summaries([tokens[place] for place in places], of_batch)
+                hypotheses = self._generate([tokens[place] for place in places], of_batch)
+                yield places, [self.hub.decode_summary(best["tokens"]) for best, *_ in hypotheses]
 
     def best(self, tokens: Tensor, count: int) -> list[tuple[str, float]]:
         """The `count` best outputs for ids (n,), with their scores."""
@@ -289,9 +290,6 @@ class BatchedGenerator:
             self.num_cut += 1
             self.tokens_lost += number - room
             self.longest = max(self.longest, number)
-
-    def _summaries(self, tokens: Sequence[Tensor], languages: Sequence[str] | None) -> list[str]:
-        return [self.hub.decode_summary(hypotheses[0]["tokens"]) for hypotheses in self._generate(tokens, languages)]
 
     def _generate(self, tokens: Sequence[Tensor], languages: Sequence[str] | None = None) -> list[list[dict[str, Any]]]:
         """The hypotheses for each source, best first; `languages` are those of the outputs."""

@@ -16,7 +16,7 @@ from lsg_fairseq.hub.base import HubInterface, as_texts
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions, GenerationSettings
 from lsg_fairseq.models.classification import final_token_states
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tasks.languages import row_of_symbol
+from lsg_fairseq.tasks.languages import index_of_symbol
 from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer
 
 
@@ -133,7 +133,7 @@ class LSGHubInterface(HubInterface):
             )
         spoken = self.task.sequence_format
         # The output would be the source, and in its language.
-        start = row_of_symbol(self.task.target_dictionary, spoken.start(spoken.source_language))
+        start = index_of_symbol(self.task.target_dictionary, spoken.start(spoken.source_language))
         previous = torch.cat([tokens.new_full((len(tokens), 1), start), tokens[:, :-1]], dim=1)
         features, extra = self.model(tokens, None, previous, features_only=True, return_all_hiddens=return_all_hiddens)
         return [state.transpose(0, 1) for state in extra["inner_states"]] if return_all_hiddens else features

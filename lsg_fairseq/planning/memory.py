@@ -139,7 +139,7 @@ def most_rows(setup: Setup, limit: int) -> int:
     """The most examples of the setup's lengths in a batch whose peak is at most `limit` bytes; 0 if not even one.
 
     Raises:
-        LSGError: there is no limit.
+        LSGError: more than 2**20 examples fit.
     """
     if plan(setup.with_rows(1)).peak > limit:
         return 0

@@ -125,10 +125,8 @@ class Inputs:
     def _from_records(self, records: Iterable[tuple[Place, dict[str, Any]]]) -> Iterator[Document]:
         for place, record in records:
             text = text_of(record, self.document_field, place, "document")
-            language, query = (
-                text_of(record, name, place, flag) if name is not None else ""
-                for flag, name in (("lang", self.lang_field), ("query", self.query_field))
-            )
+            language = text_of(record, self.lang_field, place, "lang")
+            query = text_of(record, self.query_field, place, "query")
             yield Document(text, record, str(place), language, query)
 
     def _from_text(self, file: BinaryIO, name: str) -> Iterator[Document]:

@@ -6,21 +6,27 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from lsg_fairseq.checkpoints.loading import CheckpointFiles
+from lsg_fairseq.checkpoints.open_fairseq import read_original
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import only_writer
+from lsg_fairseq.huggingface.generation_config import source_prefix
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.summarizing.documents import Document, journal_of
+from lsg_fairseq.tokenizers.base import ALL_FILES
+from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE
 
 logger = logging.getLogger(__name__)
 
 # The field for a summary; the second one if the record already has a (reference) summary.
 SUMMARY_FIELD, GENERATED_FIELD = "summary", "generated_summary"
+AGAIN = "use --overwrite to start again, or another --output"
 
 
 @dataclass
@@ -28,12 +34,12 @@ class LineFormat:
     """The format of output lines: the summary as text, or (`as_json`) the document's object with the summary added.
 
     `summary_field` is the field for it; None: SUMMARY_FIELD, or GENERATED_FIELD if the object has that already.
-    `has_said` is whether the user was told about the second.
+    `was_told` is whether the user was told about the second.
     """
 
     as_json: bool = False
     summary_field: str | None = None
-    has_said: bool = False
+    was_told: bool = False
 
     def line(self, document: Document, summary: str) -> str:
         """The line for a document, without a line feed; as text, line feeds in the summary become spaces.
@@ -62,8 +68,8 @@ class LineFormat:
                 f"{document.where}: the object already has the field {names[-1]!r}, which would be overwritten: give "
                 "another with --summary-field"
             )
-        if free[0] != names[0] and not self.has_said:
-            self.has_said = True
+        if free[0] != names[0] and not self.was_told:
+            self.was_told = True
             logger.info(f"objects that already have a {SUMMARY_FIELD!r} keep it, and get the new one as {free[0]!r}")
         return free[0]
 
@@ -109,9 +115,6 @@ def _has_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-AGAIN = "use --overwrite to start again, or another --output"
 
 
 @dataclass(frozen=True)
@@ -320,3 +323,29 @@ def _append(file: BinaryIO, line: str) -> None:
     with written_whole(Path(file.name)):
         while data:
             data = data[os.write(file.fileno(), data) :]
+
+
+# --- the content that a run reads: a rerun must notice that a file of the same name has changed.
+
+
+def content_of_checkpoint(files: CheckpointFiles) -> str:
+    """The SHA-256 of everything that a checkpoint's summaries depend on."""
+    beside = [*sorted(files.vocabulary.glob("dict*.txt")), files.vocabulary / SEQUENCE_FORMAT_FILE]
+    tokenizer = [files.tokenizer / name for name in ALL_FILES]
+    found = [path for path in (files.model, *beside, *tokenizer) if path.is_file()]
+    described = [[path.name, hash_file(path)] for path in found]
+    # A converted folder also stores its original's config; only the prefix in it affects summaries.
+    prefix = source_prefix(read_original(files.model.parent).get("config", {}))
+    content = [described, sorted(files.generation.items()), *([prefix] if prefix else [])]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def content_of_inputs(paths: Iterable[Path]) -> dict[str, str]:
+    """Path -> SHA-256 for each regular file; a pipe can be read only once, and has none."""
+    return {str(path): hash_file(path) for path in paths if path.is_file()}
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -30,13 +30,13 @@ def in_task_languages(
     for side in ("source", "target"):
         token, suffix = (getattr(settings, f"{side}_{name}", None) for name in ("lang_token", "lang"))
         if token and sequence_format.languages:
-            row_of_symbol(dictionary, language_symbol(token))
+            index_of_symbol(dictionary, language_symbol(token))
         is_code = sequence_format.languages and suffix and language_symbol(suffix) in dictionary
         chosen.append(token or (suffix if is_code else None))
     return sequence_format.speaking(*chosen)
 
 
-def row_of_symbol(dictionary: Dictionary, symbol: str) -> int:
+def index_of_symbol(dictionary: Dictionary, symbol: str) -> int:
     """The id of a symbol that may be a language's.
 
     Raises:
@@ -52,9 +52,9 @@ def row_of_symbol(dictionary: Dictionary, symbol: str) -> int:
     return row
 
 
-def rows_of_symbols(dictionary: Dictionary, symbols: Sequence[str]) -> LongTensor:
-    """The ids (n,) of several symbols, int64; raises as row_of_symbol."""
-    return torch.tensor([row_of_symbol(dictionary, symbol) for symbol in symbols], dtype=torch.long)
+def indices_of_symbols(dictionary: Dictionary, symbols: Sequence[str]) -> LongTensor:
+    """The ids (n,) of several symbols, int64; raises as index_of_symbol."""
+    return torch.tensor([index_of_symbol(dictionary, symbol) for symbol in symbols], dtype=torch.long)
 
 
 def decoder_starts(
@@ -73,4 +73,4 @@ def decoder_starts(
     starts = {"decoder_start": [sequence_format.start(code) for code in languages]}
     if sequence_format.languages == FRONT:
         starts["forced_first"] = [sequence_format.forced_first(code) for code in languages]
-    return {name: rows_of_symbols(dictionary, symbols) for name, symbols in starts.items()}
+    return {name: indices_of_symbols(dictionary, symbols) for name, symbols in starts.items()}

@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import (
-    FairseqDataset,
-    LanguagePairDataset,
-    ListDataset,
-    StripTokenDataset,
-)
+from fairseq.data import FairseqDataset, LanguagePairDataset, ListDataset, StripTokenDataset
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
@@ -39,7 +34,7 @@ from lsg_fairseq.tasks.data_folders import (
     require_summaries_for,
     unchanged_sequences,
 )
-from lsg_fairseq.tasks.languages import decoder_starts, in_task_languages, row_of_symbol, rows_of_symbols
+from lsg_fairseq.tasks.languages import decoder_starts, in_task_languages, index_of_symbol, indices_of_symbols
 from lsg_fairseq.tasks.rouge_validation import RougeValidation, parse_rouge_arguments
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig, with_checkpoint_settings
 from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, LSGBPE, LineBPE, dictionary_fingerprint
@@ -267,7 +262,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
             num_buckets=self.cfg.num_batch_buckets,
             shuffle=dataset.shuffle,
             # The collater puts this token in front of the decoder's input; Pegasus starts from <s>.
-            eos=row_of_symbol(self.tgt_dict, self.sequence_format.start(spoken[1][0])),
+            eos=index_of_symbol(self.tgt_dict, self.sequence_format.start(spoken[1][0])),
             pad_to_multiple=self.cfg.required_seq_len_multiple,
         )
 
@@ -278,7 +273,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         source = side == "source"
         dictionary = self.src_dict if source else self.tgt_dict
         ends = {
-            code: tuple(rows_of_symbols(dictionary, part) for part in self.sequence_format.ends(side, code))
+            code: tuple(indices_of_symbols(dictionary, part) for part in self.sequence_format.ends(side, code))
             for code in dict.fromkeys(languages)
         }
         around = [ends[code] for code in languages]
