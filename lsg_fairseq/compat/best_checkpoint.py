@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 
+from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- --best-checkpoint-metric is looked up after the first epoch only, a KeyError if validation lacks it; and without
@@ -17,23 +18,13 @@ HIGHER_IS_BETTER = ("rouge", "accuracy", "bleu", "f1", "mcc", "acc_and_f1", "pea
 LOWER_IS_BETTER = ("loss", "nll_loss", "ppl", "wer", "raw_wer", "uer")
 
 
-def best_metric_is_not_checked() -> bool:
-    return not hasattr(Trainer.__init__, "lsg_fairseq_fix")
-
-
-def check_best_metric() -> None:
-    upstream = Trainer.__init__
-
-    @functools.wraps(upstream)
-    def __init__(trainer: Trainer, cfg: Any, *args: Any, **kwargs: Any) -> None:
-        if not cfg.dataset.disable_validation:
-            check_direction(cfg.checkpoint.best_checkpoint_metric, cfg.checkpoint.maximize_best_checkpoint_metric)
-        upstream(trainer, cfg, *args, **kwargs)
-        if not cfg.dataset.disable_validation:
-            _check_name(trainer, cfg.checkpoint.best_checkpoint_metric)
-
-    __init__.lsg_fairseq_fix = True
-    Trainer.__init__ = __init__
+@patches(Trainer, "__init__")
+def check_best_metric(upstream: Callable[..., None], trainer: Trainer, cfg: Any, *args: Any, **kwargs: Any) -> None:
+    if not cfg.dataset.disable_validation:
+        check_direction(cfg.checkpoint.best_checkpoint_metric, cfg.checkpoint.maximize_best_checkpoint_metric)
+    upstream(trainer, cfg, *args, **kwargs)
+    if not cfg.dataset.disable_validation:
+        _check_name(trainer, cfg.checkpoint.best_checkpoint_metric)
 
 
 def check_direction(metric: str, maximize: bool) -> None:

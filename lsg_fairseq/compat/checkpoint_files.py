@@ -6,32 +6,23 @@ reading makes a Namespace of them again where fairseq, its upgrades and --model-
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
+from lsg_fairseq.compat.patch import patches
+
 # --- trainings write their arguments as argparse.Namespace, which torch's weights_only loading refuses.
 
 
-def checkpoints_hold_namespaces() -> bool:
-    return not hasattr(checkpoint_utils.torch_persistent_save, "lsg_fairseq_fix")
-
-
-def write_plain_checkpoints() -> None:
-    upstream = checkpoint_utils.torch_persistent_save
-
-    @functools.wraps(upstream)
-    def torch_persistent_save(obj: Any, *args: Any, **kwargs: Any) -> None:
-        upstream(as_plain(obj), *args, **kwargs)
-
-    torch_persistent_save.lsg_fairseq_fix = True
-    checkpoint_utils.torch_persistent_save = torch_persistent_save
+@patches(checkpoint_utils, "torch_persistent_save")
+def write_plain_checkpoints(upstream: Callable[..., None], obj: Any, *args: Any, **kwargs: Any) -> None:
+    upstream(as_plain(obj), *args, **kwargs)
 
 
 def as_plain(value: Any) -> Any:

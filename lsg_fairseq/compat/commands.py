@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
-import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fairseq import utils
 
+from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.compat.plain_errors import sentence_of, unforeseen
 
 logger = logging.getLogger(__name__)
@@ -22,24 +23,13 @@ PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # --- --user-dir of a package that is already imported from elsewhere is "not globally unique".
 
 
-def user_dir_is_imported_by_path() -> bool:
-    return not hasattr(utils.import_user_module, "lsg_fairseq_fix")
-
-
-def accept_imported_user_dir() -> None:
-    upstream = utils.import_user_module
-
-    @functools.wraps(upstream)
-    def import_user_module(args: Any) -> None:
-        user_dir = vars(args).get("user_dir") if isinstance(args, argparse.Namespace) else args.get("user_dir")
-        if user_dir is not None and Path(user_dir).name == PACKAGE_DIR.name:
-            if Path(user_dir).is_dir() and Path(user_dir).resolve() != PACKAGE_DIR:
-                logger.warning(f"{PACKAGE_DIR} is imported already and serves; --user-dir {user_dir} is not looked at")
-            return
+@patches(utils, "import_user_module")
+def accept_imported_user_dir(upstream: Callable[..., None], args: Any) -> None:
+    user_dir = vars(args).get("user_dir") if isinstance(args, argparse.Namespace) else args.get("user_dir")
+    if user_dir is None or Path(user_dir).name != PACKAGE_DIR.name:
         upstream(args)
-
-    import_user_module.lsg_fairseq_fix = True
-    utils.import_user_module = import_user_module
+    elif Path(user_dir).is_dir() and Path(user_dir).resolve() != PACKAGE_DIR:
+        logger.warning(f"{PACKAGE_DIR} is imported already and serves; --user-dir {user_dir} is not looked at")
 
 
 # --- a mistake of the user ends fairseq's commands with a page of traceback instead of one sentence, or in an abort.

@@ -15,39 +15,37 @@ from fairseq.models import distributed_fairseq_model
 from fairseq.optim.fp16_optimizer import FP16Optimizer
 from omegaconf import open_dict
 
+from lsg_fairseq.compat.patch import patches
+
 # --- --bf16 switches TPU mode on, which needs torch_xla and turns CUDA off.
 
 
 def bf16_means_tpu() -> bool:
-    return "args.tpu = True" in inspect.getsource(options.parse_args_and_arch) and not _wraps("bf16_without_tpu")
+    return "args.tpu = True" in inspect.getsource(options.parse_args_and_arch)
 
 
-def bf16_without_tpu() -> None:
-    def reset_tpu(cfg: Any) -> None:
-        if cfg.common.bf16 and find_spec("torch_xla") is None:
-            with open_dict(cfg):
-                cfg.common.tpu = False
-                cfg.distributed_training.tpu = False
-
-    _before_main("bf16_without_tpu", reset_tpu)
+@patches(distributed_utils, "call_main", bf16_means_tpu)
+def bf16_without_tpu(upstream: Callable[..., Any], cfg: Any, *args: Any, **kwargs: Any) -> Any:
+    if cfg.common.bf16 and find_spec("torch_xla") is None:
+        with open_dict(cfg):
+            cfg.common.tpu = False
+            cfg.distributed_training.tpu = False
+    return upstream(cfg, *args, **kwargs)
 
 
 # --- --fp16 asks CUDA for its current device when it makes one flat copy of the gradients.
 
 
 def flat_gradients_need_cuda() -> bool:
-    return "torch.cuda.current_device()" in inspect.getsource(FP16Optimizer.build_fp32_params) and not _wraps(
-        "fp16_on_cpu"
-    )
+    return "torch.cuda.current_device()" in inspect.getsource(FP16Optimizer.build_fp32_params)
 
 
-def fp16_on_cpu() -> None:
-    def keep_gradients_apart(cfg: Any) -> None:
-        if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
-            with open_dict(cfg):
-                cfg.common.fp16_no_flatten_grads = True
-
-    _before_main("fp16_on_cpu", keep_gradients_apart)
+@patches(distributed_utils, "call_main", flat_gradients_need_cuda)
+def fp16_on_cpu(upstream: Callable[..., Any], cfg: Any, *args: Any, **kwargs: Any) -> Any:
+    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
+        with open_dict(cfg):
+            cfg.common.fp16_no_flatten_grads = True
+    return upstream(cfg, *args, **kwargs)
 
 
 # --- DistributedDataParallel refuses device_ids for a model on the CPU.
@@ -70,41 +68,11 @@ def ddp_without_device_ids() -> None:
 # --- all_gather_list, which gathers validation statistics, wants a buffer on the GPU even where there is none.
 
 
-def gathering_needs_cuda() -> bool:
-    return not hasattr(distributed_utils.all_gather_list, "lsg_fairseq_fix")
-
-
-def gather_on_cpu() -> None:
-    upstream = distributed_utils.all_gather_list
-
-    @functools.wraps(upstream)
-    def all_gather_list(data: Any, group: Any = None, max_size: int = 16384) -> list[Any]:
-        group = distributed_utils.get_global_group() if group is None else group
-        if torch.distributed.get_backend(group) != "gloo":
-            return upstream(data, group, max_size)
-        gathered = [None] * distributed_utils.get_world_size(group)
-        torch.distributed.all_gather_object(gathered, data, group)
-        return gathered
-
-    all_gather_list.lsg_fairseq_fix = True
-    distributed_utils.all_gather_list = all_gather_list
-
-
-def _before_main(name: str, prepare: Callable[[Any], None]) -> None:
-    upstream = distributed_utils.call_main
-
-    @functools.wraps(upstream)
-    def call_main(cfg: Any, main: Callable[..., Any], **kwargs: Any) -> None:
-        prepare(cfg)
-        return upstream(cfg, main, **kwargs)
-
-    _mark(call_main, upstream, name)
-    distributed_utils.call_main = call_main
-
-
-def _mark(wrapper: Callable[..., Any], upstream: Callable[..., Any], name: str) -> None:
-    wrapper.lsg_fairseq_fixes = {*getattr(upstream, "lsg_fairseq_fixes", ()), name}
-
-
-def _wraps(name: str) -> bool:
-    return name in getattr(distributed_utils.call_main, "lsg_fairseq_fixes", ())
+@patches(distributed_utils, "all_gather_list")
+def gather_on_cpu(upstream: Callable[..., Any], data: Any, group: Any = None, max_size: int = 16384) -> list[Any]:
+    group = distributed_utils.get_global_group() if group is None else group
+    if torch.distributed.get_backend(group) != "gloo":
+        return upstream(data, group, max_size)
+    gathered = [None] * distributed_utils.get_world_size(group)
+    torch.distributed.all_gather_object(gathered, data, group)
+    return gathered

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import socket
@@ -15,6 +14,7 @@ from fairseq.distributed import utils as distributed_utils
 from omegaconf import open_dict
 from torch.multiprocessing import ProcessRaisedException
 
+from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.processes import Place, srun_place, torchrun_place
 
@@ -22,30 +22,20 @@ from lsg_fairseq.processes import Place, srun_place, torchrun_place
 # --- On CPUs it starts no process at all, or divides by the number of GPUs.
 
 
-def processes_do_not_join() -> bool:
-    return not hasattr(distributed_utils.call_main, "lsg_fairseq_joins")
-
-
-def join_processes() -> None:
-    upstream = distributed_utils.call_main
-
-    @functools.wraps(upstream)
-    def call_main(cfg: Any, main: Callable[..., Any], **kwargs: Any) -> None:
-        on_cpu = cfg.common.cpu or not torch.cuda.is_available()
-        with open_dict(cfg):
-            num_procs = prepare(cfg.distributed_training, os.environ, on_cpu)
-        try:
-            if num_procs is None:
-                return upstream(cfg, main, **kwargs)
-            return _spawn(cfg, main, kwargs, num_procs)
-        except ProcessRaisedException as error:
-            sentence = _sentence_of(error)
-            if sentence is None:
-                raise
-            raise sentence from error
-
-    call_main.lsg_fairseq_joins = True
-    distributed_utils.call_main = call_main
+@patches(distributed_utils, "call_main")
+def join_processes(upstream: Callable[..., Any], cfg: Any, main: Callable[..., Any], **kwargs: Any) -> Any:
+    on_cpu = cfg.common.cpu or not torch.cuda.is_available()
+    with open_dict(cfg):
+        num_procs = prepare(cfg.distributed_training, os.environ, on_cpu)
+    try:
+        if num_procs is None:
+            return upstream(cfg, main, **kwargs)
+        return _spawn(cfg, main, kwargs, num_procs)
+    except ProcessRaisedException as error:
+        sentence = _sentence_of(error)
+        if sentence is None:
+            raise
+        raise sentence from error
 
 
 def prepare(settings: Any, environment: Mapping[str, str], on_cpu: bool) -> int | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from fairseq.trainer import Trainer
 from torch.optim import Optimizer
 
 from lsg_fairseq.compat.loading import DamagedCheckpointError, load_checkpoint_file
+from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
 logger = logging.getLogger(__name__)
@@ -19,28 +20,20 @@ logger = logging.getLogger(__name__)
 # --- an optimizer's state of other trained parameters is torch's own error, or in half precision that of a later step.
 
 
-def optimizer_states_are_not_compared() -> bool:
-    return not hasattr(Trainer.load_checkpoint, "lsg_fairseq_fix")
-
-
-def refuse_other_optimizer_states() -> None:
-    upstream = Trainer.load_checkpoint
-
-    @functools.wraps(upstream)
-    def load_checkpoint(trainer: Trainer, filename: str, *args: Any, **kwargs: Any) -> Any:
-        try:
-            extra_state = upstream(trainer, filename, *args, **kwargs)
-        except ValueError as error:
-            if "parameter group" not in str(error):
-                raise
-            raise _of_other_parameters(filename) from error
-        optimizer = getattr(trainer.optimizer, "optimizer", None)  # empty, if nothing was restored
-        if isinstance(optimizer, Optimizer) and not state_fits(optimizer):
-            raise _of_other_parameters(filename)
-        return extra_state
-
-    load_checkpoint.lsg_fairseq_fix = True
-    Trainer.load_checkpoint = load_checkpoint
+@patches(Trainer, "load_checkpoint")
+def refuse_other_optimizer_states(
+    upstream: Callable[..., Any], trainer: Trainer, filename: str, *args: Any, **kwargs: Any
+) -> Any:
+    try:
+        extra_state = upstream(trainer, filename, *args, **kwargs)
+    except ValueError as error:
+        if "parameter group" not in str(error):
+            raise
+        raise _of_other_parameters(filename) from error
+    optimizer = getattr(trainer.optimizer, "optimizer", None)  # empty, if nothing was restored
+    if isinstance(optimizer, Optimizer) and not state_fits(optimizer):
+        raise _of_other_parameters(filename)
+    return extra_state
 
 
 def state_fits(optimizer: Optimizer) -> bool:
@@ -61,24 +54,16 @@ def _of_other_parameters(filename: str) -> LSGError:
 # --- a damaged checkpoint_last.pt ends the training for good, though a whole checkpoint lies beside it.
 
 
-def damaged_checkpoints_end_the_training() -> bool:
-    return not hasattr(Trainer.load_checkpoint, "lsg_fairseq_goes_on")
-
-
-def go_on_from_whole_checkpoints() -> None:
-    upstream = Trainer.load_checkpoint
-
-    @functools.wraps(upstream)
-    def load_checkpoint(trainer: Trainer, filename: str, *args: Any, **kwargs: Any) -> Any:
-        settings, path = trainer.cfg.checkpoint, Path(filename)
-        is_last = path == Path(settings.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix}.pt"
-        # A file that is named with --restore-file is meant, and no other.
-        if settings.restore_file == "checkpoint_last.pt" and is_last and path.is_file() and not is_whole(path):
-            filename = str(_newest_whole(path))
-        return upstream(trainer, filename, *args, **kwargs)
-
-    load_checkpoint.lsg_fairseq_goes_on = True
-    Trainer.load_checkpoint = load_checkpoint
+@patches(Trainer, "load_checkpoint")
+def go_on_from_whole_checkpoints(
+    upstream: Callable[..., Any], trainer: Trainer, filename: str, *args: Any, **kwargs: Any
+) -> Any:
+    settings, path = trainer.cfg.checkpoint, Path(filename)
+    is_last = path == Path(settings.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix}.pt"
+    # A file that is named with --restore-file is meant, and no other.
+    if settings.restore_file == "checkpoint_last.pt" and is_last and path.is_file() and not is_whole(path):
+        filename = str(_newest_whole(path))
+    return upstream(trainer, filename, *args, **kwargs)
 
 
 def is_whole(path: Path) -> bool:
@@ -111,26 +96,19 @@ def _newest_whole(damaged: Path) -> Path:
 # --- counts the batches of one process.
 
 
-def positions_are_of_one_process() -> bool:
-    return not hasattr(EpochBatchIterator.load_state_dict, "lsg_fairseq_fix")
+@patches(EpochBatchIterator, "state_dict")
+def save_num_processes(upstream: Callable[..., dict[str, Any]], iterator: EpochBatchIterator) -> dict[str, Any]:
+    return {**upstream(iterator), "num_shards": iterator.num_shards}
 
 
-def count_batches_of_all_processes() -> None:
-    save, load = EpochBatchIterator.state_dict, EpochBatchIterator.load_state_dict
-
-    @functools.wraps(save)
-    def state_dict(iterator: EpochBatchIterator) -> dict[str, Any]:
-        return {**save(iterator), "num_shards": iterator.num_shards}
-
-    @functools.wraps(load)
-    def load_state_dict(iterator: EpochBatchIterator, state: dict[str, Any]) -> None:
-        before, done = state.get("num_shards", iterator.num_shards), state.get("iterations_in_epoch", 0)
-        if done and before != iterator.num_shards:
-            state = {**state, "iterations_in_epoch": _position(iterator, done, before)}
-        load(iterator, state)
-
-    load_state_dict.lsg_fairseq_fix = True
-    EpochBatchIterator.state_dict, EpochBatchIterator.load_state_dict = state_dict, load_state_dict
+@patches(EpochBatchIterator, "load_state_dict")
+def count_batches_of_all_processes(
+    upstream: Callable[..., None], iterator: EpochBatchIterator, state: dict[str, Any]
+) -> None:
+    before, done = state.get("num_shards", iterator.num_shards), state.get("iterations_in_epoch", 0)
+    if done and before != iterator.num_shards:
+        state = {**state, "iterations_in_epoch": _position(iterator, done, before)}
+    upstream(iterator, state)
 
 
 def _position(iterator: EpochBatchIterator, done: int, before: int) -> int:

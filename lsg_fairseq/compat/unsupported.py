@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -11,30 +10,21 @@ import torch
 from fairseq import options
 from fairseq.distributed import utils as distributed_utils
 
+from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- flags of distributed training that are ignored, or end in a traceback about CUDA, a package or a missing GPU.
 
 
-def flags_are_ignored() -> bool:
-    return not hasattr(distributed_utils.call_main, "lsg_fairseq_refuses")
-
-
-def refuse_what_cannot_be() -> None:
-    upstream = distributed_utils.call_main
-
-    @functools.wraps(upstream)
-    def call_main(cfg: Any, main: Callable[..., Any], **kwargs: Any) -> None:
-        on_cpu = cfg.common.cpu or not torch.cuda.is_available()
-        refuse_pipelines(cfg.distributed_training.pipeline_model_parallel, getattr(cfg.model, "_name", None))
-        refuse_backends(cfg.distributed_training, on_cpu, has_fairscale=find_spec("fairscale") is not None)
-        # eval_lm has shards, as generate has; both look at more than this.
-        if cfg.dataset.num_shards > 1 and not main.__module__.endswith("eval_lm"):
-            raise LSGError(f"--num-shards {cfg.dataset.num_shards} is for fairseq-generate: leave it out")
-        return upstream(cfg, main, **kwargs)
-
-    call_main.lsg_fairseq_refuses = True
-    distributed_utils.call_main = call_main
+@patches(distributed_utils, "call_main")
+def refuse_what_cannot_be(upstream: Callable[..., Any], cfg: Any, main: Callable[..., Any], **kwargs: Any) -> Any:
+    on_cpu = cfg.common.cpu or not torch.cuda.is_available()
+    refuse_pipelines(cfg.distributed_training.pipeline_model_parallel, getattr(cfg.model, "_name", None))
+    refuse_backends(cfg.distributed_training, on_cpu, has_fairscale=find_spec("fairscale") is not None)
+    # eval_lm has shards, as generate has; both look at more than this.
+    if cfg.dataset.num_shards > 1 and not main.__module__.endswith("eval_lm"):
+        raise LSGError(f"--num-shards {cfg.dataset.num_shards} is for fairseq-generate: leave it out")
+    return upstream(cfg, main, **kwargs)
 
 
 def refuse_pipelines(asked_for: bool, arch: str | None) -> None:
@@ -68,24 +58,14 @@ def refuse_backends(settings: Any, on_cpu: bool, has_fairscale: bool) -> None:
 # --- fairseq-generate ignores --num-shards and --shard-id: each of N machines generates everything.
 
 
-def shards_are_ignored() -> bool:
-    return not hasattr(options.parse_args_and_arch, "lsg_fairseq_shards")
-
-
-def generate_shards() -> None:
-    upstream = options.parse_args_and_arch
-
-    @functools.wraps(upstream)
-    def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:
-        parsed = upstream(*args, **kwargs)
-        # (args, rest) with parse_known. Of all commands, generate alone has a beam and no buffer of input lines.
-        flags = parsed[0] if isinstance(parsed, tuple) else parsed
-        if hasattr(flags, "beam") and not hasattr(flags, "buffer_size") and hasattr(flags, "num_shards"):
-            take_shard(flags)
-        return parsed
-
-    parse_args_and_arch.lsg_fairseq_shards = True
-    options.parse_args_and_arch = parse_args_and_arch
+@patches(options, "parse_args_and_arch")
+def generate_shards(upstream: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    parsed = upstream(*args, **kwargs)
+    # (args, rest) with parse_known. Of all commands, generate alone has a beam and no buffer of input lines.
+    flags = parsed[0] if isinstance(parsed, tuple) else parsed
+    if hasattr(flags, "beam") and not hasattr(flags, "buffer_size") and hasattr(flags, "num_shards"):
+        take_shard(flags)
+    return parsed
 
 
 def take_shard(flags: Any) -> None:

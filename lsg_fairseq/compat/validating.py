@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -12,27 +12,19 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.tasks import FairseqTask
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lsg_fairseq.compat.patch import patches
+
 DEFAULT_CRITERION = "cross_entropy"
 
 # --- the last batches do not go round, so some processes get an empty one: fairseq-validate hands it to the model
 # --- (KeyError: 'net_input'); fairseq-train knows better.
 
 
-def empty_batches_are_validated() -> bool:
-    return not hasattr(checkpoint_utils.load_model_ensemble_and_task, "lsg_fairseq_skips")
-
-
-def skip_empty_batches() -> None:
-    upstream = checkpoint_utils.load_model_ensemble_and_task
-
-    @functools.wraps(upstream)
-    def load_model_ensemble_and_task(*args: Any, **kwargs: Any) -> Any:
-        models, cfg, task = upstream(*args, **kwargs)
-        skip_empty_samples(task)
-        return models, cfg, task
-
-    load_model_ensemble_and_task.lsg_fairseq_skips = True
-    checkpoint_utils.load_model_ensemble_and_task = load_model_ensemble_and_task
+@patches(checkpoint_utils, "load_model_ensemble_and_task")
+def skip_empty_batches(upstream: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    models, cfg, task = upstream(*args, **kwargs)
+    skip_empty_samples(task)
+    return models, cfg, task
 
 
 def skip_empty_samples(task: FairseqTask) -> None:
@@ -49,23 +41,15 @@ def skip_empty_samples(task: FairseqTask) -> None:
 # --- a checkpoint that was converted and not trained here names no criterion (AttributeError).
 
 
-def criterion_is_taken_for_granted() -> bool:
-    return not hasattr(checkpoint_utils.load_model_ensemble_and_task, "lsg_fairseq_criterion")
-
-
-def take_criterion_from_flags() -> None:
-    upstream = checkpoint_utils.load_model_ensemble_and_task
-
-    @functools.wraps(upstream)
-    def load_model_ensemble_and_task(filenames: Any, arg_overrides: Any = None, *args: Any, **kwargs: Any) -> Any:
-        models, cfg, task = upstream(filenames, arg_overrides, *args, **kwargs)
-        if isinstance(cfg, DictConfig) and cfg.get("criterion") is None:
-            with open_dict(cfg):
-                cfg.criterion = criterion_of(arg_overrides or {})
-        return models, cfg, task
-
-    load_model_ensemble_and_task.lsg_fairseq_criterion = True
-    checkpoint_utils.load_model_ensemble_and_task = load_model_ensemble_and_task
+@patches(checkpoint_utils, "load_model_ensemble_and_task")
+def take_criterion_from_flags(
+    upstream: Callable[..., Any], filenames: Any, arg_overrides: Any = None, *args: Any, **kwargs: Any
+) -> Any:
+    models, cfg, task = upstream(filenames, arg_overrides, *args, **kwargs)
+    if isinstance(cfg, DictConfig) and cfg.get("criterion") is None:
+        with open_dict(cfg):
+            cfg.criterion = criterion_of(arg_overrides or {})
+    return models, cfg, task
 
 
 def criterion_of(given: Mapping[str, Any]) -> DictConfig:
