@@ -90,10 +90,9 @@ ADDED_TOKENS = {masked_lm: 1, denoising: 2, span_masked_lm: 2}
 
 def _leave_room_in(module: ModuleType, added: int) -> Patch:
     @patches(module, "maybe_shorten_dataset")
-    def leave_room(
-        upstream: Callable[..., Any], dataset: Any, split: str, splits: str, method: str, length: int, seed: int
-    ) -> FairseqDataset:
-        return upstream(dataset, split, splits, method, length - added, seed)
+    def leave_room(upstream: Callable[..., FairseqDataset], *args: Any) -> FairseqDataset:
+        *others, tokens_per_sample, seed = args
+        return upstream(*others, tokens_per_sample - added, seed)
 
     return leave_room
 
