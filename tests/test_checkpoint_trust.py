@@ -24,7 +24,7 @@ from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import dictionary_fingerprint, load_tokenizer
 from lsg_fairseq.weights.limits import MAX_POSITIONS, check_sizes, first_names
-from lsg_fairseq.weights.values import check_kind, check_values
+from lsg_fairseq.weights.state_dicts import check_kind, check_values
 
 
 @pytest.fixture(scope="module")

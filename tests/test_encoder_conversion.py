@@ -37,7 +37,7 @@ from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf, convert_to_
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer
 from lsg_fairseq.weights.state_dicts import HEAD_NAME
-from lsg_fairseq.weights.upgrade_roberta import has_initial_lm_head
+from lsg_fairseq.weights.upgrades import has_initial_lm_head
 
 MODELS = [
     ("bert", "BertModel"),

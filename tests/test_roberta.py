@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.position_tables import make_global_table
-from lsg_fairseq.weights.upgrade_roberta import upgrade_fairseq_roberta, with_current_names
+from lsg_fairseq.weights.upgrades import upgrade_fairseq_roberta, with_current_names
 from recipes.tiny_models import build_dictionary, build_model, random_tokens
 
 TYPES = ["none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
-from lsg_fairseq.compat.checkpoint_files import as_plain
+from lsg_fairseq.compat.loading import as_plain
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import staged_file
 from lsg_fairseq.modules.lsg_config import LSGError

@@ -24,9 +24,8 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.position_tables import tile_positions
-from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS
-from lsg_fairseq.weights.upgrade_roberta import LM_HEAD, has_initial_lm_head
-from lsg_fairseq.weights.values import check_values
+from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, check_values
+from lsg_fairseq.weights.upgrades import LM_HEAD, has_initial_lm_head
 
 WEIGHTS_FILE = "model.safetensors"
 

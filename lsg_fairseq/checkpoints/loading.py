@@ -34,8 +34,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
 from lsg_fairseq.weights.limits import check_sizes, first_names
 from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
 from lsg_fairseq.weights.position_tables import resize_both
-from lsg_fairseq.weights.state_dicts import describe_misfit
-from lsg_fairseq.weights.values import check_kind
+from lsg_fairseq.weights.state_dicts import check_kind, describe_misfit
 
 logger = logging.getLogger(__name__)
 

@@ -32,8 +32,7 @@ from lsg_fairseq.weights.families import STOCK_ARCHITECTURES
 from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_from_fairseq_args
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
-from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
-from lsg_fairseq.weights.upgrade_roberta import upgrade_fairseq_roberta, with_current_names
+from lsg_fairseq.weights.upgrades import upgrade_fairseq_bart, upgrade_fairseq_roberta, with_current_names
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt")
 POSITION_ARGUMENTS = ("max_source_positions", "max_target_positions", "max_positions")

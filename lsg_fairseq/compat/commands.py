@@ -1,4 +1,4 @@
-"""Commands: what happens between the command line and the main function of a fairseq command."""
+"""Commands: --user-dir, paths, and the one sentence that a command ends with after an error."""
 
 from __future__ import annotations
 
@@ -7,15 +7,85 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fairseq import utils
+import fairseq
+import fairseq_cli
+from fairseq import checkpoint_utils, utils
+from torch.multiprocessing import ProcessRaisedException
 
 from lsg_fairseq.compat.patch import patches
-from lsg_fairseq.compat.plain_errors import sentence_of, unforeseen
+from lsg_fairseq.modules.lsg_config import LSGError
+
+SAID = (AssertionError, ValueError, RuntimeError, NotImplementedError, Exception)
+FRAME = re.compile(r'^ *File "(?:.*/)?([^/"]+)", line (\d+), in (\S+)$', re.MULTILINE)
+CALLS_SHOWN, LONGEST_REASON = 4, 300
+FAIRSEQ_FOLDERS = (Path(fairseq.__file__).parent, Path(fairseq_cli.__file__).parent)
+
+
+def sentence_of(error: BaseException | None) -> str | None:
+    """One sentence for a mistake that a user can mend, None for everything else.
+
+    That is an LSGError, or what one was raised for (fairseq's trainer hides why a checkpoint does not load); a file
+    that cannot be read or written; and what fairseq itself checks and says in words, of flags for the most part.
+    """
+    found = _first_of(error, LSGError)
+    if found is not None:
+        return " ".join(str(found).split())
+    if isinstance(error, OSError):
+        return _of_file(error)
+    if error is not None and type(error) in SAID and _says_something(error) and _is_said_by_fairseq(error):
+        return f"{' '.join(error.args[0].split())} (LSG_TRACEBACK=1 shows where)"
+    return None
+
+
+def unforeseen(error: BaseException) -> str:
+    """One sentence for everything else: the error, and the last of the calls that led to it.
+
+    A training that has run for days is not run again for the page, so the sentence says where to look.
+    """
+    said = " ".join(str(error).split())
+    named = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, ProcessRaisedException):  # what it says is the page of another process
+        named = (str(error).strip().splitlines() or [""])[-1]
+    reason = named if len(named) <= LONGEST_REASON else named[: LONGEST_REASON - 4] + " ..."
+    calls = FRAME.findall("".join(traceback.format_exception(error)))[-CALLS_SHOWN:]
+    where = ", ".join(f"{file}:{line} {function}" for file, line, function in calls)
+    return (
+        f"something unexpected went wrong ({reason}{'; in ' * bool(where)}{where}): if flags and files are as they "
+        "should be, this is a bug; LSG_TRACEBACK=1 shows the whole page"
+    )
+
+
+def _first_of(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _of_file(error: OSError) -> str:
+    if error.strerror is None or error.filename is None:
+        return " ".join(str(error).split())
+    names = " to ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{names}: {error.strerror}"
+
+
+def _says_something(error: BaseException) -> bool:
+    return len(error.args) == 1 and isinstance(error.args[0], str) and " " in error.args[0].strip()
+
+
+def _is_said_by_fairseq(error: BaseException) -> bool:
+    """Whether a statement of fairseq's raised it: what torch, numpy or a slip in the code raise is no user's matter."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not any(Path(frames[-1].filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS):
+        return False
+    return isinstance(error, AssertionError) or (frames[-1].line or "").startswith("raise ")
+
 
 logger = logging.getLogger(__name__)
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
@@ -69,3 +139,33 @@ def leave(status: int) -> None:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)
+
+
+# --- fairseq-interactive and fairseq-validate without --path end in an AttributeError or a TypeError.
+
+
+@patches(utils, "split_paths")
+def ask_for_split_path(upstream: Callable[..., list[str]], paths: str | None, *args: Any, **kwargs: Any) -> list[str]:
+    return upstream(_given(paths), *args, **kwargs)
+
+
+@patches(checkpoint_utils, "load_model_ensemble_and_task")
+def ask_for_loaded_path(upstream: Callable[..., Any], filenames: list[str | None], *args: Any, **kwargs: Any) -> Any:
+    return upstream([_given(name) for name in filenames], *args, **kwargs)
+
+
+def _given(path: str | None) -> str:
+    if path is None:
+        raise LSGError("no checkpoint is named: give --path FILE, such as --path checkpoints/checkpoint_best.pt")
+    return path
+
+
+# --- a --save-dir that cannot be written is named, if at all, by a file that fairseq tried to make in it.
+
+
+@patches(checkpoint_utils, "verify_checkpoint_directory")
+def name_save_dir(upstream: Callable[..., None], save_dir: str) -> None:
+    try:
+        upstream(save_dir)
+    except OSError as error:
+        raise LSGError(f"--save-dir {save_dir} cannot be written ({error.strerror}): name a folder that can") from error

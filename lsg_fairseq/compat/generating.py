@@ -1,8 +1,12 @@
-"""Generating: tasks learn which checkpoints they generate with; searches get positions in the batch, as documented."""
+"""Generating: checkpoints that the task knows, positions in the batch, limits of length, and documents a line each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -47,3 +51,41 @@ def limit_matched_length(
         lengths = net_input["src_lengths"].clamp(max=generator.max_len - 1)
         sample = {**sample, "net_input": {**net_input, "src_lengths": lengths}}
     return upstream(generator, sample, *args, **kwargs)
+
+
+COMMAND = "fairseq-interactive"
+# The module of the command, as it is installed or run.
+MODULES = ("fairseq_cli.interactive", "__main__")
+
+# --- Python's text files end a line at a lone carriage return, too, which tears a document in two.
+
+
+def carriage_returns_end_documents() -> bool:
+    module = _command()
+    return module is not None and not hasattr(module.buffered_read, "lsg_fairseq_fix")
+
+
+def end_documents_at_line_feeds() -> None:
+    _command().buffered_read = buffered_read
+
+
+def buffered_read(input: str, buffer_size: int) -> Iterator[list[str]]:
+    """The lines of a UTF-8 file, or of standard input ("-"), stripped, up to `buffer_size` at a time."""
+    buffer: list[str] = []
+    with nullcontext(sys.stdin.buffer) if input == "-" else Path(input).open("rb") as file:
+        for line in file:
+            buffer.append(line.decode().strip())
+            if len(buffer) >= buffer_size:
+                yield buffer
+                buffer = []
+    if buffer:
+        yield buffer
+
+
+buffered_read.lsg_fairseq_fix = True
+
+
+def _command() -> ModuleType | None:
+    if Path(sys.argv[0]).name != COMMAND:
+        return None
+    return next((m for name in MODULES if hasattr(m := sys.modules.get(name), "buffered_read")), None)

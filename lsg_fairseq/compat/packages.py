@@ -1,9 +1,10 @@
-"""Arrays: names that fairseq uses and numpy 2 has removed."""
+"""Packages that fairseq needs in another version: numpy 1's names, and a torchaudio that loads."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -58,3 +59,21 @@ def numpy_lacks_names() -> bool:
 def give_numpy_names() -> None:
     for module in MODULES:
         module.np = NumpyAsItWas("numpy")
+
+
+# --- torchaudio: fairseq requires it, PyPI's build does not load beside a CPU torch, and transformers then fails too.
+
+
+def torchaudio_fails_to_load() -> bool:
+    try:
+        import torchaudio  # noqa: F401
+    except OSError:
+        return True
+    except ImportError:
+        return False
+    return False
+
+
+def hide_torchaudio() -> None:
+    # None makes `import torchaudio` an ImportError, which fairseq and transformers both expect and handle.
+    sys.modules["torchaudio"] = None  # type: ignore[assignment]

@@ -21,8 +21,7 @@ from lsg_fairseq.huggingface.config_fields import (
     rate_of,
     size_of,
 )
-from lsg_fairseq.huggingface.encoder_heads import parts_of_hf
-from lsg_fairseq.huggingface.encoder_keys import key_layout_of
+from lsg_fairseq.huggingface.encoder_keys import key_layout_of, parts_of_hf
 from lsg_fairseq.huggingface.folder_kinds import advise_model_type
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGError
 from lsg_fairseq.weights.families import MODEL_TYPES, Family, ModelType

@@ -19,7 +19,7 @@ from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
 from lsg_fairseq.huggingface.led import LED, NOTE, bart_config, bart_loaders
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.limits import first_names
-from lsg_fairseq.weights.values import check_kind
+from lsg_fairseq.weights.state_dicts import check_kind
 
 # --- names as they were before a model was wrapped: DataParallel and torch.compile put a name of theirs in.
 

@@ -26,8 +26,7 @@ from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
 from lsg_fairseq.weights.position_tables import resize_both
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
-from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
-from lsg_fairseq.weights.upgrade_roberta import LM_HEAD_BIAS
+from lsg_fairseq.weights.upgrades import LM_HEAD_BIAS, upgrade_fairseq_bart
 
 logger = logging.getLogger(__name__)
 

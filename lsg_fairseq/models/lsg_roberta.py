@@ -21,7 +21,7 @@ from lsg_fairseq.models.lsg_model import LSGModelMixin, fill_lsg_defaults, fill_
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.families import BERT, ROBERTA
 from lsg_fairseq.weights.state_dicts import TOKEN_TABLE, check_copies
-from lsg_fairseq.weights.upgrade_roberta import (
+from lsg_fairseq.weights.upgrades import (
     LM_HEAD_WEIGHT,
     num_layers,
     upgrade_fairseq_roberta,
