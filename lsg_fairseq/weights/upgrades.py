@@ -23,6 +23,8 @@ from lsg_fairseq.weights.state_dicts import (
     check_copies,
 )
 
+# --- BART, and what both share.
+
 
 def upgrade_fairseq_bart(state: Mapping[str, Tensor], spec: ModelSpec, mask_row: int | None) -> dict[str, Tensor]:
     """Return `state` with all that an LSG-BART of this spec needs; the input is left as it is.
@@ -47,10 +49,7 @@ def upgrade_fairseq_bart(state: Mapping[str, Tensor], spec: ModelSpec, mask_row:
     old_table = _token_table(upgraded, spec)
     table, mask_embedding = fit_mask_row(old_table, spec.vocab_size, mask_row)
     upgraded |= dict.fromkeys((TOKEN_TABLE, *TIED_TABLES), table)
-    if GLOBAL_TABLE not in upgraded:
-        positions = upgraded[SOURCE_POSITIONS][spec.position_offset :]
-        tokens = torch.stack([as_computed(table[BOS_ROW]), as_computed(mask_embedding)])
-        upgraded[GLOBAL_TABLE] = make_global_table(positions, tokens, bos_row=0, mask_row=1)
+    _add_global_table(upgraded, spec, table[BOS_ROW], mask_embedding)
     bias = upgraded.get(LOGITS_BIAS, table.new_zeros(1, spec.vocab_size))
     missing = spec.vocab_size - bias.size(1)
     upgraded[LOGITS_BIAS] = torch.nn.functional.pad(bias, (0, missing)) if missing else bias
@@ -94,6 +93,15 @@ def fit_mask_row(table: Tensor, num_rows: int, mask_row: int | None) -> tuple[Te
     )
 
 
+def _add_global_table(state: dict[str, Tensor], spec: ModelSpec, bos: Tensor, mask: Tensor) -> None:
+    """Make the global table of the positions, and of the embeddings [C] of `<s>` and `<mask>`, unless it is there."""
+    key = spec.encoder_key(GLOBAL_TABLE)
+    if key not in state:
+        positions = state[spec.encoder_key(SOURCE_POSITIONS)][spec.position_offset :]
+        tokens = torch.stack([as_computed(bos), as_computed(mask)])
+        state[key] = make_global_table(positions, tokens, bos_row=0, mask_row=1)
+
+
 def _mean_embedding(table: Tensor) -> Tensor:
     return as_computed(table).mean(dim=0)
 
@@ -112,6 +120,8 @@ def split_packed_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return split
 
 
+# --- RoBERTa.
+
 LM_HEAD = "encoder.lm_head."
 LM_HEAD_WEIGHT, LM_HEAD_BIAS = LM_HEAD + "weight", LM_HEAD + "bias"
 # Seeds the head that an encoder comes without, so that a conversion can be repeated.
@@ -119,6 +129,8 @@ LM_HEAD_SEED = 0
 # init_bert_params in fairseq/modules/transformer_sentence_encoder.py.
 INITIAL_DEVIATION = 0.02
 LAYER = re.compile(r"encoder\.sentence_encoder\.layers\.(\d+)\.")
+# The cosine above which two weights are one but for scale and rounding; unrelated ones are at about 0.
+SAME_DIRECTION = 0.999
 
 
 def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -147,26 +159,21 @@ def upgrade_fairseq_roberta(state: Mapping[str, Tensor], spec: ModelSpec, mask_r
         LSGError: it is not a RoBERTa, or its embedding rows, layers or widths are not the model's, or it has more
             positions than the model.
     """
-    token_key, global_key = spec.encoder_key(TOKEN_TABLE), spec.encoder_key(GLOBAL_TABLE)
+    token_key = spec.encoder_key(TOKEN_TABLE)
     _check_sizes(state, spec)
     table, mask_embedding = fit_mask_row(state[token_key], spec.vocab_size, mask_row)
     upgraded = {**state, token_key: table, **_fitting_lm_head(state, state[token_key], table, mask_row)}
-    if global_key not in upgraded:
-        positions = upgraded[spec.encoder_key(SOURCE_POSITIONS)][spec.position_offset :]
-        tokens = torch.stack([as_computed(table[BOS_ROW]), as_computed(mask_embedding)])
-        upgraded[global_key] = make_global_table(positions, tokens, bos_row=0, mask_row=1)
+    _add_global_table(upgraded, spec, table[BOS_ROW], mask_embedding)
     return resize_both(upgraded, spec, spec.max_source_positions, spec.max_target_positions)[0]
 
 
 def initial_lm_head(table: Tensor) -> dict[str, Tensor]:
     """Return an untrained masked-LM head, tied to the token table [V, C]: fairseq's initial values, always the same."""
-    generator = torch.Generator().manual_seed(LM_HEAD_SEED)
     dim = table.size(1)
-    weight = torch.randn(dim, dim, generator=generator) * INITIAL_DEVIATION
     return {
         LM_HEAD_WEIGHT: table,
         LM_HEAD_BIAS: table.new_zeros(len(table)),
-        LM_HEAD + "dense.weight": weight.to(table.device),
+        LM_HEAD + "dense.weight": _initial_dense(dim).to(table.device),
         LM_HEAD + "dense.bias": table.new_zeros(dim),
         LM_HEAD + "layer_norm.weight": table.new_ones(dim),
         LM_HEAD + "layer_norm.bias": table.new_zeros(dim),
@@ -174,10 +181,22 @@ def initial_lm_head(table: Tensor) -> dict[str, Tensor]:
 
 
 def has_initial_lm_head(state: Mapping[str, Tensor]) -> bool:
-    """Whether the masked-LM head of a state dict is the untrained one that initial_lm_head makes."""
-    initial = initial_lm_head(state["encoder.sentence_encoder.embed_tokens.weight"])
-    # Whoever trained or saved it in half precision has rounded the initial values.
-    return all(key in state and torch.equal(state[key], tensor.to(state[key].dtype)) for key, tensor in initial.items())
+    """Whether the masked-LM head of a state dict is the untrained one that initial_lm_head makes.
+
+    Its biases are zero until it is trained. Its weight may be rounded to half precision, and smaller: fairseq's --fp16
+    gives parameters without a gradient one of zeros, so that weight decay reaches them.
+    """
+    weight = state.get(LM_HEAD + "dense.weight")
+    biases = [state.get(LM_HEAD + name) for name in ("bias", "dense.bias", "layer_norm.bias")]
+    if weight is None or any(bias is None or bias.any() for bias in biases):
+        return False
+    initial = _initial_dense(len(weight)).to(weight.device)
+    return bool(torch.cosine_similarity(weight.float().flatten(), initial.flatten(), dim=0) > SAME_DIRECTION)
+
+
+def _initial_dense(dim: int) -> Tensor:
+    generator = torch.Generator().manual_seed(LM_HEAD_SEED)
+    return torch.randn(dim, dim, generator=generator) * INITIAL_DEVIATION
 
 
 def _fitting_lm_head(
