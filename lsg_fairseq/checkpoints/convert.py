@@ -135,9 +135,8 @@ def write_conversion(plan: Plan, out: str | Path) -> None:
     """Write the folder staged, check it, and move it into place.
 
     Raises:
-        LSGError: weights and configuration do not fit, or what was written does not read back as it was.
+        LSGError: weights and configuration do not fit, `out` exists, or what was written does not read back as it was.
     """
-    check_is_new(out)
     source = plan.source
     logger.info(f"converting {source.name}")
     state = plan.state_dict()
@@ -217,20 +216,21 @@ def check_folder(state: Mapping[str, Tensor], folder: Path) -> None:
     Raises:
         LSGError: they differ, so the disk or the memory is faulty, or do not fit the arguments.
     """
-    changed = changed_tensors(state, folder / CONVERTED_FILE)
-    if changed:
-        raise LSGError(f"{len(changed)} tensors read back differ from those written ({changed[:3]}): check the disk")
+    # Not kept: the file is to be out of memory again before the model is built.
+    check_written(state, open_checkpoint(folder / CONVERTED_FILE)["model"])
     tokenizer = folder / "tokenizer"
     if tokenizer.is_dir():
         files = CheckpointFiles(folder / CONVERTED_FILE, folder, tokenizer, is_replaced_as_a_whole=True)
         load_task_and_model(files, Overrides())
 
 
-def changed_tensors(state: Mapping[str, Tensor], path: Path) -> list[str]:
-    """The names that a written checkpoint lacks, has in excess, or holds something else for.
+def check_written(state: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> None:
+    """Compare tensors with those read back, bit for bit.
 
-    A function of its own, so that the file is out of memory again before the model is built.
+    Raises:
+        LSGError: one is missing, in excess, or another.
     """
-    written = open_checkpoint(path)["model"]
     kept = [key for key in state if key in written and torch.equal(written[key], state[key])]
-    return sorted({*state, *written}.difference(kept))
+    changed = sorted({*state, *written}.difference(kept))
+    if changed:
+        raise LSGError(f"{len(changed)} tensors read back differ from those written ({changed[:3]}): check the disk")

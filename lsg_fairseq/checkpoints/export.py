@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lsg_fairseq.checkpoints.convert import check_written
 from lsg_fairseq.checkpoints.find import HUGGING_FACE, find
 from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
 from lsg_fairseq.data.one_sentence import written_whole
@@ -67,7 +67,7 @@ def export_checkpoint(
             save_file(contiguous, staged / WEIGHTS_FILE, {"format": "pt"})
         # Over the tokenizer's config.json, if it has one: the model's says what that says.
         write_json_files(opened, config, staged)
-        check_written(tensors, staged / WEIGHTS_FILE)
+        check_written(tensors, load_file(staged / WEIGHTS_FILE))
     return lines
 
 
@@ -166,15 +166,3 @@ def write_json_files(source: OpenedCheckpoint, config: Mapping[str, object], fol
         files["generation_config.json"] = source.original["generation_config"]
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def check_written(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Read the weights back and compare them bit for bit.
-
-    Raises:
-        LSGError: they differ, so the disk is faulty.
-    """
-    with safe_open(path, framework="pt") as written:
-        changed = [key for key, tensor in tensors.items() if not torch.equal(written.get_tensor(key), tensor)]
-    if changed:
-        raise LSGError(f"{len(changed)} tensors read back differ from those written ({changed[:3]}): check the disk")

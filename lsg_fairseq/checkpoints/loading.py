@@ -83,7 +83,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
         raise LSGError(f"{path} is not a fairseq checkpoint: 'model' must hold named tensors and nothing else")
     cfg = state.get("cfg") or {}
     groups = {"cfg": cfg, "args": state.get("args") or {}, "task_state": state.get("task_state") or {}}
-    groups |= {f"cfg.{name}": cfg.get(name) or {} for name in ("model", "task")} if isinstance(cfg, Mapping) else {}
+    if isinstance(cfg, Mapping):
+        groups |= {f"cfg.{name}": cfg.get(name) or {} for name in ("model", "task", "checkpoint")}
     for name, group in groups.items():
         names = vars(group) if isinstance(group, Namespace) else group
         if not isinstance(names, Mapping) or not all(isinstance(key, str) for key in names):
@@ -92,9 +93,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def model_arguments(state: Mapping[str, Any]) -> Namespace:
-    """A copy of the arguments that the checkpoint's model was built from (fairseq stores them in one of two places)."""
-    stored = (state.get("cfg") or {}).get("model") or state.get("args") or {}
-    args = Namespace(**(vars(stored) if isinstance(stored, Namespace) else dict(stored)))
+    """The arguments that the checkpoint's model was built from; `arch` is "" where they name none."""
+    args = Namespace(**_stored_arguments(state, "model"))
     if not getattr(args, "arch", None):
         args.arch = getattr(args, "_name", None) or ""
     return args
@@ -102,16 +102,18 @@ def model_arguments(state: Mapping[str, Any]) -> Namespace:
 
 def task_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the task that the checkpoint was trained with."""
-    stored = (state.get("cfg") or {}).get("task") or state.get("args") or {}
-    return vars(stored) if isinstance(stored, Namespace) else dict(stored)
+    return _stored_arguments(state, "task")
 
 
 def training_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
     """task_arguments and where the training kept its checkpoints, `save_dir`."""
-    stored = (state.get("cfg") or {}).get("checkpoint") or state.get("args") or {}
-    stored = vars(stored) if isinstance(stored, Namespace) else stored
-    save_dir = stored.get("save_dir") if isinstance(stored, Mapping) else None
-    return {**task_arguments(state), "save_dir": save_dir}
+    return {**task_arguments(state), "save_dir": _stored_arguments(state, "checkpoint").get("save_dir")}
+
+
+def _stored_arguments(state: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """A copy of the arguments of a group: hydra's in `cfg`, those of an older fairseq all together in `args`."""
+    stored = (state.get("cfg") or {}).get(group) or state.get("args") or {}
+    return dict(vars(stored) if isinstance(stored, Namespace) else stored)
 
 
 def part_of_checkpoint(state: Mapping[str, Any]) -> str | None:

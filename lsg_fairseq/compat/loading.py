@@ -17,7 +17,6 @@ import stat
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 
-from lsg_fairseq.compat.patch import patches
+from lsg_fairseq.compat.patch import StandIn, patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- trainings write their arguments as argparse.Namespace, which torch's weights_only loading refuses.
@@ -98,11 +97,8 @@ def copy_aside_and_rename() -> None:
 # --- torch.load: fairseq does not say weights_only, so its own checkpoints are refused since torch 2.6.
 
 
-class SafeLoadingTorch(ModuleType):
-    """Stands for the module `torch` in fairseq.checkpoint_utils: the same, but `load` runs no code from a file."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
+class SafeLoadingTorch(StandIn):
+    """torch in fairseq.checkpoint_utils: `load` runs no code from a file."""
 
     @staticmethod
     def load(file: Any, map_location: Any = None) -> Any:
@@ -160,17 +156,14 @@ def checkpoint_loading_is_unsafe() -> bool:
 
 
 def load_weights_only() -> None:
-    checkpoint_utils.torch = SafeLoadingTorch("torch")
+    checkpoint_utils.torch = SafeLoadingTorch(torch)
 
 
 # --- torch.load again: workers receive what rank 0 read as a pickle, which is refused since torch 2.6.
 
 
-class PeerLoadingTorch(ModuleType):
-    """Stands for `torch` in fairseq.distributed.utils, which unpickles only what another rank of the same run sent."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
+class PeerLoadingTorch(StandIn):
+    """torch in fairseq.distributed.utils, which unpickles only what another rank of the same run sent."""
 
     @staticmethod
     def load(file: Any, map_location: Any = None) -> Any:
@@ -184,4 +177,4 @@ def broadcast_objects_are_refused() -> bool:
 
 
 def trust_broadcast_objects() -> None:
-    distributed_utils.torch = PeerLoadingTorch("torch")
+    distributed_utils.torch = PeerLoadingTorch(torch)

@@ -1,10 +1,11 @@
-"""A fix, and the usual way to make one: a function of fairseq that is called through one of ours."""
+"""A fix, and the two usual ways to make one: wrap a function of fairseq, or give its module another `torch`."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 
@@ -62,6 +63,17 @@ def fix_of(name: str, issue: str, *parts: Patch) -> Fix:
                 patch.apply()
 
     return Fix(name, issue, lambda: any(patch.needed() for patch in parts), apply)
+
+
+class StandIn(ModuleType):
+    """Stands for a module in fairseq: the names that a subclass defines, and the module's own for all others."""
+
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module.__name__)
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 def _wrappers(function: Any) -> tuple[Callable[..., Any], ...]:
