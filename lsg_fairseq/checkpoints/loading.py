@@ -50,8 +50,8 @@ class CheckpointFiles:
 
     `vocabulary` is the folder with dict.txt and sequence_format.json; where it has none, the tokenizer's own apply.
     `generation` holds fairseq's names of the generation settings that belong to the checkpoint, with
-    `forced_first_token` and `forced_eos`. `is_replaced_as_a_whole`: whoever writes such files replaces them as a whole,
-    so that the weights may stay in the file, mapped into memory.
+    `forced_first_token` and `forced_eos`. `is_replaced_as_a_whole`: such a file is never written in place, so its
+    weights may stay in it, mapped into memory.
     """
 
     model: Path
@@ -151,10 +151,10 @@ def load_task_and_model(
 def check_dictionary(
     dictionary: Dictionary, state: Mapping[str, Any], tokenizer: DocumentTokenizer, files: CheckpointFiles
 ) -> None:
-    """See that a dictionary is the one that the checkpoint was trained with, as far as the checkpoint knows.
+    """Check that a dictionary is the one that the checkpoint was trained with, as far as the checkpoint says.
 
     Raises:
-        LSGError: it is another, has the tokenizer's tokens in another order, or pieces that the tokenizer has not.
+        LSGError: it is another, has the tokenizer's tokens in another order, or pieces that the tokenizer lacks.
     """
     known = (state.get("task_state") or {}).get(DICTIONARY_STATE)
     if known is not None:
@@ -181,7 +181,7 @@ def _check_tokenizer(dictionary: Dictionary, tokenizer: DocumentTokenizer, files
     strange = [symbol for symbol in dictionary.symbols if symbol not in own and not NO_PIECE.fullmatch(symbol)]
     if strange:
         raise LSGError(
-            f"the tokenizer in {files.tokenizer} has not the pieces that {files.model} was trained with "
+            f"the tokenizer in {files.tokenizer} lacks pieces that {files.model} was trained with "
             f"({first_names(strange)}): give the tokenizer folder that belongs to the checkpoint"
         )
 
@@ -221,7 +221,7 @@ def _with_longer_tables(
 
 
 def _build_filled_model(task: FairseqTask, args: Namespace, weights: dict[str, Tensor], copy: bool) -> nn.Module:
-    """Build a model without storage and put the weights in place; built with storage if a part of it needs that."""
+    """Build a model without storage and put the weights in place; with storage if a part of it needs that."""
     with _without_storage():
         model = _built(task, args, weights)
     # Outside: an upgrade may make tensors, which need storage.
@@ -265,7 +265,7 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], copy: bool = T
 
 
 def _is_complete(model: nn.Module) -> bool:
-    """Whether nothing with content is left without storage: somebody's own module may compute a table when built."""
+    """Whether every tensor has storage: a user's own module may compute a table when it is built."""
     return not any(
         isinstance(value, Tensor) and value.is_meta and value.numel()
         for module in model.modules()
@@ -284,6 +284,6 @@ class _MetaStaysMeta(TorchFunctionMode):
 
 @contextmanager
 def _without_storage() -> Iterator[None]:
-    """What is built inside has shapes but no memory, and costs no random numbers."""
+    """Build modules with shapes but without memory, and without drawing random numbers."""
     with torch.device("meta"), _MetaStaysMeta():
         yield

@@ -76,7 +76,7 @@ def bucket_by_batch_size(
 ) -> list[Any]:
     shapes = dataset.get_batch_shapes()
     if shapes is not None and max_tokens is None and max_sentences is not None:
-        # So many that --batch-size alone decides.
+        # So large that --batch-size alone decides.
         max_tokens = max_sentences * max(int(length) for _, length in shapes)
     return upstream(dataset, indices, max_tokens, max_sentences, required_batch_size_multiple)
 

@@ -31,8 +31,8 @@ FAIRSEQ_FOLDERS = (Path(fairseq.__file__).parent, Path(fairseq_cli.__file__).par
 def sentence_of(error: BaseException | None) -> str | None:
     """One sentence for a mistake that a user can mend, None for everything else.
 
-    That is an LSGError, or what one was raised for (fairseq's trainer hides why a checkpoint does not load); a file
-    that cannot be read or written; and what fairseq itself checks and says in words, of flags for the most part.
+    Such mistakes are an LSGError, raised here or among the causes (fairseq's trainer hides why a checkpoint does not
+    load); a file that cannot be read or written; and what fairseq itself checks and words, mostly flags.
     """
     found = _first_of(error, LSGError)
     if found is not None:
@@ -47,7 +47,7 @@ def sentence_of(error: BaseException | None) -> str | None:
 def unforeseen(error: BaseException) -> str:
     """One sentence for everything else: the error, and the last of the calls that led to it.
 
-    A training that has run for days is not run again for the page, so the sentence says where to look.
+    Nobody repeats a training of days for its traceback, so the sentence says where to look.
     """
     said = " ".join(str(error).split())
     named = f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -80,7 +80,7 @@ def _says_something(error: BaseException) -> bool:
 
 
 def _is_said_by_fairseq(error: BaseException) -> bool:
-    """Whether a statement of fairseq's raised it: what torch, numpy or a slip in the code raise is no user's matter."""
+    """Whether a statement of fairseq's raised it: what torch or numpy raise, or a bug, is not a user's mistake."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or not any(Path(frames[-1].filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS):
         return False
@@ -99,10 +99,10 @@ def accept_imported_user_dir(upstream: Callable[..., None], args: Any) -> None:
     if user_dir is None or Path(user_dir).name != PACKAGE_DIR.name:
         upstream(args)
     elif Path(user_dir).is_dir() and Path(user_dir).resolve() != PACKAGE_DIR:
-        logger.warning(f"{PACKAGE_DIR} is imported already and serves; --user-dir {user_dir} is not looked at")
+        logger.warning(f"{PACKAGE_DIR} is imported already and is used; --user-dir {user_dir} is ignored")
 
 
-# --- a mistake of the user ends fairseq's commands with a page of traceback instead of one sentence, or in an abort.
+# --- a user's mistake ends fairseq's commands with a traceback instead of one sentence, or with an abort.
 
 
 def errors_come_with_traceback() -> bool:
@@ -120,7 +120,7 @@ def print_user_errors_in_one_line() -> None:
             print(f"{program}: error: {sentence_of(error) or unforeseen(error)}", file=sys.stderr)
         else:
             print(f"{program}: {'interrupted' if kind is KeyboardInterrupt else kind.__name__}", file=sys.stderr)
-        # Not for Ctrl-C, which the interpreter turns into the status that a shell expects.
+        # Not after Ctrl-C: the interpreter itself ends with the status that a shell expects.
         if issubclass(kind, Exception):
             leave(1)
 
@@ -129,10 +129,10 @@ def print_user_errors_in_one_line() -> None:
 
 
 def leave(status: int) -> None:
-    """End the process after everything that is registered for its end.
+    """End the process at once, after its atexit functions.
 
-    The loader's threads are daemons, and may be inside torch when the interpreter goes: taken down there they abort
-    the process ("terminate called without an active exception"), which then ends with 134 at random.
+    Daemon threads of a data loader may be inside torch when the interpreter shuts down. At random that aborts the
+    process ("terminate called without an active exception"), with status 134.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lsg_fairseq.compat.patch import patches
 
-# --- load_model_ensemble: the task has no way to the files that are beside a checkpoint.
+# --- load_model_ensemble: a task cannot find the files beside the checkpoint that it generates with.
 
 
 @patches(checkpoint_utils, "load_model_ensemble")

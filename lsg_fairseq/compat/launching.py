@@ -52,7 +52,7 @@ def refuse_pipelines(asked_for: bool, arch: str | None) -> None:
 
 
 def refuse_backends(settings: Any, on_cpu: bool, has_fairscale: bool) -> None:
-    """Refuse what needs fairscale or a GPU and has none.
+    """Refuse flags that need fairscale or a GPU where there is none.
 
     Raises:
         LSGError: such a flag was given.
@@ -80,10 +80,10 @@ def generate_shards(upstream: Callable[..., Any], *args: Any, **kwargs: Any) -> 
 
 
 def take_shard(flags: Any) -> None:
-    """Copy the shard into world size and rank, where fairseq-generate looks for it.
+    """Copy the shard to world size and rank, which fairseq-generate reads instead.
 
     Raises:
-        LSGError: there is no such shard, or two pairs of flags say different things.
+        LSGError: there is no such shard, or both pairs of flags are given.
     """
     refuse_pipelines(flags.pipeline_model_parallel, None)
     names = ("num_shards", "shard_id") if flags.num_shards > 1 else ("distributed_world_size", "distributed_rank")
@@ -116,9 +116,10 @@ def join_processes(upstream: Callable[..., Any], cfg: Any, main: Callable[..., A
 
 
 def prepare(settings: Any, environment: Mapping[str, str], on_cpu: bool) -> int | None:
-    """Say in the settings of distributed training who this process is and how it finds the others.
+    """Set this process' rank, the world size and the init method among the settings of distributed training.
 
-    Returns the number of processes to start on a CPU; None: fairseq does the rest.
+    Returns:
+        the number of processes to start on CPUs; None where fairseq does the rest.
 
     Raises:
         LSGError: the flags contradict what started this process, or one is missing.
@@ -160,7 +161,7 @@ def _join_srun(settings: Any, place: Place, environment: Mapping[str, str], on_c
 
 
 def _take(settings: Any, place: Place) -> None:
-    """This process is one rank, and starts no others."""
+    """Make this process one rank, which starts no others."""
     settings.distributed_world_size, settings.distributed_rank = place.world_size, place.rank
     # Where each process sees one GPU alone, that is its number 0.
     settings.device_id = place.local_rank % max(1, torch.cuda.device_count())
@@ -188,7 +189,7 @@ def _first_host(environment: Mapping[str, str]) -> str:
 
 
 def _find_by_flags(settings: Any) -> int | None:
-    """As the flags say, on CPUs: one rank that finds the others, or as many processes as the world is large."""
+    """On CPUs, by the flags: None for one rank that finds the others, else the number of processes to start."""
     world_size, rank = settings.distributed_world_size, settings.distributed_rank
     if not 0 <= rank < world_size:
         raise LSGError(f"--distributed-rank {rank} must be 0 to --distributed-world-size less one, {world_size - 1}")
@@ -220,7 +221,7 @@ def _spawn(cfg: Any, main: Callable[..., Any], kwargs: dict[str, Any], num_procs
 
 
 def _sentence_of(error: ProcessRaisedException) -> LSGError | None:
-    """What a worker said in one sentence, out of the page that its parent is given."""
+    """The one sentence of a worker, taken from the traceback that its parent gets."""
     found = re.findall(r"^lsg_fairseq\.\S+Error: (.*)$", str(error), re.MULTILINE)
     return LSGError(found[-1]) if found else None
 

@@ -112,9 +112,8 @@ class DamagedCheckpointError(LSGError):
 def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = False) -> Any:
     """Load tensors, plain Python values and argparse.Namespace from a checkpoint; anything else is refused.
 
-    With `mmap`, tensors are mapped into memory where the file's format allows.
-
-    A command line stored as a dict is made a Namespace, as fairseq expects.
+    Tensors are mapped into memory with `mmap` where the file's format allows. A command line stored as a dict becomes a
+    Namespace, as fairseq expects.
 
     Raises:
         DamagedCheckpointError: the file is damaged, or not a checkpoint.
@@ -123,7 +122,7 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
     name = getattr(file, "name", file)
     try:
         if not _has_an_end(file):
-            raise DamagedCheckpointError(f"{name} is a device or a pipe, no checkpoint file: name a file")
+            raise DamagedCheckpointError(f"{name} is a device or a pipe, not a checkpoint file: name a file")
         with torch.serialization.safe_globals([argparse.Namespace]):
             mmap = mmap and zipfile.is_zipfile(file)  # no other format can be mapped
             return with_namespaces(torch.load(file, map_location=map_location, weights_only=True, mmap=mmap or None))
@@ -141,7 +140,7 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
 
 
 def _has_an_end(file: Any) -> bool:
-    """Whether it is a file on a disk: of /dev/zero, all memory would be read."""
+    """Whether reading it comes to an end, unlike /dev/zero, which would fill the memory."""
     try:
         mode = os.stat(file if isinstance(file, str | os.PathLike) else file.fileno()).st_mode
     except io.UnsupportedOperation:  # a file in memory

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
-# --- --mask-whole-words reads task.args, which a masked_lm task has not; --mask-length word and span-poisson of
+# --- --mask-whole-words reads task.args, which a masked_lm task lacks; --mask-length word and span-poisson of
 # --- denoising build a bpe from its name alone, without --lsg-tokenizer or --gpt2-encoder-json.
 
 TASKS = {

@@ -26,7 +26,7 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 logger = logging.getLogger(__name__)
 
-# --- an optimizer's state of other trained parameters is torch's own error, or in half precision that of a later step.
+# --- the optimizer state of other trained parameters ends in torch's own error, with half precision in a later step.
 
 
 @patches(Trainer, "load_checkpoint")
@@ -46,7 +46,7 @@ def refuse_other_optimizer_states(
 
 
 def state_fits(optimizer: Optimizer) -> bool:
-    """Whether every running mean of gradients is as large as its parameter (half precision: all of them in one)."""
+    """Whether running means of gradients have their parameters' shapes (half precision: one flat parameter)."""
     return all(
         state["exp_avg"].shape == parameter.shape for parameter, state in optimizer.state.items() if "exp_avg" in state
     )
@@ -54,13 +54,13 @@ def state_fits(optimizer: Optimizer) -> bool:
 
 def _of_other_parameters(filename: str) -> LSGError:
     return LSGError(
-        f"{filename} is of a training of other parts of the model: go on with the --freeze-encoder and "
-        "--freeze-embeddings that it was begun with, or begin with its weights alone: "
+        f"{filename} was saved while other parts of the model were trained: resume with the --freeze-encoder and "
+        "--freeze-embeddings that it was begun with, or start from its weights alone: "
         f"--finetune-from-model {filename} and another --save-dir"
     )
 
 
-# --- a damaged checkpoint_last.pt ends the training for good, though a whole checkpoint lies beside it.
+# --- a damaged checkpoint_last.pt ends the training for good, though an intact checkpoint lies beside it.
 
 
 @patches(Trainer, "load_checkpoint")
@@ -69,7 +69,7 @@ def go_on_from_whole_checkpoints(
 ) -> Any:
     settings, path = trainer.cfg.checkpoint, Path(filename)
     is_last = path == Path(settings.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix}.pt"
-    # A file that is named with --restore-file is meant, and no other.
+    # A file named by --restore-file is not replaced by another.
     if settings.restore_file == "checkpoint_last.pt" and is_last and path.is_file() and not is_whole(path):
         filename = str(_newest_whole(path))
     return upstream(trainer, filename, *args, **kwargs)
@@ -121,10 +121,10 @@ def count_batches_of_all_processes(
 
 
 def _position(iterator: EpochBatchIterator, done: int, before: int) -> int:
-    """Batches that each process has behind it: all share one order of batches, which they read in turns."""
+    """The number of batches that each process has read: all read one order of batches in turn."""
     if iterator.grouped_shuffling:
         raise LSGError(
-            f"this epoch was begun with {before} processes and --grouped-shuffling, whose order is another with "
+            f"this epoch was begun with {before} processes and --grouped-shuffling, whose order differs with "
             f"{iterator.num_shards}: use {before}, or begin the epoch again with --reset-dataloader"
         )
     position, repeated = divmod(done * before, iterator.num_shards)
@@ -137,8 +137,8 @@ def _position(iterator: EpochBatchIterator, done: int, before: int) -> int:
 
 DEFAULT_CRITERION = "cross_entropy"
 
-# --- the last batches do not go round, so some processes get an empty one: fairseq-validate hands it to the model
-# --- (KeyError: 'net_input'); fairseq-train knows better.
+# --- where the last batches are fewer than the processes, some get an empty one, which fairseq-validate hands to the
+# --- model (KeyError: 'net_input'); fairseq-train does not.
 
 
 @patches(checkpoint_utils, "load_model_ensemble_and_task")
@@ -149,7 +149,7 @@ def skip_empty_batches(upstream: Callable[..., Any], *args: Any, **kwargs: Any) 
 
 
 def skip_empty_samples(task: FairseqTask) -> None:
-    """Let the task's valid_step answer a batch without examples with a loss of none."""
+    """Let the task's valid_step return no loss for a batch without examples."""
     upstream = task.valid_step
 
     @functools.wraps(upstream)
@@ -174,12 +174,12 @@ def take_criterion_from_flags(
 
 
 def criterion_of(given: Mapping[str, Any]) -> DictConfig:
-    """The settings of the criterion that flags name, with its flags; cross_entropy where they name none."""
+    """The settings of the criterion that the flags name (default: cross_entropy)."""
     name = given.get("criterion") or DEFAULT_CRITERION
     dataclass = CRITERION_DATACLASS_REGISTRY.get(name)
     settings = {}
     for each in fields(dataclass) if dataclass else ():
-        # What is taken from other groups of a training's settings is off where nothing was trained.
+        # Settings interpolated from other groups of a training are off where nothing was trained.
         if each.name in given or str(each.default).startswith("${"):
             settings[each.name] = given.get(each.name, False)
     return OmegaConf.create({**settings, "_name": name})

@@ -30,12 +30,12 @@ def filler(index: int) -> str:
 
 
 def are_fillers(rows: int, tokens: int) -> bool:
-    """Whether so many rows can be those of a model with a tokenizer of so many tokens."""
+    """Whether a model with this tokenizer can have so many embedding rows."""
     return tokens <= rows <= tokens + max(FEW_ROWS, tokens // FEW_PARTS)
 
 
 def check_gaps(largest_id: int, tokens: int) -> None:
-    """Refuse ids with more gaps between them than tokens: every gap takes a row, and one wrong id makes a billion.
+    """Refuse ids with more gaps than tokens: every gap takes a row, and one wrong id can ask for a billion.
 
     Raises:
         LSGError: there are so many.
@@ -48,7 +48,7 @@ def check_gaps(largest_id: int, tokens: int) -> None:
 
 
 def stated_rows(folder: Path, tokens: int) -> int:
-    """How many embedding rows a tokenizer folder, or the Hugging Face model in it, says that there are.
+    """The number of embedding rows that a tokenizer folder, or the Hugging Face model in it, states; else `tokens`.
 
     Raises:
         LSGError: ROWS_FILE is damaged, or states a number that does not go with the tokens.
@@ -118,7 +118,7 @@ class DocumentTokenizer:
         self._has_fillers = False
 
     def fill_rows(self, rows: int) -> None:
-        """Have as many tokens as a model has embedding rows: those without a token take fillers."""
+        """Extend the tokens to the number of embedding rows of a model: rows without a token take fillers."""
         fillers = [filler(index) for index in range(len(self.tokens), rows)]
         self.tokens = [*self.tokens, *fillers]
         self._silent |= set(fillers)

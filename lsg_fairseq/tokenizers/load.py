@@ -53,7 +53,7 @@ class JsonTokenizer(DocumentTokenizer):
     """
 
     def __init__(self, folder: Path, backend: Tokenizer, settings: dict[str, Any]) -> None:
-        # A saved limit or padding would cut documents in silence.
+        # A saved limit would silently cut documents.
         backend.no_truncation()
         backend.no_padding()
         if "add_prefix_space" in settings and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
@@ -113,7 +113,7 @@ def split_at_spaces(text: str, size: int) -> Iterator[str]:
 
 
 def fairseq_names(tokens: list[str], settings: dict[str, Any]) -> dict[str, str]:
-    """Special token -> fairseq's name, where it has another, that name is free, and it has this one role alone."""
+    """Special token -> fairseq's name for it, if that differs and is free, and the token has no other role."""
     special, known = special_tokens(tokens, settings), set(tokens)
     uses = Counter(special.values())
     names = {token: ROLES[role][0] for role, token in special.items() if token is not None and uses[token] == 1}
