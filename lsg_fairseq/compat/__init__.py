@@ -54,7 +54,7 @@ FIXES = [
     fix_of("plain_checkpoints", _UPSTREAM + "5610", loading.write_plain_checkpoints),
     Fix("broadcast_pickle", _UPSTREAM + "5610", loading.broadcast_objects_are_refused, loading.trust_broadcast_objects),
     Fix("settings_are_literals", _NOT_REPORTED, literals.settings_are_run, literals.read_settings_as_literals),
-    Fix("fasta_without_shell", _NOT_REPORTED, literals.fasta_index_runs_a_shell, literals.read_fasta_index),
+    fix_of("fasta_without_shell", _NOT_REPORTED, literals.build_fasta_index),
     fix_of("task_knows_checkpoints", _NOT_REPORTED, generating.tell_task_its_checkpoints),
     Fix(
         "documents_end_at_line_feeds",

@@ -10,7 +10,7 @@ from fairseq.models.roberta import RobertaModel
 from torch import Tensor, nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.weights.limits import MAX_WIDTH
+from lsg_fairseq.weights.limits import MAX_WIDTH, check_size
 
 HEAD_WEIGHT = re.compile(r"classification_heads\.(.+)\.out_proj\.weight")
 
@@ -24,10 +24,9 @@ def register_head(model: nn.Module, name: str, num_classes: int, inner_dim: int 
     Raises:
         LSGError: num_classes, inner_dim or the name is not allowed, or the name is taken.
     """
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or not 1 <= num_classes <= MAX_WIDTH:
-        raise LSGError(f"num_classes must be an integer from 1 to {MAX_WIDTH:,}, not {num_classes!r:.80}: correct it")
-    if inner_dim is not None and (type(inner_dim) is not int or not 1 <= inner_dim <= MAX_WIDTH):
-        raise LSGError(f"inner_dim must be an integer from 1 to {MAX_WIDTH:,}, not {inner_dim!r:.80}: correct it")
+    check_size("num_classes", num_classes, 1, MAX_WIDTH)
+    if inner_dim is not None:
+        check_size("inner_dim", inner_dim, 1, MAX_WIDTH)
     if not isinstance(name, str) or not name or "." in name:
         raise LSGError(f"the name of a classification head must be a non-empty string without dots, not {name!r:.80}")
     if not hasattr(model, "classification_heads"):
