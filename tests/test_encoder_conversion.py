@@ -209,7 +209,7 @@ def test_untrained_masked_lm_head_is_left_out_of_an_export(decay: float, tmp_pat
         content["model"][f"encoder.lm_head.{name}"] *= decay
     torch.save(content, path)
     assert export_checkpoint(tmp_path / "out", tmp_path / "back", short=True) == [
-        "the masked-LM head has its initial values and is left out"
+        "the masked-LM head was never trained and is left out"
     ]
     assert not any(key.startswith("lm_head.") for key in load_file(tmp_path / "back" / "model.safetensors"))
 

@@ -79,7 +79,7 @@ def check_same_model(expected: Mapping[str, Any], state: Mapping[str, Any], name
         LSGError: they differ, with the first differences.
     """
     mine, theirs = expected["model"], state["model"]
-    found = [f"{name} is in one of them alone" for name in sorted({*mine} ^ {*theirs})]
+    found = [f"{name} is in only one of them" for name in sorted({*mine} ^ {*theirs})]
     for name in mine:
         pair = [_kind_of(weights[name]) for weights in (theirs, mine) if name in weights]
         if len(pair) == 2 and pair[0] != pair[1]:

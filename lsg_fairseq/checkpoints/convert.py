@@ -55,7 +55,7 @@ class Plan:
         """The converted weights; see OpenedCheckpoint.state_dict for what is raised.
 
         Raises:
-            LSGError: also if a weight is not a number.
+            LSGError: also if a weight is NaN or infinite.
         """
         state = self.source.state_dict(*self.lengths)
         check_values(state, self.source.name)

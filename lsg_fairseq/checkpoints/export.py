@@ -101,7 +101,7 @@ def adapt(source: OpenedCheckpoint, short: bool) -> tuple[dict[str, Tensor], Mod
 def make_short(
     state: Mapping[str, Tensor], spec: ModelSpec, original: Mapping[str, Any] | None
 ) -> tuple[dict[str, Tensor], ModelSpec, list[str]]:
-    """Take the global table out, and cut the position tables if nothing is lost; returns sentences about it as well."""
+    """Take out the global table, and cut the position tables if nothing is lost; also returns sentences about it."""
     kept = {key: tensor for key, tensor in state.items() if key != spec.encoder_key(GLOBAL_TABLE)}
     spec = replace(spec, is_lsg=False)
     length = read_config(original)[0].max_source_positions if original else 0
@@ -115,11 +115,11 @@ def make_short(
 
 
 def without_untrained_head(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Leave a masked-LM head out that was made here and never trained; returns a sentence about it as well."""
+    """Leave out a masked-LM head that was made here and never trained; also returns a sentence about it."""
     if not has_initial_lm_head(state):
         return state, []
     kept = {key: tensor for key, tensor in state.items() if not key.startswith(LM_HEAD)}
-    return kept, ["the masked-LM head has its initial values and is left out"]
+    return kept, ["the masked-LM head was never trained and is left out"]
 
 
 def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def repeats_after(table: Tensor, spec: ModelSpec, length: int) -> bool:
-    """Whether the first `length` positions say everything: learned ones repeat them, Pegasus' are computed."""
+    """Whether positions from `length` on add nothing: learned ones repeat the first, Pegasus' are computed."""
     positions = table[spec.position_offset :]
     if len(positions) < length:
         return False
@@ -150,7 +150,7 @@ def repeats_after(table: Tensor, spec: ModelSpec, length: int) -> bool:
 def config_of(
     source: OpenedCheckpoint, spec: ModelSpec, tensors: Mapping[str, Tensor], rows: Tensor
 ) -> dict[str, object]:
-    """The config.json of the tensors; `rows` are the dictionary's of Hugging Face's embedding rows."""
+    """The config.json for the tensors; `rows` (V,) are the dictionary rows of Hugging Face's embedding rows."""
     token_ids = spec.row.token_ids
     if not spec.has_decoder:
         ids, dictionary = rows.tolist(), source.dictionary

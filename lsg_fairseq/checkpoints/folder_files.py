@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Where the two are looked for by those who open folders.
+# Two of these are here for whoever opens folders.
 from lsg_fairseq.data.generation_settings import GENERATION_FILE, read_generation_settings
 from lsg_fairseq.tokenizers.load import has_tokenizer
 

@@ -170,7 +170,7 @@ def _weight_and_bias(hf: str, fairseq: str, shape: tuple[str, ...]) -> Iterator[
 POOLER, NEXT_SENTENCE = "classification_heads.pooler.", "classification_heads.next_sentence."
 # TensorFlow's names of a layer norm's weight and bias, which the oldest files have.
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
-# A head that fairseq has nothing for: ELECTRA's discriminator says of each token whether it was replaced.
+# fairseq has no counterpart of ELECTRA's discriminator, which says of each token whether it was replaced.
 NOT_CARRIED = ("discriminator_predictions.",)
 HEAD_NOTES = {
     "pooler": "the pooler is kept as the classification head 'pooler', with the identity as its output layer",
@@ -180,7 +180,7 @@ HEAD_NOTES = {
 
 
 def full_names(names: Iterable[str], layout: KeyLayout) -> dict[str, str]:
-    """A checkpoint's own names -> today's, with the model's prefix, which a checkpoint without a head is without."""
+    """A checkpoint's own names -> today's, with the model's prefix, which checkpoints without a head lack."""
     names = list(names)
     is_bare = not any(name.startswith(f"{layout.prefix}.") for name in names)
     parts = ("embeddings.", "pooler.", layout.layer_names)
