@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.find import find, find_at
-from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE, GENERATION_FILE
+from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE
 from lsg_fairseq.checkpoints.loading import (
     CheckpointFiles,
     Overrides,
@@ -25,7 +25,7 @@ from lsg_fairseq.checkpoints.loading import (
     open_checkpoint,
 )
 from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, OpenedCheckpoint
-from lsg_fairseq.data.generation_settings import SETTINGS, check_generation_settings
+from lsg_fairseq.data.generation_settings import GENERATION_FILE, SETTINGS, check_generation_settings
 from lsg_fairseq.data.kept_part import PART_STATE
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import check_is_new, staged_output

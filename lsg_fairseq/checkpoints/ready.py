@@ -22,9 +22,9 @@ from lsg_fairseq.checkpoints.folder_files import (
     CONVERTED_FILE,
     find_tokenizer,
     missing_tokenizer,
-    read_generation_settings,
 )
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, training_arguments
+from lsg_fairseq.data.generation_settings import read_generation_settings
 from lsg_fairseq.huggingface.config import read_config
 from lsg_fairseq.huggingface.download import download_config
 from lsg_fairseq.huggingface.read_folder import read_json
