@@ -147,6 +147,8 @@ def write_conversion(plan: Plan, out: str | Path) -> None:
         check_folder(state, staged)
 
 
+# --- the folder: weights, dictionaries, tokenizer and generation settings, and a check of what was written.
+
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
 
 

@@ -22,6 +22,11 @@ from torch.multiprocessing import ProcessRaisedException
 from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
+logger = logging.getLogger(__name__)
+PACKAGE_DIR = Path(__file__).resolve().parents[1]
+
+# --- errors of users that fairseq and Python raise: which of them are told in a sentence of their own.
+
 SAID = (AssertionError, ValueError, RuntimeError, NotImplementedError, Exception)
 FRAME = re.compile(r'^ *File "(?:.*/)?([^/"]+)", line (\d+), in (\S+)$', re.MULTILINE)
 CALLS_SHOWN, LONGEST_REASON = 4, 300
@@ -86,9 +91,6 @@ def _is_said_by_fairseq(error: BaseException) -> bool:
         return False
     return isinstance(error, AssertionError) or (frames[-1].line or "").startswith("raise ")
 
-
-logger = logging.getLogger(__name__)
-PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
 # --- --user-dir of a package that is already imported from elsewhere is "not globally unique".
 

@@ -53,16 +53,16 @@ def limit_matched_length(
     return upstream(generator, sample, *args, **kwargs)
 
 
-COMMAND = "fairseq-interactive"
+# --- Python's text files end a line at a lone carriage return, too, which tears a document in two.
+
+INTERACTIVE = "fairseq-interactive"
 # The module of the command, as it is installed or run.
 MODULES = ("fairseq_cli.interactive", "__main__")
-
-# --- Python's text files end a line at a lone carriage return, too, which tears a document in two.
 
 
 def carriage_returns_end_documents() -> bool:
     module = _command()
-    return module is not None and not hasattr(module.buffered_read, "lsg_fairseq_fix")
+    return module is not None and module.buffered_read is not buffered_read
 
 
 def end_documents_at_line_feeds() -> None:
@@ -82,10 +82,7 @@ def buffered_read(input: str, buffer_size: int) -> Iterator[list[str]]:
         yield buffer
 
 
-buffered_read.lsg_fairseq_fix = True
-
-
 def _command() -> ModuleType | None:
-    if Path(sys.argv[0]).name != COMMAND:
+    if Path(sys.argv[0]).name != INTERACTIVE:
         return None
     return next((m for name in MODULES if hasattr(m := sys.modules.get(name), "buffered_read")), None)

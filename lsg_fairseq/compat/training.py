@@ -26,6 +26,8 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_CRITERION = "cross_entropy"
+
 # --- the optimizer state of other trained parameters ends in torch's own error, with half precision in a later step.
 
 
@@ -134,8 +136,6 @@ def _position(iterator: EpochBatchIterator, done: int, before: int) -> int:
     )
     return position
 
-
-DEFAULT_CRITERION = "cross_entropy"
 
 # --- where the last batches are fewer than the processes, some get an empty one, which fairseq-validate hands to the
 # --- model (KeyError: 'net_input'); fairseq-train does not.

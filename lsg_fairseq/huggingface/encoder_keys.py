@@ -166,6 +166,8 @@ def _weight_and_bias(hf: str, fairseq: str, shape: tuple[str, ...]) -> Iterator[
         yield KeyPair(hf[:-1] + name, fairseq[:-1] + name, its_shape)
 
 
+# --- which heads a state dict has, in Hugging Face's names and in fairseq's.
+
 # fairseq heads that hold what Hugging Face has without a classifier.
 POOLER, NEXT_SENTENCE = "classification_heads.pooler.", "classification_heads.next_sentence."
 # TensorFlow's names of a layer norm's weight and bias, which the oldest files have.

@@ -15,6 +15,9 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.languages import CODES_50, language_symbol
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
+# --- embedding rows without a token: tables padded to a multiple of 8 or 64, or published with more rows than tokens.
+# --- They take filler symbols in the vocabulary, so that every row is kept; no text has them, and decoding drops them.
+
 # Beside a converted model's tokenizer files, none of which says how many rows the model has.
 ROWS_FILE, ROWS_FIELD = "embedding_rows.json", "embedding_rows"
 # A Hugging Face folder's own statement.
@@ -76,6 +79,8 @@ def _stated(path: Path, field: str) -> object:
         return None
     return content.get(field) if isinstance(content, dict) else None
 
+
+# --- tokenizers.
 
 JSON_FILE, VOCAB_FILE, MERGES_FILE, WORDPIECE_FILE = "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"
 SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.model", "sentencepiece.bpe.model")

@@ -199,6 +199,9 @@ def _read_json_folder(folder: Path, settings: dict[str, Any], kind: str) -> Docu
     return tokenizer
 
 
+# --- byte-level BPE from vocab.json and merges.txt.
+
+
 def byte_level_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     """Byte-level BPE from vocab.json and merges.txt; BART's special tokens unless the settings describe their own."""
     vocab, merges = folder / VOCAB_FILE, folder / MERGES_FILE
@@ -212,6 +215,8 @@ def byte_level_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     add_tokens(backend, described, added_tokens(folder, settings))
     return backend
 
+
+# --- Pegasus in tokenizer.json: recognised by its vocabulary, and its two mask tokens under their own ids.
 
 PEGASUS_CLASS, PEGASUS_MASK = "PegasusTokenizer", "<mask_2>"
 # What the weights were trained with; transformers 5 (5.23) builds and saves the masks in the other order.
@@ -251,6 +256,8 @@ def swap_decoder(settings: dict[str, Any]) -> dict[str, Any]:
 def _pegasus_front(backend: Tokenizer) -> tuple[str | None, ...]:
     return tuple(backend.id_to_token(i) for i in range(len(PEGASUS_FRONT)))
 
+
+# --- WordPiece (Wu et al. 2016; BERT, arXiv 1810.04805) from vocab.txt, and BERT's settings.
 
 # What a piece inside a word starts with.
 CONTINUATION = "##"

@@ -138,6 +138,8 @@ def only_head(keys: Iterable[str]) -> str | None:
     return heads[0] if heads else None
 
 
+# --- what a weight may be: a dense tensor of finite floating-point numbers.
+
 # Minus infinity there says that a token is never generated.
 BIAS_OF_LOGITS = "final_logits_bias"
 
