@@ -94,8 +94,8 @@ def test_namespaces_of_older_files_become_plain(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda s: s["model"].pop("half"), "half is in one of them alone"),
-        (lambda s: s["model"].update(new=torch.ones(1)), "new is in one of them alone"),
+        (lambda s: s["model"].pop("half"), "half is in only one of them"),
+        (lambda s: s["model"].update(new=torch.ones(1)), "new is in only one of them"),
         (lambda s: s["model"].update(a=torch.ones(2, 2)), r"a is torch.float32 \[2, 2\] and torch.float32 \[3, 2\]"),
         (lambda s: s["model"].update(half=torch.ones(2)), "half is torch.float32"),
         (lambda s: s["cfg"]["model"].update(lsg_block_size=32), "lsg_block_size is 32 and 16"),

@@ -8,7 +8,7 @@ import pytest
 from conftest import SUMMARIZATION, TINY, TRAINING
 from fairseq_commands import train
 
-from lsg_fairseq.compat.best_checkpoint import check_direction
+from lsg_fairseq.compat.training import check_direction
 from lsg_fairseq.modules.lsg_config import LSGError
 
 MAXIMIZE = "--maximize-best-checkpoint-metric"

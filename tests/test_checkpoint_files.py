@@ -13,9 +13,8 @@ from conftest import SUMMARIZATION, TINY, TRAINING, run
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
-from lsg_fairseq.compat import resuming
-from lsg_fairseq.compat.checkpoint_files import as_plain, with_namespaces
-from lsg_fairseq.compat.loading import load_checkpoint_file
+from lsg_fairseq.compat import training
+from lsg_fairseq.compat.loading import as_plain, load_checkpoint_file, with_namespaces
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- plain values ---------------------------------------------------------------------------------------------------
@@ -104,13 +103,13 @@ def test_the_newest_whole_checkpoint_is_taken(checkpoints: Path, tmp_path: Path,
     assert printed.count(line) == 1
     assert "epoch 003" in printed
     assert "epoch 002" not in printed
-    assert resuming.is_whole(folder / "checkpoint_last.pt")
+    assert training.is_whole(folder / "checkpoint_last.pt")
 
 
 def test_no_whole_checkpoint_is_one_sentence(checkpoints: Path, tmp_path: Path) -> None:
     last = Path(shutil.copy(checkpoints / "checkpoint_last.pt", tmp_path))
-    assert resuming.is_whole(last)
+    assert training.is_whole(last)
     tear(last)
-    assert not resuming.is_whole(last)
+    assert not training.is_whole(last)
     with pytest.raises(LSGError, match=r"checkpoint_last\.pt is damaged or cut short, and no whole checkpoint"):
-        resuming._newest_whole(last)
+        training._newest_whole(last)

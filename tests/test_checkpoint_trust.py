@@ -24,7 +24,7 @@ from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import dictionary_fingerprint, load_tokenizer
 from lsg_fairseq.weights.limits import MAX_POSITIONS, check_sizes, first_names
-from lsg_fairseq.weights.values import check_kind, check_values
+from lsg_fairseq.weights.state_dicts import check_kind, check_values
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_another_dictionary_is_refused(converted: Path, tmp_path: Path) -> None:
 def test_a_tokenizer_of_other_pieces_is_refused(converted: Path, tmp_path: Path) -> None:
     """The dictionary beside the checkpoint is its own, but every text would be unknown."""
     write_tokenizer("bert", tmp_path)
-    with pytest.raises(LSGError, match=r"has not the pieces that .* was trained with"):
+    with pytest.raises(LSGError, match=r"lacks pieces that .* was trained with"):
         hub.lsg_bart_base(converted, tokenizer=tmp_path)
 
 

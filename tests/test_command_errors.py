@@ -18,8 +18,12 @@ from fairseq_commands import generate, interact, train, validate
 from torch.multiprocessing import ProcessRaisedException
 
 from lsg_fairseq.compat import commands
-from lsg_fairseq.compat.commands import errors_come_with_traceback, print_user_errors_in_one_line
-from lsg_fairseq.compat.plain_errors import sentence_of, unforeseen
+from lsg_fairseq.compat.commands import (
+    errors_come_with_traceback,
+    print_user_errors_in_one_line,
+    sentence_of,
+    unforeseen,
+)
 from lsg_fairseq.modules.lsg_config import LSGError
 from recipes.tiny_models import build_dictionary, build_model, random_tokens
 

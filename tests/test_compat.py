@@ -20,7 +20,7 @@ from fairseq.models import distributed_fairseq_model
 from omegaconf import OmegaConf
 
 from lsg_fairseq import compat
-from lsg_fairseq.compat import loading
+from lsg_fairseq.compat import packages
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -178,9 +178,9 @@ def test_torchaudio_that_does_not_load_is_hidden(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.delitem(sys.modules, "torchaudio", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
-    assert loading.torchaudio_fails_to_load()
+    assert packages.torchaudio_fails_to_load()
     monkeypatch.setitem(sys.modules, "torchaudio", None)
-    assert not loading.torchaudio_fails_to_load()
+    assert not packages.torchaudio_fails_to_load()
     with pytest.raises(ImportError):
         __import__("torchaudio")
 

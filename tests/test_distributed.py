@@ -18,7 +18,7 @@ from fairseq.data import ListDataset
 from fairseq.data.iterators import EpochBatchIterator
 from test_commands import GENERATION, output_ids
 
-from lsg_fairseq.compat import launching, unsupported
+from lsg_fairseq.compat import launching
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.processes import ProcessPlace, place_of
@@ -279,10 +279,10 @@ def test_a_position_that_cannot_be_fitted_is_one_sentence() -> None:
 def test_backends(given: dict[str, str], on_cpu: bool, has_fairscale: bool, said: str | None) -> None:
     flags = Namespace(**{"ddp_backend": "pytorch_ddp", "zero_sharding": "none", **given})
     if said is None:
-        unsupported.refuse_backends(flags, on_cpu, has_fairscale)
+        launching.refuse_backends(flags, on_cpu, has_fairscale)
         return
     with pytest.raises(LSGError, match=said):
-        unsupported.refuse_backends(flags, on_cpu, has_fairscale)
+        launching.refuse_backends(flags, on_cpu, has_fairscale)
 
 
 def test_pipelines_are_refused(corpus: Path, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_pipelines_are_refused(corpus: Path, tmp_path: Path) -> None:
     printed = run("fairseq-train", corpus, *flags, check=False)
     assert "fairseq-train: error: --pipeline-model-parallel: lsg_bart_small cannot be cut into stages" in printed
     assert "Traceback" not in printed
-    unsupported.refuse_pipelines(True, "pipeline_parallel_transformer_iwslt_de_en")
+    launching.refuse_pipelines(True, "pipeline_parallel_transformer_iwslt_de_en")
 
 
 # --- shards of a generation -----------------------------------------------------------------------------------------
@@ -303,14 +303,14 @@ def shard_flags(**given: int) -> Namespace:
 
 def test_shards_of_a_generation_are_told_apart() -> None:
     flags = shard_flags(num_shards=4, shard_id=3)
-    unsupported.take_shard(flags)
+    launching.take_shard(flags)
     assert (flags.distributed_world_size, flags.distributed_rank) == (4, 3)
     flags = shard_flags(distributed_world_size=2, distributed_rank=1)
-    unsupported.take_shard(flags)
+    launching.take_shard(flags)
     assert (flags.distributed_world_size, flags.distributed_rank) == (2, 1)
     for wrong in ({"num_shards": 2, "shard_id": 2}, {"shard_id": 1}, {"num_shards": 2, "distributed_world_size": 2}):
         with pytest.raises(LSGError, match="--num-shards"):
-            unsupported.take_shard(shard_flags(**wrong))
+            launching.take_shard(shard_flags(**wrong))
 
 
 def test_fairseq_generate_generates_its_shard(corpus: Path, checkpoints: Path) -> None:

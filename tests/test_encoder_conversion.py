@@ -37,7 +37,7 @@ from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf, convert_to_
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import build_dictionary, load_tokenizer
 from lsg_fairseq.weights.state_dicts import HEAD_NAME
-from lsg_fairseq.weights.upgrade_roberta import has_initial_lm_head
+from lsg_fairseq.weights.upgrades import has_initial_lm_head
 
 MODELS = [
     ("bert", "BertModel"),
@@ -197,15 +197,19 @@ def test_converted_folder_and_its_record(tmp_path: Path, capsys: pytest.CaptureF
     assert args.lsg_pass_global_tokens_to_decoder is False
 
 
-def test_untrained_masked_lm_head_is_left_out_of_an_export(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decay", [1.0, 0.3])
+def test_untrained_masked_lm_head_is_left_out_of_an_export(decay: float, tmp_path: Path) -> None:
+    """Weight decay reaches it with --fp16, though a classifier's training has no gradient for it."""
     source = write_hf_folder(build_hf_model("roberta", "RobertaForSequenceClassification"), tmp_path / "hf")
     model, _ = convert_and_load(source, tmp_path / "out", POSITIONS)
     path = tmp_path / "out" / "model.pt"
     content = load_checkpoint_file(path)
     content["model"] = model.state_dict()
+    for name in ("dense.weight", "layer_norm.weight"):
+        content["model"][f"encoder.lm_head.{name}"] *= decay
     torch.save(content, path)
     assert export_checkpoint(tmp_path / "out", tmp_path / "back", short=True) == [
-        "the masked-LM head has its initial values and is left out"
+        "the masked-LM head was never trained and is left out"
     ]
     assert not any(key.startswith("lm_head.") for key in load_file(tmp_path / "back" / "model.safetensors"))
 

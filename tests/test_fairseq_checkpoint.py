@@ -10,7 +10,7 @@ from reference_checkpoints import REFERENCE, differing, mask_row, open_model
 
 from lsg_fairseq.huggingface.seq2seq_weights import convert_from_hf, convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
+from lsg_fairseq.weights.upgrades import upgrade_fairseq_bart
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference checkpoints in {REFERENCE}")
 

@@ -15,7 +15,7 @@ from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.commands.preprocess import main as preprocess_main
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.filler_rows import ROWS_FILE
+from lsg_fairseq.tokenizers.base import ROWS_FILE
 from lsg_fairseq.tokenizers.load import load_tokenizer
 
 

@@ -84,7 +84,7 @@ def test_going_on_with_other_flags_is_one_sentence(precision: list[str], corpus:
     run(*training, 1, "--freeze-encoder", "--save-dir", tmp_path)
     printed = run(*training, 2, "--save-dir", tmp_path, check=False)
     assert printed.startswith("1\n")
-    sentence = r"fairseq-train: error: .*checkpoint_last.pt is of a training of other parts .*--finetune-from-model"
+    sentence = r"fairseq-train: error: .*checkpoint_last.pt was saved while other parts .*--finetune-from-model"
     assert re.search(sentence, printed)
     assert "Traceback" not in printed.split("fairseq-train: error: ")[1]
     assert "done training" in run(*training, 2, "--freeze-encoder", "--save-dir", tmp_path)

@@ -444,8 +444,11 @@ def test_wrong_generation_settings(lsg: LSGHubInterface, settings: dict[str, obj
         (lambda lsg: list(lsg.summarize_stream(torch.tensor(3))), "several a list or another iterable"),
         (lambda lsg: lsg.collate([torch.tensor([0, 2])], length=10**12), "length must be an integer from 0 to 262,144"),
         (lambda lsg: lsg.collate([torch.tensor([0, 2])], length="x"), "length must be an integer from 0 to 262,144"),
-        (lambda lsg: lsg.register_classification_head(7, 2), "the name of a classification head must have"),
-        (lambda lsg: lsg.register_classification_head("h", 2, 10**12), "inner_dim must be an integer of at least 1"),
+        (lambda lsg: lsg.register_classification_head(7, 2), "the name of a classification head must be a non-empty"),
+        (
+            lambda lsg: lsg.register_classification_head("h", 2, 10**12),
+            "inner_dim must be an integer from 1 to 131,072",
+        ),
         (lambda lsg: lsg.fill_mask("a <mask>", match_source_len="x"), "match_source_len must be True or False"),
     ],
 )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.position_tables import make_global_table
-from lsg_fairseq.weights.upgrade_roberta import upgrade_fairseq_roberta, with_current_names
+from lsg_fairseq.weights.upgrades import upgrade_fairseq_roberta, with_current_names
 from recipes.tiny_models import build_dictionary, build_model, random_tokens
 
 TYPES = ["none", "norm", "pooling", "bos_pooling", "lsh", "stride", "block_stride"]
@@ -206,7 +206,7 @@ def test_every_layer_norm_has_the_epsilon(flags: dict[str, object], eps: float) 
             {"lsg_pass_global_tokens_to_decoder": True},
             "pass_global_tokens_to_decoder must be false for an encoder-only model",
         ),
-        ({"layer_norm_eps": 0.0}, r"layer_norm_eps must be above 0, as 1e-5 and 1e-12 are, not 0\.0"),
+        ({"layer_norm_eps": 0.0}, r"layer_norm_eps must be positive, such as 1e-5 or 1e-12, not 0\.0"),
         ({"lsg_sparsity_factor": 3}, "sparsity_factor must divide block_size"),
         ({"lsg_blok_size": 3}, "there is no LSG setting 'blok_size'"),
     ],

@@ -21,7 +21,7 @@ from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import DocumentTokenizer
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
-from lsg_fairseq.tokenizers.pegasus import swap_masks
+from lsg_fairseq.tokenizers.load import swap_masks
 from lsg_fairseq.tokenizers.sequence_format import PEGASUS_FORMAT
 
 TEXTS = ["the tide was low", " a rope  and <mask> a stone", "a <mask_1> b"]

@@ -10,7 +10,7 @@ from conftest import SUMMARIZATION, run
 from fairseq_commands import validate
 
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
-from lsg_fairseq.compat.validating import criterion_of, skip_empty_samples
+from lsg_fairseq.compat.training import criterion_of, skip_empty_samples
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationTask
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint
-from lsg_fairseq.compat.checkpoint_files import as_plain
+from lsg_fairseq.compat.loading import as_plain
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import staged_file
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -30,7 +30,7 @@ def last_checkpoints(folder: Path, count: int, by_update: bool, upper_bound: int
         upper_bound: the last epoch or update that counts.
 
     Raises:
-        LSGError: there are not so many.
+        LSGError: there are fewer.
     """
     if not folder.is_dir():
         raise LSGError(f"{folder} is not a folder: give the --save-dir of a training")
@@ -48,10 +48,10 @@ def last_checkpoints(folder: Path, count: int, by_update: bool, upper_bound: int
 
 
 def average_checkpoints(paths: Sequence[Path], output: Path, overwrite: bool = False) -> list[str]:
-    """Write the mean of the weights of `paths` to `output`, with everything else from the last; returns what to say.
+    """Write the mean of the weights of `paths` to `output`, and everything else as the last has it.
 
-    Optimizer states and moving averages of weights are left out, as they belong to one of the checkpoints. The file
-    appears as a whole or not at all.
+    Optimizer states and moving averages of weights belong to one checkpoint and are left out; the sentences returned
+    say so. The file appears as a whole or not at all.
 
     Raises:
         LSGError: a file is not a checkpoint, they are not of one model, or `output` exists.
@@ -65,7 +65,7 @@ def average_checkpoints(paths: Sequence[Path], output: Path, overwrite: bool = F
     states = [open_checkpoint(path) for path in paths]
     for path, state in zip(paths, states, strict=True):
         check_same_model(states[-1], state, f"{path} and {paths[-1]}")
-    # Above all, weights of other files stay in these, mapped into memory, and only the mean is held.
+    # The weights stay in their files, mapped into memory; only the mean is held.
     result = {**states[-1], "model": mean_of([state["model"] for state in states])}
     result, notes = without_training_state(result)
     _save(result, output)
@@ -79,7 +79,7 @@ def check_same_model(expected: Mapping[str, Any], state: Mapping[str, Any], name
         LSGError: they differ, with the first differences.
     """
     mine, theirs = expected["model"], state["model"]
-    found = [f"{name} is in one of them alone" for name in sorted({*mine} ^ {*theirs})]
+    found = [f"{name} is in only one of them" for name in sorted({*mine} ^ {*theirs})]
     for name in mine:
         pair = [_kind_of(weights[name]) for weights in (theirs, mine) if name in weights]
         if len(pair) == 2 and pair[0] != pair[1]:

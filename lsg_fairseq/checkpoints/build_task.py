@@ -20,11 +20,11 @@ from lsg_fairseq.tokenizers.fairseq_bpe import DocumentTokenizer, build_dictiona
 from lsg_fairseq.tokenizers.sequence_format import SEQUENCE_FORMAT_FILE, SequenceFormat
 from lsg_fairseq.weights.families import family_of_arch
 
-# --- the model: a checkpoint must not choose another class than ours.
+# --- the model: a checkpoint must not choose a class that is not an LSG model.
 
 
 def check_architecture(args: Namespace, checkpoint: Path) -> None:
-    """Refuse a model of another class than this package's and their subclasses.
+    """Refuse a model whose class is neither of this package nor a subclass of one.
 
     Raises:
         LSGError: the architecture is unknown, or registered with such a class.
@@ -48,7 +48,7 @@ def is_lsg_architecture(args: Namespace) -> bool:
 
 
 def own_flags(arch: str) -> set[str]:
-    """The arguments that a subclass of somebody's own has beside those of its family's model."""
+    """The arguments that a user's own subclass adds to those of its family's model."""
     model = ARCH_MODEL_REGISTRY[arch]
     stock = ARCH_MODEL_REGISTRY[family_of_arch(arch).arch]
     return set() if model is stock else _flags_of(model) - _flags_of(stock)

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.tasks.masked_lm import MaskedLMConfig
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from lsg_fairseq.checkpoints.find import find, find_at
-from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
-from lsg_fairseq.checkpoints.write_folder import check_folder, generation_flags, write_folder
+from lsg_fairseq.checkpoints.folder_files import CONVERTED_FILE
+from lsg_fairseq.checkpoints.loading import (
+    CheckpointFiles,
+    Overrides,
+    load_task_and_model,
+    open_checkpoint,
+)
+from lsg_fairseq.checkpoints.opened import ORIGINAL_FILE, OpenedCheckpoint
+from lsg_fairseq.data.generation_settings import GENERATION_FILE, SETTINGS, check_generation_settings
+from lsg_fairseq.data.kept_part import PART_STATE
+from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import check_is_new, staged_output
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
+from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, dictionary_fingerprint
+from lsg_fairseq.weights.families import family_of_arch
 from lsg_fairseq.weights.limits import MAX_POSITIONS, check_size
-from lsg_fairseq.weights.values import check_values
+from lsg_fairseq.weights.state_dicts import check_values
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +55,7 @@ class Plan:
         """The converted weights; see OpenedCheckpoint.state_dict for what is raised.
 
         Raises:
-            LSGError: also if a weight is not a number.
+            LSGError: also if a weight is NaN or infinite.
         """
         state = self.source.state_dict(*self.lengths)
         check_values(state, self.source.name)
@@ -117,9 +135,8 @@ def write_conversion(plan: Plan, out: str | Path) -> None:
     """Write the folder staged, check it, and move it into place.
 
     Raises:
-        LSGError: weights and configuration do not fit, or what was written does not read back as it was.
+        LSGError: weights and configuration do not fit, `out` exists, or what was written does not read back as it was.
     """
-    check_is_new(out)
     source = plan.source
     logger.info(f"converting {source.name}")
     state = plan.state_dict()
@@ -128,3 +145,94 @@ def write_conversion(plan: Plan, out: str | Path) -> None:
         write_folder(source, plan.args, state, staged)
         logger.info("checking what was written")
         check_folder(state, staged)
+
+
+# --- the folder: weights, dictionaries, tokenizer and generation settings, and a check of what was written.
+
+DICTIONARY_FILES = ("dict.txt", "dict.source.txt", "dict.target.txt")
+
+
+def write_folder(source: OpenedCheckpoint, args: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write all files of a converted checkpoint; `args` are the model's arguments."""
+    content = checkpoint_content(args, state)
+    part = {} if source.keep_part is None else {PART_STATE: source.keep_part}
+    content["task_state"] = {DICTIONARY_STATE: dictionary_fingerprint(source.dictionary), **part}
+    with written_whole(folder / CONVERTED_FILE):
+        torch.save(content, folder / CONVERTED_FILE)
+    write_companions(source, folder)
+
+
+def checkpoint_content(args: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What fairseq-train would have saved: all of its configuration groups, and no optimizer state."""
+    cfg = OmegaConf.to_container(OmegaConf.structured(FairseqConfig()), resolve=True, enum_to_str=True)
+    name, task = task_of(args)
+    cfg["model"] = {**args, "_name": args["arch"], "task": name}
+    cfg["task"] = OmegaConf.to_container(OmegaConf.structured(task), enum_to_str=True, resolve=False) | {"_name": name}
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
+    return {
+        "args": None,
+        "cfg": cfg,
+        "model": dict(state),
+        "optimizer_history": [history],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
+def task_of(args: Mapping[str, Any]) -> tuple[str, FairseqDataclass]:
+    """The name and the settings of the task that a model of these arguments is stored with."""
+    if not family_of_arch(args["arch"]).has_decoder:
+        return "masked_lm", MaskedLMConfig(tokens_per_sample=args["max_positions"])
+    return "lsg_summarization", LSGSummarizationConfig(source_lang="source", target_lang="target")
+
+
+def write_companions(source: OpenedCheckpoint, folder: Path) -> None:
+    """Everything beside the weights: dictionaries, tokenizer, sequence format, a decoder's generation settings."""
+    for name in DICTIONARY_FILES:
+        source.dictionary.save(str(folder / name))
+    source.sequence_format.save(folder)
+    if source.spec.has_decoder:
+        check_generation_settings(source.generation, source.name)
+        (folder / GENERATION_FILE).write_text(json.dumps(dict(source.generation), indent=2) + "\n")
+    if source.tokenizer is not None:
+        (folder / "tokenizer").mkdir()
+        source.tokenizer.save(folder / "tokenizer")
+    if source.original:
+        (folder / ORIGINAL_FILE).write_text(json.dumps(dict(source.original), indent=2) + "\n")
+
+
+def generation_flags(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as words of a fairseq-generate command line."""
+    words = []
+    for name in SETTINGS:
+        value = settings.get(name)
+        if value is not None and value is not False:
+            words += ["--" + name.replace("_", "-"), *([] if value is True else [str(value)])]
+    return words
+
+
+def check_folder(state: Mapping[str, Tensor], folder: Path) -> None:
+    """Read the folder back: its tensors must be those in memory, bit for bit, and make up a model.
+
+    Raises:
+        LSGError: they differ, so the disk or the memory is faulty, or do not fit the arguments.
+    """
+    # Not kept: the file is to be out of memory again before the model is built.
+    check_written(state, open_checkpoint(folder / CONVERTED_FILE)["model"])
+    tokenizer = folder / "tokenizer"
+    if tokenizer.is_dir():
+        files = CheckpointFiles(folder / CONVERTED_FILE, folder, tokenizer, is_replaced_as_a_whole=True)
+        load_task_and_model(files, Overrides())
+
+
+def check_written(state: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> None:
+    """Compare tensors with those read back, bit for bit.
+
+    Raises:
+        LSGError: one is missing, in excess, or another.
+    """
+    kept = [key for key in state if key in written and torch.equal(written[key], state[key])]
+    changed = sorted({*state, *written}.difference(kept))
+    if changed:
+        raise LSGError(f"{len(changed)} tensors read back differ from those written ({changed[:3]}): check the disk")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lsg_fairseq.checkpoints.convert import check_written
 from lsg_fairseq.checkpoints.find import HUGGING_FACE, find
 from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
 from lsg_fairseq.data.one_sentence import written_whole
@@ -24,9 +24,8 @@ from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.position_tables import tile_positions
-from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS
-from lsg_fairseq.weights.upgrade_roberta import LM_HEAD, has_initial_lm_head
-from lsg_fairseq.weights.values import check_values
+from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, check_values
+from lsg_fairseq.weights.upgrades import LM_HEAD, has_initial_lm_head
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -68,7 +67,7 @@ def export_checkpoint(
             save_file(contiguous, staged / WEIGHTS_FILE, {"format": "pt"})
         # Over the tokenizer's config.json, if it has one: the model's says what that says.
         write_json_files(opened, config, staged)
-        check_written(tensors, staged / WEIGHTS_FILE)
+        check_written(tensors, load_file(staged / WEIGHTS_FILE))
     return lines
 
 
@@ -102,7 +101,7 @@ def adapt(source: OpenedCheckpoint, short: bool) -> tuple[dict[str, Tensor], Mod
 def make_short(
     state: Mapping[str, Tensor], spec: ModelSpec, original: Mapping[str, Any] | None
 ) -> tuple[dict[str, Tensor], ModelSpec, list[str]]:
-    """Take the global table out, and cut the position tables if nothing is lost; returns sentences about it as well."""
+    """Take out the global table, and cut the position tables if nothing is lost; also returns sentences about it."""
     kept = {key: tensor for key, tensor in state.items() if key != spec.encoder_key(GLOBAL_TABLE)}
     spec = replace(spec, is_lsg=False)
     length = read_config(original)[0].max_source_positions if original else 0
@@ -116,11 +115,11 @@ def make_short(
 
 
 def without_untrained_head(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Leave a masked-LM head out that was made here and never trained; returns a sentence about it as well."""
+    """Leave out a masked-LM head that was made here and never trained; also returns a sentence about it."""
     if not has_initial_lm_head(state):
         return state, []
     kept = {key: tensor for key, tensor in state.items() if not key.startswith(LM_HEAD)}
-    return kept, ["the masked-LM head has its initial values and is left out"]
+    return kept, ["the masked-LM head was never trained and is left out"]
 
 
 def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -141,7 +140,7 @@ def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def repeats_after(table: Tensor, spec: ModelSpec, length: int) -> bool:
-    """Whether the first `length` positions say everything: learned ones repeat them, Pegasus' are computed."""
+    """Whether positions from `length` on add nothing: learned ones repeat the first, Pegasus' are computed."""
     positions = table[spec.position_offset :]
     if len(positions) < length:
         return False
@@ -151,7 +150,7 @@ def repeats_after(table: Tensor, spec: ModelSpec, length: int) -> bool:
 def config_of(
     source: OpenedCheckpoint, spec: ModelSpec, tensors: Mapping[str, Tensor], rows: Tensor
 ) -> dict[str, object]:
-    """The config.json of the tensors; `rows` are the dictionary's of Hugging Face's embedding rows."""
+    """The config.json for the tensors; `rows` (V,) are the dictionary rows of Hugging Face's embedding rows."""
     token_ids = spec.row.token_ids
     if not spec.has_decoder:
         ids, dictionary = rows.tolist(), source.dictionary
@@ -167,15 +166,3 @@ def write_json_files(source: OpenedCheckpoint, config: Mapping[str, object], fol
         files["generation_config.json"] = source.original["generation_config"]
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def check_written(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Read the weights back and compare them bit for bit.
-
-    Raises:
-        LSGError: they differ, so the disk is faulty.
-    """
-    with safe_open(path, framework="pt") as written:
-        changed = [key for key, tensor in tensors.items() if not torch.equal(written.get_tensor(key), tensor)]
-    if changed:
-        raise LSGError(f"{len(changed)} tensors read back differ from those written ({changed[:3]}): check the disk")

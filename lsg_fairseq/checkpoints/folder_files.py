@@ -1,4 +1,4 @@
-"""The files around a checkpoint: its tokenizer, vocabulary and generation settings."""
+"""The files of a checkpoint: its own names, and where its tokenizer and vocabulary are."""
 
 from __future__ import annotations
 
@@ -6,18 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Where the two are looked for by those who open folders.
-from lsg_fairseq.data.generation_settings import GENERATION_FILE, read_generation_settings
 from lsg_fairseq.tokenizers.load import has_tokenizer
-
-__all__ = [
-    "CONVERTED_FILE",
-    "GENERATION_FILE",
-    "TRAINED_FILES",
-    "find_tokenizer",
-    "missing_tokenizer",
-    "read_generation_settings",
-]
 
 TRAINED_FILES = ("checkpoint_best.pt", "checkpoint_last.pt")
 CONVERTED_FILE = "model.pt"

@@ -34,8 +34,7 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
 from lsg_fairseq.weights.limits import check_sizes, first_names
 from lsg_fairseq.weights.model_spec import spec_from_fairseq_args
 from lsg_fairseq.weights.position_tables import resize_both
-from lsg_fairseq.weights.state_dicts import describe_misfit
-from lsg_fairseq.weights.values import check_kind
+from lsg_fairseq.weights.state_dicts import check_kind, describe_misfit
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +50,8 @@ class CheckpointFiles:
 
     `vocabulary` is the folder with dict.txt and sequence_format.json; where it has none, the tokenizer's own apply.
     `generation` holds fairseq's names of the generation settings that belong to the checkpoint, with
-    `forced_first_token` and `forced_eos`. `is_replaced_as_a_whole`: whoever writes such files replaces them as a whole,
-    so that the weights may stay in the file, mapped into memory.
+    `forced_first_token` and `forced_eos`. `is_replaced_as_a_whole`: such a file is never written in place, so its
+    weights may stay in it, mapped into memory.
     """
 
     model: Path
@@ -84,7 +83,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
         raise LSGError(f"{path} is not a fairseq checkpoint: 'model' must hold named tensors and nothing else")
     cfg = state.get("cfg") or {}
     groups = {"cfg": cfg, "args": state.get("args") or {}, "task_state": state.get("task_state") or {}}
-    groups |= {f"cfg.{name}": cfg.get(name) or {} for name in ("model", "task")} if isinstance(cfg, Mapping) else {}
+    if isinstance(cfg, Mapping):
+        groups |= {f"cfg.{name}": cfg.get(name) or {} for name in ("model", "task", "checkpoint")}
     for name, group in groups.items():
         names = vars(group) if isinstance(group, Namespace) else group
         if not isinstance(names, Mapping) or not all(isinstance(key, str) for key in names):
@@ -93,9 +93,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def model_arguments(state: Mapping[str, Any]) -> Namespace:
-    """A copy of the arguments that the checkpoint's model was built from (fairseq stores them in one of two places)."""
-    stored = (state.get("cfg") or {}).get("model") or state.get("args") or {}
-    args = Namespace(**(vars(stored) if isinstance(stored, Namespace) else dict(stored)))
+    """The arguments that the checkpoint's model was built from; `arch` is "" where they name none."""
+    args = Namespace(**_stored_arguments(state, "model"))
     if not getattr(args, "arch", None):
         args.arch = getattr(args, "_name", None) or ""
     return args
@@ -103,16 +102,18 @@ def model_arguments(state: Mapping[str, Any]) -> Namespace:
 
 def task_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the task that the checkpoint was trained with."""
-    stored = (state.get("cfg") or {}).get("task") or state.get("args") or {}
-    return vars(stored) if isinstance(stored, Namespace) else dict(stored)
+    return _stored_arguments(state, "task")
 
 
 def training_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
     """task_arguments and where the training kept its checkpoints, `save_dir`."""
-    stored = (state.get("cfg") or {}).get("checkpoint") or state.get("args") or {}
-    stored = vars(stored) if isinstance(stored, Namespace) else stored
-    save_dir = stored.get("save_dir") if isinstance(stored, Mapping) else None
-    return {**task_arguments(state), "save_dir": save_dir}
+    return {**task_arguments(state), "save_dir": _stored_arguments(state, "checkpoint").get("save_dir")}
+
+
+def _stored_arguments(state: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """A copy of the arguments of a group: hydra's in `cfg`, those of an older fairseq all together in `args`."""
+    stored = (state.get("cfg") or {}).get(group) or state.get("args") or {}
+    return dict(vars(stored) if isinstance(stored, Namespace) else stored)
 
 
 def part_of_checkpoint(state: Mapping[str, Any]) -> str | None:
@@ -150,10 +151,10 @@ def load_task_and_model(
 def check_dictionary(
     dictionary: Dictionary, state: Mapping[str, Any], tokenizer: DocumentTokenizer, files: CheckpointFiles
 ) -> None:
-    """See that a dictionary is the one that the checkpoint was trained with, as far as the checkpoint knows.
+    """Check that a dictionary is the one that the checkpoint was trained with, as far as the checkpoint says.
 
     Raises:
-        LSGError: it is another, has the tokenizer's tokens in another order, or pieces that the tokenizer has not.
+        LSGError: it is another, has the tokenizer's tokens in another order, or pieces that the tokenizer lacks.
     """
     known = (state.get("task_state") or {}).get(DICTIONARY_STATE)
     if known is not None:
@@ -180,7 +181,7 @@ def _check_tokenizer(dictionary: Dictionary, tokenizer: DocumentTokenizer, files
     strange = [symbol for symbol in dictionary.symbols if symbol not in own and not NO_PIECE.fullmatch(symbol)]
     if strange:
         raise LSGError(
-            f"the tokenizer in {files.tokenizer} has not the pieces that {files.model} was trained with "
+            f"the tokenizer in {files.tokenizer} lacks pieces that {files.model} was trained with "
             f"({first_names(strange)}): give the tokenizer folder that belongs to the checkpoint"
         )
 
@@ -220,7 +221,7 @@ def _with_longer_tables(
 
 
 def _build_filled_model(task: FairseqTask, args: Namespace, weights: dict[str, Tensor], copy: bool) -> nn.Module:
-    """Build a model without storage and put the weights in place; built with storage if a part of it needs that."""
+    """Build a model without storage and put the weights in place; with storage if a part of it needs that."""
     with _without_storage():
         model = _built(task, args, weights)
     # Outside: an upgrade may make tensors, which need storage.
@@ -264,7 +265,7 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], copy: bool = T
 
 
 def _is_complete(model: nn.Module) -> bool:
-    """Whether nothing with content is left without storage: somebody's own module may compute a table when built."""
+    """Whether every tensor has storage: a user's own module may compute a table when it is built."""
     return not any(
         isinstance(value, Tensor) and value.is_meta and value.numel()
         for module in model.modules()
@@ -283,6 +284,6 @@ class _MetaStaysMeta(TorchFunctionMode):
 
 @contextmanager
 def _without_storage() -> Iterator[None]:
-    """What is built inside has shapes but no memory, and costs no random numbers."""
+    """Build modules with shapes but without memory, and without drawing random numbers."""
     with torch.device("meta"), _MetaStaysMeta():
         yield

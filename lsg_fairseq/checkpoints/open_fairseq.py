@@ -11,9 +11,10 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 
 from lsg_fairseq.checkpoints.build_task import is_lsg_architecture, own_flags
-from lsg_fairseq.checkpoints.folder_files import find_tokenizer, read_generation_settings
+from lsg_fairseq.checkpoints.folder_files import find_tokenizer
 from lsg_fairseq.checkpoints.loading import model_arguments, open_checkpoint, part_of_checkpoint, training_arguments
 from lsg_fairseq.checkpoints.opened import MASK, ORIGINAL_FILE, OpenedCheckpoint, Upgrade
+from lsg_fairseq.data.generation_settings import read_generation_settings
 from lsg_fairseq.data.kept_part import KeptPart
 from lsg_fairseq.huggingface.read_folder import read_json
 from lsg_fairseq.models.lsg_model import read_lsg_config
@@ -32,8 +33,7 @@ from lsg_fairseq.weights.families import STOCK_ARCHITECTURES
 from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_from_fairseq_args
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, TOKEN_TABLE
-from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
-from lsg_fairseq.weights.upgrade_roberta import upgrade_fairseq_roberta, with_current_names
+from lsg_fairseq.weights.upgrades import upgrade_fairseq_bart, upgrade_fairseq_roberta, with_current_names
 
 DICTIONARY_FILES = ("dict.txt", "dict.source.txt")
 POSITION_ARGUMENTS = ("max_source_positions", "max_target_positions", "max_positions")

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from lsg_fairseq.checkpoints.opened import MASK, OpenedCheckpoint, find_mask
 from lsg_fairseq.huggingface.config import check_lm_activation, read_config
-from lsg_fairseq.huggingface.encoder_heads import encoder_notes, parts_of_hf
-from lsg_fairseq.huggingface.encoder_keys import key_layout_of
+from lsg_fairseq.huggingface.encoder_keys import encoder_notes, key_layout_of, parts_of_hf
 from lsg_fairseq.huggingface.folder_kinds import check_head
 from lsg_fairseq.huggingface.generation_config import generation_settings, source_prefix
 from lsg_fairseq.huggingface.read_folder import HFCheckpoint, read_hf_folder
 from lsg_fairseq.huggingface.seq2seq_weights import name_in_fairseq
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.tokenizers.base import FILLER, are_fillers
 from lsg_fairseq.tokenizers.fairseq_bpe import (
     DocumentTokenizer,
     build_dictionary,
@@ -25,10 +25,9 @@ from lsg_fairseq.tokenizers.fairseq_bpe import (
     load_tokenizer,
     remove_mask,
 )
-from lsg_fairseq.tokenizers.filler_rows import FILLER, are_fillers
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat, is_format_of
 from lsg_fairseq.weights.model_spec import ModelSpec
-from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
+from lsg_fairseq.weights.upgrades import upgrade_fairseq_bart
 
 
 def open_huggingface(folder: Path, tokenizer_folder: str | Path | None) -> OpenedCheckpoint:

@@ -22,9 +22,9 @@ from lsg_fairseq.checkpoints.folder_files import (
     CONVERTED_FILE,
     find_tokenizer,
     missing_tokenizer,
-    read_generation_settings,
 )
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, training_arguments
+from lsg_fairseq.data.generation_settings import read_generation_settings
 from lsg_fairseq.huggingface.config import read_config
 from lsg_fairseq.huggingface.download import download_config
 from lsg_fairseq.huggingface.read_folder import read_json
@@ -176,9 +176,9 @@ def _convert(source: Path, folder: Path, options: CheckpointOptions) -> None:
 def _fingerprint(paths: Iterable[Path]) -> str:
     """What a checkpoint is, as far as its conversion depends on it: the content of small files; where large ones are.
 
-    A small checkpoint is installed and copied often (one is in this package): no copy is converted anew, and none is
-    taken for another, even where times are set, as package managers do. To read a large one would take too long, so its
-    path, size and times stand for it: the time of the last change, too, which nobody sets.
+    Small checkpoints are copied often (one is in this package): a copy is not converted again, nor taken for another,
+    even where a package manager sets times. Large files take too long to read, so their path, size and times stand for
+    them, among these the inode's change time, which nobody can set.
     """
     files = [path for path in sorted(paths) if path.is_file() and path.suffix != ".md"]
     described: list[list[object]] = []

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from fairseq.data import FairseqDataset, data_utils
 from fairseq.tasks import denoising, masked_lm, span_masked_lm
 
+from lsg_fairseq.compat.patch import Patch, patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- batch_by_size: the last batch, which holds the longest examples, is discarded if its size is no multiple of 8.
@@ -23,56 +24,23 @@ def last_batch_is_dropped() -> bool:
     return sum(len(batch) for batch in batches) < 3
 
 
-def keep_last_batch() -> None:
-    upstream = data_utils.batch_by_size
-
-    @functools.wraps(upstream)
-    def batch_by_size(indices: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        indices = np.fromiter(indices, dtype=np.int64, count=-1)
-        if not len(indices):
-            return []
-        try:
-            batches = list(upstream(indices, *args, **kwargs))
-        except AssertionError as error:
-            too_long = _too_long(upstream, indices, args, kwargs)
-            if too_long is None:
-                raise
-            raise too_long from error
-        if _keyword(upstream, "fixed_shapes", args, kwargs) is not None:
-            return batches
-        # Batches follow the order of the indices, so what is missing is the tail, and it is one batch.
-        tail = indices[sum(len(batch) for batch in batches) :]
-        return [*batches, tail] if len(tail) else batches
-
-    data_utils.batch_by_size = batch_by_size
-
-
-# --- --num-batch-buckets asks for --max-tokens, though --batch-size says how large a batch is.
-
-
-def buckets_need_max_tokens() -> bool:
-    return not hasattr(FairseqDataset.batch_by_size, "lsg_fairseq_fix")
-
-
-def bucket_by_batch_size() -> None:
-    upstream = FairseqDataset.batch_by_size
-
-    @functools.wraps(upstream)
-    def batch_by_size(
-        dataset: FairseqDataset,
-        indices: Any,
-        max_tokens: int | None = None,
-        max_sentences: int | None = None,
-        required_batch_size_multiple: int = 1,
-    ) -> list[Any]:
-        shapes = dataset.get_batch_shapes()
-        if shapes is not None and max_tokens is None and max_sentences is not None:
-            # So many that --batch-size alone decides.
-            max_tokens = max_sentences * max(int(length) for _, length in shapes)
-        return upstream(dataset, indices, max_tokens, max_sentences, required_batch_size_multiple)
-
-    batch_by_size.lsg_fairseq_fix = True
-    FairseqDataset.batch_by_size = batch_by_size
+@patches(data_utils, "batch_by_size", last_batch_is_dropped)
+def keep_last_batch(upstream: Callable[..., Any], indices: Any, *args: Any, **kwargs: Any) -> list[Any]:
+    indices = np.fromiter(indices, dtype=np.int64, count=-1)
+    if not len(indices):
+        return []
+    try:
+        batches = list(upstream(indices, *args, **kwargs))
+    except AssertionError as error:
+        too_long = _too_long(upstream, indices, args, kwargs)
+        if too_long is None:
+            raise
+        raise too_long from error
+    if _keyword(upstream, "fixed_shapes", args, kwargs) is not None:
+        return batches
+    # Batches follow the order of the indices, so what is missing is the tail, and it is one batch.
+    tail = indices[sum(len(batch) for batch in batches) :]
+    return [*batches, tail] if len(tail) else batches
 
 
 def _too_long(
@@ -94,6 +62,25 @@ def _keyword(function: Callable[..., Any], name: str, args: tuple[Any, ...], kwa
     return bound.arguments.get(name)
 
 
+# --- --num-batch-buckets asks for --max-tokens, though --batch-size says how large a batch is.
+
+
+@patches(FairseqDataset, "batch_by_size")
+def bucket_by_batch_size(
+    upstream: Callable[..., Any],
+    dataset: FairseqDataset,
+    indices: Any,
+    max_tokens: int | None = None,
+    max_sentences: int | None = None,
+    required_batch_size_multiple: int = 1,
+) -> list[Any]:
+    shapes = dataset.get_batch_shapes()
+    if shapes is not None and max_tokens is None and max_sentences is not None:
+        # So large that --batch-size alone decides.
+        max_tokens = max_sentences * max(int(length) for _, length in shapes)
+    return upstream(dataset, indices, max_tokens, max_sentences, required_batch_size_multiple)
+
+
 # --- documents are cut to --tokens-per-sample, and then get <s> (and </s>): one or two too long, so that they are
 # --- skipped (masked_lm), or longer than the model (denoising).
 
@@ -101,21 +88,13 @@ def _keyword(function: Callable[..., Any], name: str, args: tuple[Any, ...], kwa
 ADDED_TOKENS = {masked_lm: 1, denoising: 2, span_masked_lm: 2}
 
 
-def cut_documents_are_too_long() -> bool:
-    return any(not hasattr(module.maybe_shorten_dataset, "lsg_fairseq_fix") for module in ADDED_TOKENS)
+def _leave_room_in(module: ModuleType, added: int) -> Patch:
+    @patches(module, "maybe_shorten_dataset")
+    def leave_room(upstream: Callable[..., FairseqDataset], *args: Any) -> FairseqDataset:
+        *others, tokens_per_sample, seed = args
+        return upstream(*others, tokens_per_sample - added, seed)
+
+    return leave_room
 
 
-def leave_room_when_cutting() -> None:
-    for module, added in ADDED_TOKENS.items():
-        module.maybe_shorten_dataset = _with_room(module.maybe_shorten_dataset, added)
-
-
-def _with_room(upstream: Any, added: int) -> Any:
-    @functools.wraps(upstream)
-    def maybe_shorten_dataset(
-        dataset: FairseqDataset, split: str, splits: str, method: str, tokens_per_sample: int, seed: int
-    ) -> FairseqDataset:
-        return upstream(dataset, split, splits, method, tokens_per_sample - added, seed)
-
-    maybe_shorten_dataset.lsg_fairseq_fix = True
-    return maybe_shorten_dataset
+leave_room_when_cutting = tuple(_leave_room_in(module, added) for module, added in ADDED_TOKENS.items())

@@ -1,8 +1,12 @@
-"""Generating: tasks learn which checkpoints they generate with; searches get positions in the batch, as documented."""
+"""Generating: checkpoints that the task knows, positions in the batch, limits of length, and documents a line each."""
 
 from __future__ import annotations
 
-import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,74 +14,75 @@ from fairseq import checkpoint_utils
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
-# --- load_model_ensemble: the task has no way to the files that are beside a checkpoint.
+from lsg_fairseq.compat.patch import patches
+
+# --- load_model_ensemble: a task cannot find the files beside the checkpoint that it generates with.
 
 
-def task_does_not_know_checkpoints() -> bool:
-    return not hasattr(checkpoint_utils.load_model_ensemble, "lsg_fairseq_fix")
-
-
-def tell_task_its_checkpoints() -> None:
-    upstream = checkpoint_utils.load_model_ensemble
-
-    @functools.wraps(upstream)
-    def load_model_ensemble(filenames: Any, *args: Any, **kwargs: Any) -> Any:
-        task = kwargs.get("task", args[1] if len(args) > 1 else None)
-        if hasattr(task, "checkpoint_paths"):
-            task.checkpoint_paths = tuple(filenames)
-        return upstream(filenames, *args, **kwargs)
-
-    load_model_ensemble.lsg_fairseq_fix = True
-    checkpoint_utils.load_model_ensemble = load_model_ensemble
+@patches(checkpoint_utils, "load_model_ensemble")
+def tell_task_its_checkpoints(upstream: Callable[..., Any], filenames: Any, *args: Any, **kwargs: Any) -> Any:
+    task = kwargs.get("task", args[1] if len(args) > 1 else None)
+    if hasattr(task, "checkpoint_paths"):
+        task.checkpoint_paths = tuple(filenames)
+    return upstream(filenames, *args, **kwargs)
 
 
 # --- a search is promised positions in the batch and gets the data set's ids (--diverse-beam-groups: IndexError).
 
 
-def searches_get_data_set_ids() -> bool:
-    return not _wraps("positions_in_batch")
-
-
-def give_searches_positions() -> None:
-    def positions_in_batch(generator: SequenceGenerator, sample: dict[str, Any]) -> dict[str, Any]:
-        size = len(next(iter(sample["net_input"].values())))
-        return {**sample, "id": torch.arange(size, device=_device(sample))}
-
-    _before_generation(positions_in_batch)
+@patches(SequenceGenerator, "_generate")
+def give_searches_positions(
+    upstream: Callable[..., Any], generator: SequenceGenerator, sample: dict[str, Any], *args: Any, **kwargs: Any
+) -> Any:
+    first = next(value for value in sample["net_input"].values() if isinstance(value, Tensor))
+    sample = {**sample, "id": torch.arange(len(first), device=first.device)}
+    return upstream(generator, sample, *args, **kwargs)
 
 
 # --- --match-source-len asks a decoder for as many tokens as the source has, and it may have fewer positions.
 
 
-def matched_length_is_unlimited() -> bool:
-    return not _wraps("matched_length_limited")
-
-
-def limit_matched_length() -> None:
-    def matched_length_limited(generator: SequenceGenerator, sample: dict[str, Any]) -> dict[str, Any]:
-        net_input = sample["net_input"]
-        if not generator.match_source_len or "src_lengths" not in net_input:
-            return sample
+@patches(SequenceGenerator, "_generate")
+def limit_matched_length(
+    upstream: Callable[..., Any], generator: SequenceGenerator, sample: dict[str, Any], *args: Any, **kwargs: Any
+) -> Any:
+    net_input = sample["net_input"]
+    if generator.match_source_len and "src_lengths" in net_input:
         lengths = net_input["src_lengths"].clamp(max=generator.max_len - 1)
-        return {**sample, "net_input": {**net_input, "src_lengths": lengths}}
-
-    _before_generation(matched_length_limited)
-
-
-def _before_generation(prepare: Any) -> None:
-    upstream = SequenceGenerator._generate
-
-    @functools.wraps(upstream)
-    def _generate(generator: SequenceGenerator, sample: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        return upstream(generator, prepare(generator, sample), *args, **kwargs)
-
-    _generate.lsg_fairseq_fixes = {*getattr(upstream, "lsg_fairseq_fixes", ()), prepare.__name__}
-    SequenceGenerator._generate = _generate
+        sample = {**sample, "net_input": {**net_input, "src_lengths": lengths}}
+    return upstream(generator, sample, *args, **kwargs)
 
 
-def _wraps(name: str) -> bool:
-    return name in getattr(SequenceGenerator._generate, "lsg_fairseq_fixes", ())
+# --- Python's text files end a line at a lone carriage return, too, which tears a document in two.
+
+INTERACTIVE = "fairseq-interactive"
+# The module of the command, as it is installed or run.
+MODULES = ("fairseq_cli.interactive", "__main__")
 
 
-def _device(sample: dict[str, Any]) -> torch.device:
-    return next(value.device for value in sample["net_input"].values() if isinstance(value, Tensor))
+def carriage_returns_end_documents() -> bool:
+    module = _command()
+    return module is not None and module.buffered_read is not buffered_read
+
+
+def end_documents_at_line_feeds() -> None:
+    _command().buffered_read = buffered_read
+
+
+def buffered_read(input: str, buffer_size: int) -> Iterator[list[str]]:
+    """The lines of a UTF-8 file, or of standard input ("-"), stripped, up to `buffer_size` at a time."""
+    buffer: list[str] = []
+    with nullcontext(sys.stdin.buffer) if input == "-" else Path(input).open("rb") as file:
+        for line in file:
+            buffer.append(line.decode().strip())
+            if len(buffer) >= buffer_size:
+                yield buffer
+                buffer = []
+    if buffer:
+        yield buffer
+
+
+def _command() -> ModuleType | None:
+    if Path(sys.argv[0]).name != INTERACTIVE:
+        return None
+    return next((m for name in MODULES if hasattr(m := sys.modules.get(name), "buffered_read")), None)

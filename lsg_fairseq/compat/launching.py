@@ -1,57 +1,125 @@
-"""Launching: processes that are started together train one model, on CPUs as on GPUs."""
+"""Launching: flags that cannot work, processes that train one model, and 16-bit training without a TPU or a GPU."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
+from fairseq import options
 from fairseq.distributed import utils as distributed_utils
+from fairseq.models import distributed_fairseq_model
+from fairseq.optim.fp16_optimizer import FP16Optimizer
 from omegaconf import open_dict
 from torch.multiprocessing import ProcessRaisedException
 
+from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.processes import ProcessPlace, srun_place, torchrun_place
+
+# --- flags of distributed training that are ignored, or end in a traceback about CUDA, a package or a missing GPU.
+
+
+@patches(distributed_utils, "call_main")
+def refuse_what_cannot_be(upstream: Callable[..., Any], cfg: Any, main: Callable[..., Any], **kwargs: Any) -> Any:
+    on_cpu = cfg.common.cpu or not torch.cuda.is_available()
+    refuse_pipelines(cfg.distributed_training.pipeline_model_parallel, getattr(cfg.model, "_name", None))
+    refuse_backends(cfg.distributed_training, on_cpu, has_fairscale=find_spec("fairscale") is not None)
+    # eval_lm has shards, as generate has; both look at more than this.
+    if cfg.dataset.num_shards > 1 and not main.__module__.endswith("eval_lm"):
+        raise LSGError(f"--num-shards {cfg.dataset.num_shards} is for fairseq-generate: leave it out")
+    return upstream(cfg, main, **kwargs)
+
+
+def refuse_pipelines(asked_for: bool, arch: str | None) -> None:
+    """Refuse --pipeline-model-parallel for an architecture that is not cut into stages.
+
+    Raises:
+        LSGError: it was asked for.
+    """
+    if asked_for and not str(arch).startswith("pipeline_parallel"):
+        raise LSGError(
+            f"--pipeline-model-parallel: {arch or 'this model'} cannot be cut into stages; for memory use "
+            "--checkpoint-activations, and start a process for each GPU with torchrun"
+        )
+
+
+def refuse_backends(settings: Any, on_cpu: bool, has_fairscale: bool) -> None:
+    """Refuse flags that need fairscale or a GPU where there is none.
+
+    Raises:
+        LSGError: such a flag was given.
+    """
+    flag = "--zero-sharding os" if settings.zero_sharding == "os" else ""
+    if settings.ddp_backend in ("fully_sharded", "slowmo"):
+        flag = f"--ddp-backend {settings.ddp_backend}"
+        if on_cpu:
+            raise LSGError(f"{flag} needs GPUs: on CPUs use pytorch_ddp or legacy_ddp")
+    if flag and not has_fairscale:
+        raise LSGError(f"{flag} needs the package fairscale, which is not installed: pip install fairscale")
+
+
+# --- fairseq-generate ignores --num-shards and --shard-id: each of N machines generates everything.
+
+
+@patches(options, "parse_args_and_arch")
+def generate_shards(upstream: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    parsed = upstream(*args, **kwargs)
+    # (args, rest) with parse_known. Of all commands, generate alone has a beam and no buffer of input lines.
+    flags = parsed[0] if isinstance(parsed, tuple) else parsed
+    if hasattr(flags, "beam") and not hasattr(flags, "buffer_size") and hasattr(flags, "num_shards"):
+        take_shard(flags)
+    return parsed
+
+
+def take_shard(flags: Any) -> None:
+    """Copy the shard to world size and rank, which fairseq-generate reads instead.
+
+    Raises:
+        LSGError: there is no such shard, or both pairs of flags are given.
+    """
+    refuse_pipelines(flags.pipeline_model_parallel, None)
+    names = ("num_shards", "shard_id") if flags.num_shards > 1 else ("distributed_world_size", "distributed_rank")
+    count, number = (getattr(flags, name) for name in names)
+    if not 0 <= number < count or (flags.num_shards <= 1 and flags.shard_id):
+        raise LSGError(f"--shard-id must be 0 to --num-shards less one: {flags.shard_id} of {flags.num_shards} is none")
+    if flags.num_shards > 1 and flags.distributed_world_size > 1:
+        raise LSGError("--num-shards and --distributed-world-size both divide the data: give one of them")
+    flags.distributed_world_size, flags.distributed_rank = count, number
+
 
 # --- started together, yet each trains a model of its own: fairseq reads WORLD_SIZE unless one GPU is here.
 # --- On CPUs it starts no process at all, or divides by the number of GPUs.
 
 
-def processes_do_not_join() -> bool:
-    return not hasattr(distributed_utils.call_main, "lsg_fairseq_joins")
-
-
-def join_processes() -> None:
-    upstream = distributed_utils.call_main
-
-    @functools.wraps(upstream)
-    def call_main(cfg: Any, main: Callable[..., Any], **kwargs: Any) -> None:
-        on_cpu = cfg.common.cpu or not torch.cuda.is_available()
-        with open_dict(cfg):
-            num_procs = prepare(cfg.distributed_training, os.environ, on_cpu)
-        try:
-            if num_procs is None:
-                return upstream(cfg, main, **kwargs)
-            return _spawn(cfg, main, kwargs, num_procs)
-        except ProcessRaisedException as error:
-            sentence = _sentence_of(error)
-            if sentence is None:
-                raise
-            raise sentence from error
-
-    call_main.lsg_fairseq_joins = True
-    distributed_utils.call_main = call_main
+@patches(distributed_utils, "call_main")
+def join_processes(upstream: Callable[..., Any], cfg: Any, main: Callable[..., Any], **kwargs: Any) -> Any:
+    on_cpu = cfg.common.cpu or not torch.cuda.is_available()
+    with open_dict(cfg):
+        num_procs = prepare(cfg.distributed_training, os.environ, on_cpu)
+    try:
+        if num_procs is None:
+            return upstream(cfg, main, **kwargs)
+        return _spawn(cfg, main, kwargs, num_procs)
+    except ProcessRaisedException as error:
+        sentence = _sentence_of(error)
+        if sentence is None:
+            raise
+        raise sentence from error
 
 
 def prepare(settings: Any, environment: Mapping[str, str], on_cpu: bool) -> int | None:
-    """Say in the settings of distributed training who this process is and how it finds the others.
+    """Set this process' rank, the world size and the init method among the settings of distributed training.
 
-    Returns the number of processes to start on a CPU; None: fairseq does the rest.
+    Returns:
+        the number of processes to start on CPUs; None where fairseq does the rest.
 
     Raises:
         LSGError: the flags contradict what started this process, or one is missing.
@@ -93,7 +161,7 @@ def _join_srun(settings: Any, place: ProcessPlace, environment: Mapping[str, str
 
 
 def _take(settings: Any, place: ProcessPlace) -> None:
-    """This process is one rank, and starts no others."""
+    """Make this process one rank, which starts no others."""
     settings.distributed_world_size, settings.distributed_rank = place.world_size, place.rank
     # Where each process sees one GPU alone, that is its number 0.
     settings.device_id = place.local_rank % max(1, torch.cuda.device_count())
@@ -121,7 +189,7 @@ def _first_host(environment: Mapping[str, str]) -> str:
 
 
 def _find_by_flags(settings: Any) -> int | None:
-    """As the flags say, on CPUs: one rank that finds the others, or as many processes as the world is large."""
+    """On CPUs, by the flags: None for one rank that finds the others, else the number of processes to start."""
     world_size, rank = settings.distributed_world_size, settings.distributed_rank
     if not 0 <= rank < world_size:
         raise LSGError(f"--distributed-rank {rank} must be 0 to --distributed-world-size less one, {world_size - 1}")
@@ -153,6 +221,67 @@ def _spawn(cfg: Any, main: Callable[..., Any], kwargs: dict[str, Any], num_procs
 
 
 def _sentence_of(error: ProcessRaisedException) -> LSGError | None:
-    """What a worker said in one sentence, out of the page that its parent is given."""
+    """The one sentence of a worker, taken from the traceback that its parent gets."""
     found = re.findall(r"^lsg_fairseq\.\S+Error: (.*)$", str(error), re.MULTILINE)
     return LSGError(found[-1]) if found else None
+
+
+# --- --bf16 switches TPU mode on, which needs torch_xla and turns CUDA off.
+
+
+def bf16_means_tpu() -> bool:
+    return "args.tpu = True" in inspect.getsource(options.parse_args_and_arch)
+
+
+@patches(distributed_utils, "call_main", bf16_means_tpu)
+def bf16_without_tpu(upstream: Callable[..., Any], cfg: Any, *args: Any, **kwargs: Any) -> Any:
+    if cfg.common.bf16 and find_spec("torch_xla") is None:
+        with open_dict(cfg):
+            cfg.common.tpu = False
+            cfg.distributed_training.tpu = False
+    return upstream(cfg, *args, **kwargs)
+
+
+# --- --fp16 asks CUDA for its current device when it makes one flat copy of the gradients.
+
+
+def flat_gradients_need_cuda() -> bool:
+    return "torch.cuda.current_device()" in inspect.getsource(FP16Optimizer.build_fp32_params)
+
+
+@patches(distributed_utils, "call_main", flat_gradients_need_cuda)
+def fp16_on_cpu(upstream: Callable[..., Any], cfg: Any, *args: Any, **kwargs: Any) -> Any:
+    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
+        with open_dict(cfg):
+            cfg.common.fp16_no_flatten_grads = True
+    return upstream(cfg, *args, **kwargs)
+
+
+# --- DistributedDataParallel refuses device_ids for a model on the CPU.
+
+
+def ddp_gets_device_ids() -> bool:
+    return distributed_fairseq_model.DistributedDataParallel is torch.nn.parallel.DistributedDataParallel
+
+
+def ddp_without_device_ids() -> None:
+    @functools.wraps(torch.nn.parallel.DistributedDataParallel)
+    def distributed_data_parallel(module: torch.nn.Module, **kwargs: Any) -> torch.nn.Module:
+        if next(module.parameters()).device.type == "cpu":
+            kwargs.update(device_ids=None, output_device=None)
+        return torch.nn.parallel.DistributedDataParallel(module, **kwargs)
+
+    distributed_fairseq_model.DistributedDataParallel = distributed_data_parallel
+
+
+# --- all_gather_list, which gathers validation statistics, wants a buffer on the GPU even where there is none.
+
+
+@patches(distributed_utils, "all_gather_list")
+def gather_on_cpu(upstream: Callable[..., Any], data: Any, group: Any = None, max_size: int = 16384) -> list[Any]:
+    group = distributed_utils.get_global_group() if group is None else group
+    if torch.distributed.get_backend(group) != "gloo":
+        return upstream(data, group, max_size)
+    gathered = [None] * distributed_utils.get_world_size(group)
+    torch.distributed.all_gather_object(gathered, data, group)
+    return gathered

@@ -15,6 +15,7 @@ from fairseq import utils
 from fairseq.data import fasta_dataset
 from fairseq.data.fasta_dataset import FastaDataset
 
+from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # Far more layers, heads or languages than any model has.
@@ -108,15 +109,8 @@ def _fairseq_modules() -> list[ModuleType]:
 # --- A language of cfg.task, which a checkpoint brings along, is part of the name: `;` and all.
 
 
-def fasta_index_runs_a_shell() -> bool:
-    return FastaDataset._build_index is not build_index
-
-
-def read_fasta_index() -> None:
-    FastaDataset._build_index = build_index
-
-
-def build_index(self: Any, path: str) -> tuple[np.ndarray, np.ndarray]:
+@patches(FastaDataset, "_build_index")
+def build_fasta_index(_upstream: Callable[..., Any], _dataset: Any, path: str) -> tuple[np.ndarray, np.ndarray]:
     """Where each entry's header starts in bytes, and how many letters its sequence has; int64 each."""
     offsets, sizes, place = [], [], 0
     with Path(fasta_dataset.fasta_file_path(path)).open("rb") as file:

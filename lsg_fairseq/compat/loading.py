@@ -1,4 +1,8 @@
-"""Loading: checkpoints since torch 2.6, and torchaudio where its build does not fit torch's."""
+"""Checkpoint files are loaded without running code from them, hold plain values, and are replaced atomically.
+
+fairseq keeps a command line as argparse.Namespace, which torch takes for code. Files hold dicts in its place, and
+reading makes a Namespace of them again where fairseq, its upgrades and --model-overrides look for one.
+"""
 
 from __future__ import annotations
 
@@ -8,45 +12,93 @@ import io
 import os
 import pickle
 import re
+import shutil
 import stat
-import sys
 import zipfile
-from types import ModuleType
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
+from fairseq.file_io import PathManager
 
-from lsg_fairseq.compat.checkpoint_files import with_namespaces
+from lsg_fairseq.compat.patch import StandIn, patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
-# --- torchaudio: fairseq requires it, PyPI's build does not load beside a CPU torch, and transformers then fails too.
+# --- trainings write their arguments as argparse.Namespace, which torch's weights_only loading refuses.
 
 
-def torchaudio_fails_to_load() -> bool:
-    try:
-        import torchaudio  # noqa: F401
-    except OSError:
-        return True
-    except ImportError:
-        return False
-    return False
+@patches(checkpoint_utils, "torch_persistent_save")
+def write_plain_checkpoints(upstream: Callable[..., None], obj: Any, *args: Any, **kwargs: Any) -> None:
+    upstream(as_plain(obj), *args, **kwargs)
 
 
-def hide_torchaudio() -> None:
-    # None makes `import torchaudio` an ImportError, which fairseq and transformers both expect and handle.
-    sys.modules["torchaudio"] = None  # type: ignore[assignment]
+def as_plain(value: Any) -> Any:
+    """A copy in which each Namespace is a dict; tensors and other values are the same objects."""
+    if isinstance(value, Namespace):
+        return {name: as_plain(held) for name, held in vars(value).items()}
+    if type(value) is dict:
+        return {name: as_plain(held) for name, held in value.items()}
+    return [as_plain(held) for held in value] if type(value) is list else value
+
+
+def with_namespaces(state: Any) -> Any:
+    """The content of a checkpoint file with its arguments as fairseq expects them; files of both kinds are taken.
+
+    `args` was always a Namespace. A group of `cfg` was one if it holds `arch`: fairseq puts the whole command line into
+    groups without a dataclass of their own, and neither dataclasses nor hydra have a setting of that name.
+    """
+    if not isinstance(state, dict):
+        return state
+    if isinstance(state.get("args"), Mapping):
+        state["args"] = _as_namespace(state["args"])
+    groups = state.get("cfg")
+    if isinstance(groups, dict):
+        for name, group in groups.items():
+            if isinstance(group, Mapping) and "arch" in group:
+                groups[name] = _as_namespace(group)
+    return state
+
+
+def _as_namespace(settings: Mapping[str, Any]) -> Namespace:
+    # Not Namespace(**settings), which fails on a name that is not a string.
+    namespace = Namespace()
+    vars(namespace).update(settings)
+    return namespace
+
+
+# --- checkpoint_last.pt is copied over the old one in place: a kill meanwhile leaves neither.
+
+
+class AtomicCopies(PathManager):
+    """Stands for PathManager in fairseq.checkpoint_utils: the same, but a local copy gets its name once it is whole."""
+
+    @staticmethod
+    def copy(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+        if not PathManager.supports_rename(dst_path) or not os.path.isfile(src_path):
+            return PathManager.copy(src_path, dst_path, overwrite=overwrite)
+        # The name that fairseq gives a checkpoint while it writes it; what a kill leaves is written over.
+        staged = f"{dst_path}.tmp"
+        shutil.copyfile(src_path, staged)
+        os.replace(staged, dst_path)
+        return dst_path
+
+
+def copies_are_made_in_place() -> bool:
+    return not issubclass(checkpoint_utils.PathManager, AtomicCopies)
+
+
+def copy_aside_and_rename() -> None:
+    checkpoint_utils.PathManager = AtomicCopies
 
 
 # --- torch.load: fairseq does not say weights_only, so its own checkpoints are refused since torch 2.6.
 
 
-class SafeLoadingTorch(ModuleType):
-    """Stands for the module `torch` in fairseq.checkpoint_utils: the same, but `load` runs no code from a file."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
+class SafeLoadingTorch(StandIn):
+    """torch in fairseq.checkpoint_utils: `load` runs no code from a file."""
 
     @staticmethod
     def load(file: Any, map_location: Any = None) -> Any:
@@ -60,9 +112,8 @@ class DamagedCheckpointError(LSGError):
 def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = False) -> Any:
     """Load tensors, plain Python values and argparse.Namespace from a checkpoint; anything else is refused.
 
-    With `mmap`, tensors are mapped into memory where the file's format allows.
-
-    A command line stored as a dict is made a Namespace, as fairseq expects.
+    Tensors are mapped into memory with `mmap` where the file's format allows. A command line stored as a dict becomes a
+    Namespace, as fairseq expects.
 
     Raises:
         DamagedCheckpointError: the file is damaged, or not a checkpoint.
@@ -71,7 +122,7 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
     name = getattr(file, "name", file)
     try:
         if not _has_an_end(file):
-            raise DamagedCheckpointError(f"{name} is a device or a pipe, no checkpoint file: name a file")
+            raise DamagedCheckpointError(f"{name} is a device or a pipe, not a checkpoint file: name a file")
         with torch.serialization.safe_globals([argparse.Namespace]):
             mmap = mmap and zipfile.is_zipfile(file)  # no other format can be mapped
             return with_namespaces(torch.load(file, map_location=map_location, weights_only=True, mmap=mmap or None))
@@ -89,7 +140,7 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
 
 
 def _has_an_end(file: Any) -> bool:
-    """Whether it is a file on a disk: of /dev/zero, all memory would be read."""
+    """Whether reading it comes to an end, unlike /dev/zero, which would fill the memory."""
     try:
         mode = os.stat(file if isinstance(file, str | os.PathLike) else file.fileno()).st_mode
     except io.UnsupportedOperation:  # a file in memory
@@ -104,17 +155,14 @@ def checkpoint_loading_is_unsafe() -> bool:
 
 
 def load_weights_only() -> None:
-    checkpoint_utils.torch = SafeLoadingTorch("torch")
+    checkpoint_utils.torch = SafeLoadingTorch(torch)
 
 
 # --- torch.load again: workers receive what rank 0 read as a pickle, which is refused since torch 2.6.
 
 
-class PeerLoadingTorch(ModuleType):
-    """Stands for `torch` in fairseq.distributed.utils, which unpickles only what another rank of the same run sent."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
+class PeerLoadingTorch(StandIn):
+    """torch in fairseq.distributed.utils, which unpickles only what another rank of the same run sent."""
 
     @staticmethod
     def load(file: Any, map_location: Any = None) -> Any:
@@ -128,4 +176,4 @@ def broadcast_objects_are_refused() -> bool:
 
 
 def trust_broadcast_objects() -> None:
-    distributed_utils.torch = PeerLoadingTorch("torch")
+    distributed_utils.torch = PeerLoadingTorch(torch)

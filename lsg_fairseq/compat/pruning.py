@@ -28,7 +28,7 @@ def keep_listed_layers() -> None:
 
 
 def layers_to_keep(settings: Any, side: str) -> list[int] | None:
-    """The layers of a side that stay, in order; None where all do.
+    """The layers of a side that are kept, in order; None where all are.
 
     Raises:
         LSGError: the setting is not a list of layer numbers.
@@ -47,7 +47,7 @@ def layers_to_keep(settings: Any, side: str) -> list[int] | None:
 
 
 def count_kept_layers(settings: Namespace | DictConfig) -> None:
-    """Make the sizes of a model those of what is kept, as fairseq's models do with the setting as text."""
+    """Set the numbers of layers to those that are kept, as fairseq's models do where the setting is text."""
     for side in SIDES:
         kept = layers_to_keep(settings, side)
         if kept is not None:
@@ -55,7 +55,7 @@ def count_kept_layers(settings: Namespace | DictConfig) -> None:
 
 
 def forget_kept_layers(settings: Namespace | DictConfig) -> None:
-    """Leave the setting out: a checkpoint that was pruned is as large as its sizes say."""
+    """Clear the setting: a pruned checkpoint has the layers that its sizes state."""
     for side in SIDES:
         if hasattr(settings, f"{side}_layers_to_keep"):
             _set(settings, f"{side}_layers_to_keep", None)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any
 
 from fairseq.data.encoders.utils import get_whole_word_mask as upstream_mask
@@ -13,9 +11,10 @@ from fairseq.tasks import FairseqTask, denoising, masked_lm, multilingual_denois
 from fairseq.tasks.translation_from_pretrained_bart import TranslationFromPretrainedBARTTask
 from omegaconf import DictConfig
 
+from lsg_fairseq.compat.patch import patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
-# --- --mask-whole-words reads task.args, which a masked_lm task has not; --mask-length word and span-poisson of
+# --- --mask-whole-words reads task.args, which a masked_lm task lacks; --mask-length word and span-poisson of
 # --- denoising build a bpe from its name alone, without --lsg-tokenizer or --gpt2-encoder-json.
 
 TASKS = {
@@ -34,7 +33,7 @@ def find_bpe_settings() -> None:
     masked_lm.MaskedLMTask.args = property(bpe_settings)
     for module, task_class in TASKS.items():
         module.get_whole_word_mask = get_whole_word_mask
-        task_class.load_dataset = _remembering_task(task_class.load_dataset)
+        patches(task_class, "load_dataset")(remember_task).apply()
 
 
 def get_whole_word_mask(named: Any, dictionary: Any) -> Any:
@@ -59,20 +58,11 @@ def bpe_settings(task: FairseqTask) -> DictConfig | None:
     return root.get("bpe") if isinstance(root, DictConfig) and root is not task.cfg else None
 
 
-def _remembering_task(upstream: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(upstream)
-    def load_dataset(task: FairseqTask, *args: Any, **kwargs: Any) -> Any:
-        with _as_loading(task):
-            return upstream(task, *args, **kwargs)
-
-    return load_dataset
-
-
-@contextmanager
-def _as_loading(task: FairseqTask) -> Any:
+def remember_task(upstream: Callable[..., Any], task: FairseqTask, *args: Any, **kwargs: Any) -> Any:
+    """load_dataset of a task that get_whole_word_mask finds meanwhile."""
     _loading.append(task)
     try:
-        yield
+        return upstream(task, *args, **kwargs)
     finally:
         _loading.pop()
 

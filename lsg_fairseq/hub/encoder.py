@@ -12,7 +12,7 @@ from torch import Tensor
 from lsg_fairseq.data.one_sentence import in_one_sentence
 from lsg_fairseq.hub.base import HubInterface, as_texts
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.weights.upgrade_roberta import has_initial_lm_head
+from lsg_fairseq.weights.upgrades import has_initial_lm_head
 
 NEEDS_DECODER = ("summarize", "summarize_stream")
 

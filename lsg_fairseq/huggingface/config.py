@@ -21,8 +21,7 @@ from lsg_fairseq.huggingface.config_fields import (
     rate_of,
     size_of,
 )
-from lsg_fairseq.huggingface.encoder_heads import parts_of_hf
-from lsg_fairseq.huggingface.encoder_keys import key_layout_of
+from lsg_fairseq.huggingface.encoder_keys import key_layout_of, parts_of_hf
 from lsg_fairseq.huggingface.folder_kinds import advise_model_type
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGError
 from lsg_fairseq.weights.families import MODEL_TYPES, Family, ModelType
@@ -91,9 +90,14 @@ def read_config(config: Mapping[str, Any]) -> tuple[ModelSpec, dict[str, object]
     family, kind = MODEL_TYPES[model_type_of(config)]
     _check_fixed(config, family, kind)
     args = _settings(config, family, kind)
-    read = _encoder_decoder if family.has_decoder else _encoder
-    spec, own = read(config, family, kind, args)
-    args |= own
+    args |= _encoder_decoder(config, family, args) if family.has_decoder else _encoder(config, kind, args)
+    if not family.has_classifier:
+        del args["pooler_dropout"]
+    vocab_size = size_of(config, "vocab_size", kind.vocab_size)
+    spec = spec_of_family(family, args.__getitem__, vocab_size, is_lsg_config(config))
+    if not family.has_decoder:
+        types = size_of(config, "type_vocab_size", kind.token_types) if kind.token_types else 0
+        spec = replace(spec, model_type=kind.name, token_types=types)
     if family.has_decoder and spec.is_lsg and config.get("attention_probs_dropout_prob") is not None:
         # The LSG model cards tell users to set this name; the public code never reads it.
         args["attention_dropout"] = rate_of(config, "attention_probs_dropout_prob", 0.0)
@@ -139,30 +143,21 @@ def _settings(config: Mapping[str, Any], family: Family, kind: ModelType) -> dic
     return args
 
 
-def _encoder_decoder(
-    config: Mapping[str, Any], family: Family, kind: ModelType, args: dict[str, Any]
-) -> tuple[ModelSpec, dict[str, Any]]:
+def _encoder_decoder(config: Mapping[str, Any], family: Family, args: Mapping[str, Any]) -> dict[str, Any]:
+    """What an encoder-decoder has beside `args`."""
     positions = size_of(config, "max_position_embeddings", SEQ2SEQ_POSITIONS)
     width = args["encoder_embed_dim"]
     own = dict.fromkeys(("decoder_embed_dim", "decoder_input_dim", "decoder_output_dim"), width)
     own |= {**family.layout, "no_scale_embedding": not config.get("scale_embedding", False)}
     own |= dict.fromkeys(("max_source_positions", "max_target_positions"), positions)
-    if family.has_classifier:
-        own["pooler_activation_fn"] = "tanh"
-    else:
-        del args["pooler_dropout"]
-    spec = spec_of_family(
-        family, {**args, **own}.__getitem__, size_of(config, "vocab_size", kind.vocab_size), is_lsg_config(config)
-    )
-    return spec, own
+    return own | ({"pooler_activation_fn": "tanh"} if family.has_classifier else {})
 
 
-def _encoder(
-    config: Mapping[str, Any], family: Family, kind: ModelType, args: dict[str, Any]
-) -> tuple[ModelSpec, dict[str, Any]]:
-    """fairseq's classification head also drops features in front of its first layer.
+def _encoder(config: Mapping[str, Any], kind: ModelType, args: Mapping[str, Any]) -> dict[str, Any]:
+    """What an encoder-only model has beside `args`.
 
-    RoBERTa's does so in transformers and BERT's does not: this concerns training alone.
+    fairseq's classification head also drops features in front of its first layer, as transformers' RoBERTa does and its
+    BERT does not. This concerns training alone.
     """
     rows = size_of(config, "max_position_embeddings", ENCODER_POSITIONS)
     if rows <= kind.position_offset:
@@ -172,12 +167,7 @@ def _encoder(
         )
     own = {"activation_dropout": 0.0, "encoder_layerdrop": 0.0, "untie_weights_roberta": False}
     own["layer_norm_eps"] = args.get("layer_norm_eps", BERT_EPS)
-    own |= {"pooler_activation_fn": kind.head_activation, "max_positions": rows - kind.position_offset}
-    spec = spec_of_family(
-        family, {**args, **own}.__getitem__, size_of(config, "vocab_size", kind.vocab_size), is_lsg_config(config)
-    )
-    types = size_of(config, "type_vocab_size", kind.token_types) if kind.token_types else 0
-    return replace(spec, model_type=kind.name, token_types=types), own
+    return own | {"pooler_activation_fn": kind.head_activation, "max_positions": rows - kind.position_offset}
 
 
 def _check_fixed(config: Mapping[str, Any], family: Family, kind: ModelType) -> None:

@@ -22,7 +22,7 @@ ACTIVATIONS = {
     "tanh": "tanh",
     "linear": "linear",
 }
-# LSGConfig fields that are this package's own and unknown to the public LSG configurations.
+# LSGConfig fields of this package that the public LSG configurations lack.
 NOT_IN_HF = ("attention", "lsh_seed")
 LSG_FIELDS = tuple(f.name for f in fields(LSGConfig) if f.name not in NOT_IN_HF)
 # What the public modelling files know (lsg_converter 0.1.9).

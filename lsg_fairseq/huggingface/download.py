@@ -21,7 +21,6 @@ from lsg_fairseq.weights.limits import first_names
 
 CONFIG_FILE = "config.json"
 SECONDS_TO_ANSWER = 10
-READ_SIZE = 1 << 20
 ATTEMPTS = 3
 
 
@@ -136,15 +135,14 @@ def _check_hash(path: Path, name: str, hub_id: str) -> None:
     blob = path.resolve()
     expected = blob.name
     if len(expected) == 64:
-        actual = hashlib.sha256()
+        digest = hashlib.sha256()
     elif len(expected) == 40:  # a small file: git's own hash
-        actual = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode())
+        digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode())
     else:
         return
     with blob.open("rb") as file:
-        while chunk := file.read(READ_SIZE):
-            actual.update(chunk)
-    if actual.hexdigest() != expected:
+        actual = hashlib.file_digest(file, lambda: digest).hexdigest()
+    if actual != expected:
         path.unlink()
         blob.unlink(missing_ok=True)
         raise LSGError(f"{name} of {hub_id} arrived damaged (wrong hash) and was removed: run it again")

@@ -13,15 +13,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lsg_fairseq.huggingface.encoder_heads import (
+from lsg_fairseq.huggingface.encoder_keys import (
     NOT_CARRIED,
     POOLER,
+    KeyLayout,
+    encoder_key_pairs,
     full_names,
     identity_behind_pooler,
+    key_layout_of,
     parts_of_hf,
     split_heads,
 )
-from lsg_fairseq.huggingface.encoder_keys import KeyLayout, encoder_key_pairs, key_layout_of
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.state_dicts import (
@@ -33,7 +35,7 @@ from lsg_fairseq.weights.state_dicts import (
     num_fairseq_rows,
     spread_rows,
 )
-from lsg_fairseq.weights.upgrade_roberta import LM_HEAD_BIAS, LM_HEAD_WEIGHT
+from lsg_fairseq.weights.upgrades import LM_HEAD_BIAS, LM_HEAD_WEIGHT
 
 ENCODER = "encoder.sentence_encoder."
 TOKENS, POSITIONS = f"{ENCODER}embed_tokens.weight", f"{ENCODER}embed_positions.weight"

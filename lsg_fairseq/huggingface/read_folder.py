@@ -19,16 +19,16 @@ from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
 from lsg_fairseq.huggingface.led import LED, NOTE, bart_config, bart_loaders
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.limits import first_names
-from lsg_fairseq.weights.values import check_kind
+from lsg_fairseq.weights.state_dicts import check_kind
 
-# --- names as they were before a model was wrapped: DataParallel and torch.compile put a name of theirs in.
+# --- names as they were before the model was wrapped: DataParallel and torch.compile insert one of their own.
 
 # nn.DataParallel and DistributedDataParallel; torch.compile.
 WRAPPERS = ("module", "_orig_mod")
 
 
 def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
-    """Name -> the same without the wrappers' names, wherever in the model they are; no part of a model is called so.
+    """Name -> the name without the parts that wrappers add, wherever they are; no module of a model is called so.
 
     Raises:
         LSGError: two tensors would have one name.
@@ -183,7 +183,7 @@ def _open_safetensors(path: Path) -> dict[str, Loader]:
         handle = safe_open(path, framework="pt")
     except (SafetensorError, OSError, ValueError) as error:
         raise LSGError(f"{path} is damaged or truncated ({_first_line(error)}): download it again") from error
-    return {name: _tensor_of(handle, name) for name in handle.keys()}  # noqa: SIM118 (no mapping: it has keys() alone)
+    return {name: _tensor_of(handle, name) for name in handle.keys()}  # noqa: SIM118 (a handle has keys(), but no iter)
 
 
 def _tensor_of(handle: Any, name: str) -> Loader:

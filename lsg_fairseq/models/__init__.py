@@ -1,3 +1,3 @@
-"""The models that the plugin registers; imported by name, since fairseq scans this folder only once."""
+"""The registered models, imported by name: --user-dir does not scan this folder if the package is imported already."""
 
 from lsg_fairseq.models import lsg_bart, lsg_pegasus, lsg_roberta  # noqa: F401

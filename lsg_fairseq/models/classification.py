@@ -1,4 +1,4 @@
-"""Heads that classify a document: by the state of the final decoder token (BART, Pegasus), or by the first row."""
+"""Classification heads, on the decoder's final token (encoder-decoders) or on the encoder's first row."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from fairseq.models.roberta import RobertaModel
 from torch import Tensor, nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.weights.limits import MAX_WIDTH
+from lsg_fairseq.weights.limits import MAX_WIDTH, check_size
 
 HEAD_WEIGHT = re.compile(r"classification_heads\.(.+)\.out_proj\.weight")
 
 
 def register_head(model: nn.Module, name: str, num_classes: int, inner_dim: int | None = None) -> None:
-    """Add a head `dense, activation, out_proj` under model.classification_heads[name], in the model's dtype and place.
+    """Add a head (dense, activation, out_proj) as model.classification_heads[name], in the model's dtype and device.
+
+    Args:
+        inner_dim: output size of the dense layer; default: the model's width.
 
     Raises:
-        LSGError: num_classes or the name is not possible, or the name is taken.
+        LSGError: num_classes, inner_dim or the name is not allowed, or the name is taken.
     """
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or not 1 <= num_classes <= MAX_WIDTH:
-        allowed = f"an integer of at least 1 and at most {MAX_WIDTH:,}"
-        raise LSGError(f"num_classes must be {allowed}, not {num_classes!r:.80}")
-    if inner_dim is not None and (type(inner_dim) is not int or not 1 <= inner_dim <= MAX_WIDTH):
-        raise LSGError(f"inner_dim must be an integer of at least 1 and at most {MAX_WIDTH:,}, not {inner_dim!r:.80}")
+    check_size("num_classes", num_classes, 1, MAX_WIDTH)
+    if inner_dim is not None:
+        check_size("inner_dim", inner_dim, 1, MAX_WIDTH)
     if not isinstance(name, str) or not name or "." in name:
-        raise LSGError(f"the name of a classification head must have a character and no dot, unlike {name!r:.80}")
+        raise LSGError(f"the name of a classification head must be a non-empty string without dots, not {name!r:.80}")
     if not hasattr(model, "classification_heads"):
         model.classification_heads = nn.ModuleDict()
     if name in model.classification_heads:
@@ -51,7 +52,7 @@ def _decoder_head(model: nn.Module, num_classes: int, inner_dim: int | None) -> 
 
 
 def register_heads_of(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Add the heads that a checkpoint's weights belong to and the model does not have yet."""
+    """Add the classification heads that are among a checkpoint's weights and that the model lacks."""
     for key, weight in weights.items():
         if (match := HEAD_WEIGHT.fullmatch(key)) and match[1] not in getattr(model, "classification_heads", {}):
             inner = weights[f"classification_heads.{match[1]}.dense.weight"].size(0)

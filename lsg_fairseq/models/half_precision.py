@@ -1,8 +1,8 @@
-"""Layers whose float16 values stay finite: Pegasus' activations pass 65,504 (transformers issue 11289).
+"""Layers whose float16 values stay finite: Pegasus' activations exceed 65,504, its maximum (transformers issue 11289).
 
-The residual stream is clamped wherever something is added to it, not only at a layer's end: a sum that overflows in
-between would reach the next layer norm as infinity and leave it as NaN. The feed-forward projections are clamped too,
-since dropout turns an infinity into NaN. In float32 and bfloat16 nothing changes.
+The residual stream is clamped after every addition, not only at the end of a layer: the next layer norm would turn an
+infinity into NaN. So would dropout, and the feed-forward projections are clamped too. float32 and bfloat16 are not
+affected.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from lsg_fairseq.models.lsg_decoder import LSGDecoderLayer
 from lsg_fairseq.models.lsg_encoder import LSGEncoderLayer
 from lsg_fairseq.modules.packed_linear import PackableLinear
 
-# transformers stays this far below the largest float16 as well.
+# transformers keeps the same distance from the largest float16.
 MARGIN = 1000
 
 
 def clamp_half(x: Tensor) -> Tensor:
-    """Keep float16 values finite; other types pass through."""
+    """Clamp float16 values to a finite range; other dtypes pass through."""
     if x.dtype != torch.float16:
         return x
     limit = torch.finfo(torch.float16).max - MARGIN
@@ -27,14 +27,14 @@ def clamp_half(x: Tensor) -> Tensor:
 
 
 class ClampedLinear(PackableLinear):
-    """A linear layer (..., in) -> (..., out) with finite float16 outputs."""
+    """A linear layer (..., in) -> (..., out) whose float16 outputs are finite."""
 
     def forward(self, x: Tensor) -> Tensor:
         return clamp_half(super().forward(x))
 
 
 class ClampedLayer:
-    """Put in front of a fairseq transformer layer class."""
+    """Mixin for a fairseq transformer layer class, which it precedes: clamped projections and residual sums."""
 
     linear_class = ClampedLinear
 

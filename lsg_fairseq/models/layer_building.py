@@ -1,4 +1,4 @@
-"""What fairseq does to the parts of a layer, for encoder and decoder layers that build their attention themselves."""
+"""What fairseq wraps around a layer and its parts: quantization noise, activation checkpointing, FSDP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lsg_fairseq.modules.packed_linear import PackableLinear
 
 
 class PackableFeedForward:
-    """Put in front of a fairseq transformer layer class: a feed-forward part whose weights can be packed."""
+    """Mixin for a fairseq transformer layer class, which it precedes: feed-forward weights that can be packed."""
 
     linear_class: type[PackableLinear] = PackableLinear
 
@@ -24,7 +24,7 @@ class PackableFeedForward:
 
 
 def with_quant_noise(attention: nn.Module, layer: nn.Module) -> nn.Module:
-    """Give an attention's projections the quantization noise of its layer (--quant-noise-pq)."""
+    """Apply a layer's quantization noise (--quant-noise-pq) to the projections of `attention`, and return it."""
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
         projection = getattr(attention, name)
         setattr(attention, name, quant_noise(projection, layer.quant_noise, layer.quant_noise_block_size))
@@ -32,7 +32,7 @@ def with_quant_noise(attention: nn.Module, layer: nn.Module) -> nn.Module:
 
 
 def wrapped(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:
-    """Wrap a layer for activation checkpointing and FSDP as the configuration says."""
+    """Return the layer wrapped for activation checkpointing and FSDP, as the configuration asks."""
     if cfg.checkpoint_activations:
         layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
     # fairseq's rule: a checkpointed layer is always wrapped for FSDP, whatever its size.

@@ -18,7 +18,7 @@ from lsg_fairseq.models.lsg_model import LSGEncoderDecoderMixin, fill_lsg_defaul
 from lsg_fairseq.weights.families import BART, MBART
 
 DEFAULT_SOURCE_POSITIONS = 4096
-# mBART has layer norms in front of the sublayers and scaled embeddings.
+# mBART is pre-norm and scales its embeddings.
 MBART_DEFAULTS = {**MBART.layout, "no_scale_embedding": False}
 
 
@@ -45,7 +45,7 @@ def lsg_bart_base_architecture(args: Namespace | DictConfig) -> None:
 
 @register_model_architecture("lsg_bart", "lsg_bart_small")
 def lsg_bart_small_architecture(args: Namespace | DictConfig) -> None:
-    """A small one, for CPUs, demonstrations and tests: 3+3 layers, 256 wide, 4 heads."""
+    """A small model for CPUs, demonstrations and tests: 3+3 layers, 256 wide, 4 heads."""
     small = {"embed_dim": 256, "ffn_embed_dim": 1024, "layers": 3, "attention_heads": 4}
     fill_missing(args, {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in small.items()})
     lsg_bart_base_architecture(args)

@@ -1,4 +1,4 @@
-"""The decoder: fairseq's, with attention to long sources and the bias on logits that Hugging Face checkpoints have."""
+"""fairseq's decoder with attention over long sources, and with the bias on the logits that Hugging Face has."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lsg_fairseq.modules.target_attention import TargetAttention
 
 
 class LSGDecoderLayer(PackableFeedForward, transformer_layer.TransformerDecoderLayerBase):
-    """fairseq's decoder layer with attentions in which the beams of a document share keys and values."""
+    """fairseq's decoder layer, in which the beams of a document share its keys and values."""
 
     def build_self_attention(
         self, embed_dim: int, cfg: TransformerConfig, add_bias_kv: bool = False, add_zero_attn: bool = False
@@ -35,7 +35,7 @@ class LSGDecoderLayer(PackableFeedForward, transformer_layer.TransformerDecoderL
         return with_quant_noise(attention, self)
 
     def make_generation_fast_(self, need_attn: bool | str | None = False, **_: Any) -> None:
-        """What fairseq's commands call before they generate; need_attn is --print-alignment."""
+        """Called by fairseq's commands before they generate; need_attn is --print-alignment."""
         super().make_generation_fast_(need_attn=bool(need_attn))
         if self.encoder_attn is not None:
             self.encoder_attn.gives_weights_in_generation = bool(need_attn)
@@ -45,7 +45,7 @@ class LSGDecoder(TransformerDecoderBase):
     """fairseq's decoder with a `final_logits_bias` (1,V) buffer, zero unless a checkpoint brings one."""
 
     layer_class: type[LSGDecoderLayer] = LSGDecoderLayer
-    num_global_rows: int = 0  # how many of the encoder's rows are those of global tokens
+    num_global_rows: int = 0  # the rows of encoder_out that are global tokens'
 
     def __init__(self, cfg, dictionary, embed_tokens, no_encoder_attn: bool = False) -> None:
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn=no_encoder_attn)
@@ -66,7 +66,7 @@ class LSGDecoder(TransformerDecoderBase):
         incremental_state: dict[str, dict[str, Tensor | None]] | None = None,
         **alignment: Any,
     ) -> tuple[Tensor, dict[str, list[Tensor | None]]]:
-        """fairseq's; `attn` is (B,T,T0), by position in the source: the rows of global tokens are not among them."""
+        """As fairseq's, but `attn` is (B,T,T0): a column per source token, and none for global tokens."""
         features, extra = super().extract_features(prev_output_tokens, encoder_out, incremental_state, **alignment)
         moved = [] if encoder_out is None else encoder_out.get("left_padding", [])
         extra["attn"] = [a if a is None else source_columns(a, self.num_global_rows, moved) for a in extra["attn"]]
@@ -77,7 +77,7 @@ class LSGDecoder(TransformerDecoderBase):
         logits = super().output_layer(features)
         if self.adaptive_softmax is not None:
             return logits
-        # A new tensor of the vocabulary's size costs a generation more than the addition.
+        # In place while generating: another tensor of this size costs more than the addition.
         return logits + self.final_logits_bias if torch.is_grad_enabled() else logits.add_(self.final_logits_bias)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -88,10 +88,10 @@ class LSGDecoder(TransformerDecoderBase):
 
 
 def give_weights(model: nn.Module, given: bool) -> None:
-    """Whether a forward gives the last decoder layer's attention weights, which fairseq's does in every training step.
+    """Say whether a forward returns the last decoder layer's attention weights; fairseq's does in each training step.
 
-    Only a criterion that learns alignments reads them in training and validation. They are (B,H,T,S), made from scores
-    that no fused kernel keeps. The steps of a generation have a switch of their own.
+    Only a criterion that learns alignments reads them in training and validation. They are (B,H,T,S), from scores that
+    no fused kernel keeps. Generation has a switch of its own.
     """
     for module in model.modules():
         if isinstance(module, SourceAttention):

@@ -14,11 +14,11 @@ from lsg_fairseq.models.layer_building import PackableFeedForward, with_quant_no
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGConfig, LSGError
 from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS, look_up
 
-# Tokens, padding included, that go through the layers together where no gradient is wanted, if there are more.
+# Without gradients, a larger batch goes through the layers in groups of at most so many tokens, padding included.
 GROUP_ROWS = 4352
-# Of them, those that are widened by a feed-forward part at once.
+# So many tokens of a group go through a packed feed-forward part at once.
 WIDE_ROWS = 1024
-# fairseq's activations that oneDNN computes with a product.
+# fairseq's activations that oneDNN fuses with a matrix product.
 FUSED_ACTIVATIONS = {gelu: "gelu", nn.functional.relu: "relu"}
 
 
@@ -49,7 +49,7 @@ class LSGEncoderLayer(PackableFeedForward, transformer_layer.TransformerEncoderL
         return self._added(x, self.final_layer_norm, self._feed_forward)
 
     def _added(self, x: Tensor, norm: nn.Module, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """x + function(x), normalized before or afterwards."""
+        """x + function(x), with the layer norm before (pre-norm) or after."""
         y = function(norm(x) if self.normalize_before else x)
         x = self.residual_connection(y, x)
         return x if self.normalize_before else norm(x)
@@ -89,7 +89,7 @@ class LSGEncoder(TransformerEncoderBase):
         self.is_frozen = False
 
     def freeze(self) -> None:
-        """Train nothing of the encoder's own from now on: no gradient flows in, and no parameter asks for one."""
+        """Exclude the encoder from training: no gradient is computed for its parameters, or flows through it."""
         self.is_frozen = True
         self.requires_grad_(False)
 
@@ -126,7 +126,7 @@ class LSGEncoder(TransformerEncoderBase):
         self._check_length(src_tokens)
         src_tokens, token_embeddings = self.pad_to_block_multiple(src_tokens, token_embeddings)
         x, *embed = self.forward_embedding(src_tokens, token_embeddings)
-        # Only what is asked for is kept: layers' outputs and embeddings are two fifths of the memory of a long forward.
+        # Only what is asked for is kept: embeddings and layers' outputs are two fifths of a long forward's memory.
         if not (return_all_hiddens or torch.is_grad_enabled()):
             embed = []
         padding_mask = self.padding_mask(src_tokens)
@@ -144,7 +144,7 @@ class LSGEncoder(TransformerEncoderBase):
             "fc_results": [],
             "src_tokens": [],
             "src_lengths": [src_tokens.ne(self.padding_idx).sum(1, dtype=torch.int32)[:, None]],
-            # Where the padding is that right_pad has moved, for alignments.
+            # How much padding right_pad moved, for alignments.
             "left_padding": [] if keys_masked is None else [left_padding],
         }
 
@@ -158,7 +158,7 @@ class LSGEncoder(TransformerEncoderBase):
         return x
 
     def _by_groups(self, x: Tensor, keys_masked: Tensor | None) -> Tensor:
-        """The same for a few documents at a time: memory that is used again is neither cleared nor out of cache."""
+        """As _layers, a few documents at a time: memory that is reused need not be cleared and is still in cache."""
         size = max(1, GROUP_ROWS // x.size(0))
         parts = []
         for start in range(0, x.size(1), size):
@@ -168,11 +168,11 @@ class LSGEncoder(TransformerEncoderBase):
         return torch.cat(parts, dim=1)
 
     def left_padding(self, src_tokens: Tensor) -> Tensor:
-        """(B,1) how many padding tokens each row of (B,T0) tokens begins with."""
+        """(B,1) number of padding tokens that each row of (B,T0) tokens begins with."""
         return src_tokens.ne(self.padding_idx).cumsum(1).eq(0).sum(1, keepdim=True)
 
     def right_pad(self, src_tokens: Tensor, token_embeddings: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Move padding in front of (B,T0) tokens behind them, so that the side does not change the output."""
+        """Move the padding of (B,T0) tokens to the right, so that its side does not change the output."""
         positions = torch.arange(src_tokens.size(1), device=src_tokens.device)
         order = (positions + self.left_padding(src_tokens)) % src_tokens.size(1)
         if token_embeddings is not None:
@@ -214,13 +214,13 @@ class LSGEncoder(TransformerEncoderBase):
         return nn.functional.pad(src_tokens.eq(self.padding_idx), (self.lsg_config.num_global_tokens, 0), value=False)
 
     def masked_keys(self, padding_mask: Tensor) -> Tensor | None:
-        """The keys that self-attention must not see (B,G+T), or None if it may see all: masks cost time."""
+        """(B,G+T) bool, True = hidden from self-attention; None if nothing is hidden: masks cost time."""
         if self.lsg_config.mask_first_token:
             masked = padding_mask.clone()
             masked[:, self.lsg_config.num_global_tokens] = True
             return masked
-        # The one look at the data in a forward. A compiled graph cannot have it and keeps the mask, and a batch of
-        # several on a GPU is padded nearly always: not worth waiting for the GPU.
+        # The only branch on data in a forward. A compiled graph cannot take it and keeps the mask. A batch of several
+        # on a GPU nearly always has padding, and finding out would wait for the GPU.
         is_costly = padding_mask.is_cuda and padding_mask.size(0) > 1
         if torch.compiler.is_compiling() or is_costly or padding_mask.any():
             return padding_mask
@@ -235,9 +235,9 @@ class LSGEncoder(TransformerEncoderBase):
         return torch.cat([x[:1], rows[1:]]) if self.lsg_config.pool_with_global else rows
 
     def output_mask(self, padding_mask: Tensor, src_len: int) -> Tensor:
-        """(B,G+T) -> the mask of `output_rows`, (B,G+T0) or (B,T0), in which no row is masked altogether.
+        """(B,G+T) -> the mask of `output_rows`, (B,G+T0) or (B,T0), which leaves at least one row of each source.
 
-        A source of nothing but padding keeps its first row: a decoder that may look nowhere computes NaN.
+        A source that is all padding keeps its first row: attention over no keys at all is NaN.
         """
         num_globals = self.lsg_config.num_global_tokens
         if self.lsg_config.pass_global_tokens_to_decoder:
@@ -253,7 +253,7 @@ class LSGEncoder(TransformerEncoderBase):
 
     def _check_length(self, src_tokens: Tensor) -> None:
         longest, allowed = src_tokens.size(1), self.max_positions()
-        if longest > allowed:  # perhaps in padding alone
+        if longest > allowed:  # perhaps by padding alone
             longest = int(src_tokens.ne(self.padding_idx).sum(1).max())
         if longest > allowed:
             raise LSGError(
@@ -263,6 +263,6 @@ class LSGEncoder(TransformerEncoderBase):
 
 
 def _is_large(x: Tensor) -> bool:
-    """Whether (L,B,C) is computed in groups: on CPUs, without gradients, and not while somebody records a graph."""
+    """Whether (L,B,C) is computed in groups: on CPUs, without gradients, and not while a graph is recorded."""
     is_recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled()
     return x.device.type == "cpu" and not is_recorded and x.size(1) > 1 and x.size(0) * x.size(1) > GROUP_ROWS

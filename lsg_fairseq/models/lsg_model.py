@@ -26,8 +26,7 @@ from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
 from lsg_fairseq.weights.position_tables import resize_both
 from lsg_fairseq.weights.state_dicts import GLOBAL_TABLE, SOURCE_POSITIONS, TARGET_POSITIONS, TOKEN_TABLE
-from lsg_fairseq.weights.upgrade_bart import upgrade_fairseq_bart
-from lsg_fairseq.weights.upgrade_roberta import LM_HEAD_BIAS
+from lsg_fairseq.weights.upgrades import LM_HEAD_BIAS, upgrade_fairseq_bart
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ def add_lsg_flags(
     """Add `--lsg-<field>` for every field of LSGConfig; a flag that is not given stays unset.
 
     Args:
-        own: as for fill_lsg_defaults; the help names these defaults.
+        own: as for fill_lsg_defaults; the help states these defaults.
     """
     for f in fields(LSGConfig):
         parse = _true_or_false if isinstance(f.default, bool) else type(f.default)
@@ -64,7 +63,7 @@ def _true_or_false(text: str) -> bool:
 
 
 def fill_missing(args: Namespace | DictConfig, defaults: Mapping[str, Any]) -> None:
-    """Set what `args` lacks or has as None, as fairseq's architecture functions do with getattr."""
+    """Set the arguments that are missing or None, as fairseq's architecture functions do with getattr."""
     for name, value in defaults.items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
@@ -74,7 +73,7 @@ def fill_lsg_defaults(args: Namespace | DictConfig, own: Mapping[str, Any] | Non
     """Write every LSG setting into the arguments, so that a checkpoint carries what it was trained with.
 
     Args:
-        own: fields of LSGConfig that have another default in this kind of model.
+        own: fields of LSGConfig whose default differs in this kind of model.
     """
     defaults = {f.name: f.default for f in fields(LSGConfig)} | dict(own or {})
     fill_missing(args, {FLAG_PREFIX + name: value for name, value in defaults.items()})
@@ -84,16 +83,16 @@ def read_lsg_config(args: Namespace) -> LSGConfig:
     """The LSGConfig that the `lsg_*` arguments describe.
 
     Raises:
-        LSGError: one of them is unknown (a slip in --model-overrides, say) or has a value that is not allowed.
+        LSGError: one of them is unknown, for instance misspelled in --model-overrides, or its value is not allowed.
     """
     given = {name: value for name, value in vars(args).items() if name.startswith(FLAG_PREFIX)}
     return LSGConfig.from_dict({n.removeprefix(FLAG_PREFIX): v for n, v in given.items() if n not in OTHER_FLAGS})
 
 
 class LSGModelMixin:
-    """What every LSG model has: `--lsg-*` flags, an LSGConfig, checkpoints that are brought up to it.
+    """What every LSG model has: `--lsg-*` flags, an LSGConfig, and upgrades of older checkpoints.
 
-    A class that uses it says which `family` of weights.families it is, and `_upgraded`.
+    A subclass sets `family`, the name of its row in weights.families, and implements `_upgraded`.
     """
 
     family: str
@@ -110,9 +109,9 @@ class LSGModelMixin:
         """A copy of flags, a hydra configuration or a checkpoint's arguments, with their LSGConfig as `lsg_config`.
 
         Raises:
-            LSGError: an LSG setting is unknown or not allowed, or an attention kernel was asked for that bypasses LSG.
+            LSGError: an LSG setting is unknown or not allowed, or another attention kernel is asked for.
         """
-        count_kept_layers(args)  # in the original too: a checkpoint stores the sizes that it has
+        count_kept_layers(args)  # in the original: a checkpoint must store the sizes that it has
         plain = OmegaConf.to_container(args, resolve=True) if OmegaConf.is_config(args) else vars(args)
         check_sizes(plain)
         # A copy: the LSGConfig object must not end up in the arguments that a checkpoint stores.
@@ -121,24 +120,24 @@ class LSGModelMixin:
         fill_missing(args, {FLAG_PREFIX + name: value for name, value in cls.lsg_defaults.items()})
         args.lsg_config = read_lsg_config(args)
         if plain.get("encoder_xformers_att_config"):
-            raise LSGError("--encoder-xformers-att-config has no place here: choose attention with --lsg-attention")
+            raise LSGError("--encoder-xformers-att-config would replace LSG attention: use --lsg-attention")
         return args
 
     @property
     def spec(self) -> ModelSpec:
-        """What fixes the shapes of this model's state dict; vocab_size counts the dictionary."""
-        # By getattr, as fairseq's TransformerConfig answers to the flat names of its sub-configurations.
+        """The sizes that fix the shapes of this model's state dict; vocab_size is the length of its dictionary."""
+        # getattr, since fairseq's TransformerConfig resolves the flat names of its sub-configurations.
         argument = functools.partial(getattr, self.args)
         return spec_of_family(FAMILIES[self.family], argument, len(self.encoder.dictionary))
 
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
-        """fairseq's; of a checkpoint with more layers, those that the settings keep, before it is upgraded."""
+        """As fairseq's, but layers that the settings do not keep are pruned before the checkpoint is upgraded."""
         return super().load_state_dict(prune_state_dict(state_dict, model_cfg), strict, model_cfg, args)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Bring a checkpoint up to this model, in place: a stock one, or an LSG model with fewer positions.
+        """Upgrade a checkpoint to this model, in place: a stock one, or an LSG model with fewer positions.
 
         Raises:
             LSGError: it is of another size, or its position tables are longer than the model's.
@@ -152,12 +151,12 @@ class LSGModelMixin:
         super().upgrade_state_dict_named(state_dict, name)
 
     def _upgraded(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict with all that the model needs of a checkpoint's; what fits already stays the same tensor."""
+        """Return a checkpoint's state dict as this model needs it; tensors that fit already are shared."""
         raise NotImplementedError
 
 
 class LSGEncoderDecoderMixin(LSGModelMixin):
-    """Put in front of a fairseq encoder-decoder model class to give it the LSG encoder."""
+    """Mixin for a fairseq encoder-decoder class, which it precedes: the LSG encoder and decoder."""
 
     encoder_class: type[LSGEncoder] = LSGEncoder
     decoder_class: type[LSGDecoder] = LSGDecoder
@@ -183,7 +182,7 @@ class LSGEncoderDecoderMixin(LSGModelMixin):
         return decoder
 
     def set_beam_size(self, beam: int) -> None:
-        """Let `beam` rows of the decoder share one source; 1 undoes it, which training and scoring need."""
+        """Let `beam` rows of the decoder share one source; training and scoring need 1 again."""
         for layer in self.decoder.layers:
             for attention in (layer.self_attn, layer.encoder_attn):
                 if attention is not None:
@@ -191,7 +190,7 @@ class LSGEncoderDecoderMixin(LSGModelMixin):
         self.encoder.beams_share_output = beam > 1
 
     def set_source_dtype(self, dtype: torch.dtype | None) -> None:
-        """Let generations keep the keys and values of their sources in `dtype`; None: in the model's own."""
+        """Set the dtype in which generation caches the keys and values of sources; None: the model's."""
         for layer in self.decoder.layers:
             if layer.encoder_attn is not None:
                 layer.encoder_attn.source_dtype = dtype
@@ -212,14 +211,14 @@ def mask_row(dictionary: Dictionary) -> int | None:
 
 
 def replace_content(state_dict: dict[str, Tensor], content: dict[str, Tensor]) -> None:
-    """Make a state dict hold `content` in place, which is how fairseq's upgrades hand on what they made."""
+    """Replace what a state dict holds, in place, as fairseq's upgrade hooks expect."""
     content = dict(content)
     state_dict.clear()
     state_dict.update(content)
 
 
 def describe_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], spec: ModelSpec) -> list[str]:
-    """What an upgrade did, in words; bookkeeping such as renamed keys is left out."""
+    """Phrases that say what an upgrade did; bookkeeping such as renamed keys is left out."""
     source, tokens, table = (spec.encoder_key(key) for key in (SOURCE_POSITIONS, TOKEN_TABLE, GLOBAL_TABLE))
     names = {
         source: "source position table" if spec.has_decoder else "position table",

@@ -21,8 +21,8 @@ from lsg_fairseq.modules.positional_embedding import PegasusPositionalEmbedding
 from lsg_fairseq.weights.families import PEGASUS
 from lsg_fairseq.weights.position_tables import pegasus_sinusoids
 
-# How far `<pad>`'s logit lies below the largest: exp(-120) is 0 in float32 and everything shorter, whatever is rounded,
-# and a label-smoothed loss, which sums all log-probabilities, gains no more than for one more unlikely word.
+# How far `<pad>`'s logit lies below the largest. exp(-120) is 0 in float32 and narrower dtypes, and a label-smoothed
+# loss, which sums all log-probabilities, grows by no more than another unlikely word would add.
 PAD_GAP = 120.0
 
 # google/pegasus-large's sizes and rates, for both sides.
@@ -54,9 +54,9 @@ class PegasusEncoder(LSGEncoder):
 class PegasusDecoder(LSGDecoder):
     """fairseq's decoder with Pegasus' positions, in which `<pad>` takes no probability.
 
-    Hugging Face's `<pad>` is `<s>` here, and fairseq's own `<pad>` a column that Hugging Face does not have. It is
-    pushed out of the softmax where the logits are made, so that every loss and every search sees the same
-    distribution; minus infinity would make a label-smoothed loss infinite.
+    Hugging Face's `<pad>` is `<s>` here; fairseq's own `<pad>` is a column that Hugging Face lacks. Its logit is
+    lowered where logits are made, so that every loss and every search sees the same distribution. Minus infinity would
+    make a label-smoothed loss infinite.
     """
 
     layer_class = ClampedDecoderLayer
@@ -85,7 +85,7 @@ class LSGPegasusModel(LSGEncoderDecoderMixin, TransformerModel):
 
     @classmethod
     def hub_models(cls) -> dict[str, Any]:
-        """None: fairseq hosts no Pegasus."""
+        """Empty: fairseq hosts no Pegasus."""
         return {}
 
     def __init__(self, args: Any, encoder: PegasusEncoder, decoder: PegasusDecoder) -> None:
@@ -102,7 +102,7 @@ def lsg_pegasus_large_architecture(args: Namespace | DictConfig) -> None:
 
 @register_model_architecture("lsg_pegasus", "lsg_pegasus_small")
 def lsg_pegasus_small_architecture(args: Namespace | DictConfig) -> None:
-    """A small one, for CPUs and tests: 3+3 layers, 256 wide, 4 heads."""
+    """A small model for CPUs and tests: 3+3 layers, 256 wide, 4 heads."""
     _fill(args, SMALL)
 
 

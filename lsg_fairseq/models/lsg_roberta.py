@@ -1,4 +1,4 @@
-"""LSG-RoBERTa: fairseq's RoBERTa, an encoder-only model, with the LSG encoder inside; BERT has its architecture too."""
+"""LSG-RoBERTa and LSG-BERT: fairseq's RoBERTa, an encoder-only model, with the LSG encoder inside."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lsg_fairseq.models.lsg_model import LSGModelMixin, fill_lsg_defaults, fill_
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.families import BERT, ROBERTA
 from lsg_fairseq.weights.state_dicts import TOKEN_TABLE, check_copies
-from lsg_fairseq.weights.upgrade_roberta import (
+from lsg_fairseq.weights.upgrades import (
     LM_HEAD_WEIGHT,
     num_layers,
     upgrade_fairseq_roberta,
@@ -58,8 +58,8 @@ class LSGRobertaEncoder(RobertaEncoder):
 class LSGRobertaModel(LSGModelMixin, RobertaModel):
     """RoBERTa (arXiv 1907.11692) whose self-attention is LSG attention (arXiv 2210.15497).
 
-    Output rows belong to the tokens: the global ones are not among them, and pool_with_global puts the first of them in
-    the place of token 0, which classification heads read.
+    Output rows are those of the tokens, without the global ones. pool_with_global replaces row 0, which classification
+    heads read, by the first global token's.
     """
 
     family = ROBERTA.name
@@ -67,18 +67,18 @@ class LSGRobertaModel(LSGModelMixin, RobertaModel):
 
     @classmethod
     def add_args(cls, parser: argparse._ActionsContainer) -> None:
-        """Add fairseq's RoBERTa flags, the `--lsg-*` ones, and what its other transformers have and RoBERTa lacks."""
+        """Add fairseq's RoBERTa flags, the `--lsg-*` ones, and those that only its other transformers have."""
         super().add_args(parser)
         parser.add_argument("--layer-norm-eps", type=float, metavar="E", help="epsilon of every layer norm")
         parser.add_argument(
             "--checkpoint-activations",
             action="store_true",
-            help="keep no activations of a layer but its input, and compute them again for the gradients",
+            help="keep only the input of each layer, and recompute its activations in the backward pass",
         )
         parser.add_argument(
             "--offload-activations",
             action="store_true",
-            help="checkpoint activations and keep them in CPU memory (sets --checkpoint-activations)",
+            help="keep checkpointed activations in CPU memory (sets --checkpoint-activations)",
         )
 
     @classmethod
@@ -100,7 +100,7 @@ class LSGRobertaModel(LSGModelMixin, RobertaModel):
         return model
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """As LSGModelMixin's, after the names of 2019 have become today's; heads are RobertaModel's concern."""
+        """As LSGModelMixin's, after keys of 2019 got today's names; RobertaModel sees to the heads."""
         if name == "":
             replace_content(state_dict, with_current_names(state_dict))
         super().upgrade_state_dict_named(state_dict, name)
@@ -117,21 +117,21 @@ class LSGRobertaModel(LSGModelMixin, RobertaModel):
 
 @register_model("lsg_bert")
 class LSGBertModel(LSGRobertaModel):
-    """BERT (arXiv 1810.04805), which is built as RoBERTa is, whose self-attention is LSG attention."""
+    """BERT (arXiv 1810.04805), built like RoBERTa, whose self-attention is LSG attention (arXiv 2210.15497)."""
 
     family = BERT.name
 
 
 def set_layer_norm_eps(model: nn.Module, eps: float) -> None:
-    """Give every layer norm of a model this epsilon: fairseq builds all of them with 1e-5, BERT has 1e-12.
+    """Set the epsilon of every layer norm of a model: fairseq builds them with 1e-5, BERT has 1e-12.
 
     Raises:
         LSGError: eps is not positive.
     """
     if not eps > 0:
-        raise LSGError(f"layer_norm_eps must be above 0, as 1e-5 and 1e-12 are, not {eps}")
+        raise LSGError(f"layer_norm_eps must be positive, such as 1e-5 or 1e-12, not {eps}: correct it")
     for module in model.modules():
-        # apex' fused layer norm, which fairseq takes where it is installed, is no nn.LayerNorm.
+        # apex' fused layer norm, which fairseq uses where it is installed, is not an nn.LayerNorm.
         if hasattr(module, "eps") and hasattr(module, "normalized_shape"):
             module.eps = eps
 
@@ -159,14 +159,14 @@ def lsg_bert_base_architecture(args: Namespace | DictConfig) -> None:
 
 @register_model_architecture("lsg_roberta", "lsg_roberta_small")
 def lsg_roberta_small_architecture(args: Namespace | DictConfig) -> None:
-    """A small one, for CPUs, experiments and tests: 3 layers, 256 wide, 4 heads."""
+    """A small model for CPUs, experiments and tests: 3 layers, 256 wide, 4 heads."""
     small = {"embed_dim": 256, "ffn_embed_dim": 1024, "layers": 3, "attention_heads": 4}
     fill_missing(args, {f"encoder_{name}": value for name, value in small.items()})
     lsg_roberta_base_architecture(args)
 
 
 def _fill_lsg_roberta_defaults(args: Namespace | DictConfig) -> None:
-    # A sample that the user asks for has to fit; fairseq's RoBERTa takes tokens_per_sample alone, of 1,024 by default.
+    # --tokens-per-sample has to fit. fairseq's RoBERTa has as many positions as that, 1,024 by default.
     positions = max(DEFAULT_POSITIONS, getattr(args, "tokens_per_sample", None) or 0)
     fill_missing(args, {"max_positions": positions, "layer_norm_eps": ROBERTA_EPS})
     fill_missing(args, {"checkpoint_activations": False, "offload_activations": False})

@@ -1,4 +1,4 @@
-"""Attention over encoder rows -> attention over the tokens of the source, which alignments are read from."""
+"""Attention over encoder rows -> attention over source tokens, from which alignments are read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def source_columns(attention: Tensor, num_global_rows: int, left_padding: list[T
     """(R,T,G+T0) attention over encoder rows -> (R,T,T0), a column for each token of the source as it was given.
 
     Args:
-        attention: R rows, a multiple B * beams of the sources, those of a source side by side.
+        attention: R = B * beams rows, those of a source side by side.
         num_global_rows: G, the global tokens in front of the source.
-        left_padding: [(B,1)] or [(R,1)] padding tokens in front of each source, which the encoder has moved behind it;
-            an empty list if there are none.
+        left_padding: [(B,1)] or [(R,1)] number of padding tokens in front of each source, which the encoder moved
+            behind it; an empty list if there are none.
     """
     own = attention[..., num_global_rows:]
     for moved in left_padding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -11,9 +12,75 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.tokenizers.filler_rows import FILLER, filler, save_rows
 from lsg_fairseq.tokenizers.languages import CODES_50, language_symbol
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
+
+# --- embedding rows without a token: tables padded to a multiple of 8 or 64, or published with more rows than tokens.
+# --- They take filler symbols in the vocabulary, so that every row is kept; no text has them, and decoding drops them.
+
+# Beside a converted model's tokenizer files, none of which says how many rows the model has.
+ROWS_FILE, ROWS_FIELD = "embedding_rows.json", "embedding_rows"
+# A Hugging Face folder's own statement.
+CONFIG_FILE, CONFIG_FIELD = "config.json", "vocab_size"
+FILLER = re.compile(r"<no_token_\d+>")
+# dbmdz' Italian BERTs have 1,000 rows more than 31,102 tokens; with far more the tokenizer is another model's.
+FEW_ROWS, FEW_PARTS = 64, 10
+
+
+def filler(index: int) -> str:
+    """The symbol of the embedding row `index`."""
+    return f"<no_token_{index}>"
+
+
+def are_fillers(rows: int, tokens: int) -> bool:
+    """Whether a model with this tokenizer can have so many embedding rows."""
+    return tokens <= rows <= tokens + max(FEW_ROWS, tokens // FEW_PARTS)
+
+
+def check_gaps(largest_id: int, tokens: int) -> None:
+    """Refuse ids with more gaps than tokens: every gap takes a row, and one wrong id can ask for a billion.
+
+    Raises:
+        LSGError: there are so many.
+    """
+    if largest_id >= 2 * tokens + FEW_ROWS:
+        raise LSGError(
+            f"the largest id of the vocabulary's {tokens} tokens is {largest_id}: the ids are damaged, or most of the "
+            "tokens are missing; download the tokenizer again"
+        )
+
+
+def stated_rows(folder: Path, tokens: int) -> int:
+    """The number of embedding rows that a tokenizer folder, or the Hugging Face model in it, states; else `tokens`.
+
+    Raises:
+        LSGError: ROWS_FILE is damaged, or states a number that does not go with the tokens.
+    """
+    own = _stated(folder / ROWS_FILE, ROWS_FIELD)
+    if (folder / ROWS_FILE).is_file() and not (type(own) is int and are_fillers(own, tokens)):
+        raise LSGError(
+            f"{folder / ROWS_FILE} must state {ROWS_FIELD} as an integer from {tokens}, the number of tokens, to "
+            f"{tokens + max(FEW_ROWS, tokens // FEW_PARTS)}, not {own!r:.80}: convert the checkpoint again"
+        )
+    # A checkpoint's own number that does not go with the tokens is a matter for whoever opens the checkpoint.
+    candidates = (own, _stated(folder / CONFIG_FILE, CONFIG_FIELD))
+    return next((rows for rows in candidates if type(rows) is int and are_fillers(rows, tokens)), tokens)
+
+
+def save_rows(rows: int, folder: Path) -> None:
+    """Write ROWS_FILE."""
+    (folder / ROWS_FILE).write_text(json.dumps({ROWS_FIELD: rows}) + "\n", encoding="utf-8")
+
+
+def _stated(path: Path, field: str) -> object:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content.get(field) if isinstance(content, dict) else None
+
+
+# --- tokenizers.
 
 JSON_FILE, VOCAB_FILE, MERGES_FILE, WORDPIECE_FILE = "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"
 SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.model", "sentencepiece.bpe.model")
@@ -56,7 +123,7 @@ class DocumentTokenizer:
         self._has_fillers = False
 
     def fill_rows(self, rows: int) -> None:
-        """Have as many tokens as a model has embedding rows: those without a token take fillers."""
+        """Extend the tokens to the number of embedding rows of a model: rows without a token take fillers."""
         fillers = [filler(index) for index in range(len(self.tokens), rows)]
         self.tokens = [*self.tokens, *fillers]
         self._silent |= set(fillers)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import (
@@ -20,18 +20,12 @@ from lsg_fairseq.tokenizers.base import (
     WORDPIECE_FILE,
     DocumentTokenizer,
     add_tokens,
+    check_gaps,
+    filler,
     special_tokens,
+    stated_rows,
 )
-from lsg_fairseq.tokenizers.filler_rows import check_gaps, filler, stated_rows
 from lsg_fairseq.tokenizers.languages import language_symbols
-from lsg_fairseq.tokenizers.pegasus import (
-    PEGASUS_CLASS,
-    PEGASUS_MASK,
-    is_pegasus,
-    masks_are_swapped,
-    swap_decoder,
-    swap_masks,
-)
 from lsg_fairseq.tokenizers.sentencepiece import BPE_MODEL, SentencePieceTokenizer
 from lsg_fairseq.tokenizers.sequence_format import format_of_tokenizer
 from lsg_fairseq.tokenizers.settings import (
@@ -43,7 +37,6 @@ from lsg_fairseq.tokenizers.settings import (
     read_json,
     read_settings,
 )
-from lsg_fairseq.tokenizers.wordpiece import CONTINUATION, apply_settings, wordpiece_backend
 
 # Names and order that BART's vocabulary starts with; <mask> is its last entry.
 BART_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -60,7 +53,7 @@ class JsonTokenizer(DocumentTokenizer):
     """
 
     def __init__(self, folder: Path, backend: Tokenizer, settings: dict[str, Any]) -> None:
-        # A saved limit or padding would cut documents in silence.
+        # A saved limit would silently cut documents.
         backend.no_truncation()
         backend.no_padding()
         if "add_prefix_space" in settings and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
@@ -120,7 +113,7 @@ def split_at_spaces(text: str, size: int) -> Iterator[str]:
 
 
 def fairseq_names(tokens: list[str], settings: dict[str, Any]) -> dict[str, str]:
-    """Special token -> fairseq's name, where it has another, that name is free, and it has this one role alone."""
+    """Special token -> fairseq's name for it, if that differs and is free, and the token has no other role."""
     special, known = special_tokens(tokens, settings), set(tokens)
     uses = Counter(special.values())
     names = {token: ROLES[role][0] for role, token in special.items() if token is not None and uses[token] == 1}
@@ -206,6 +199,9 @@ def _read_json_folder(folder: Path, settings: dict[str, Any], kind: str) -> Docu
     return tokenizer
 
 
+# --- byte-level BPE from vocab.json and merges.txt.
+
+
 def byte_level_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     """Byte-level BPE from vocab.json and merges.txt; BART's special tokens unless the settings describe their own."""
     vocab, merges = folder / VOCAB_FILE, folder / MERGES_FILE
@@ -218,3 +214,93 @@ def byte_level_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     described = {name: {"lstrip": name == BART_MASK, "special": True} for name in names}
     add_tokens(backend, described, added_tokens(folder, settings))
     return backend
+
+
+# --- Pegasus in tokenizer.json: recognised by its vocabulary, and its two mask tokens under their own ids.
+
+PEGASUS_CLASS, PEGASUS_MASK = "PegasusTokenizer", "<mask_2>"
+# What the weights were trained with; transformers 5 (5.23) builds and saves the masks in the other order.
+PEGASUS_FRONT = ("<pad>", "</s>", "<mask_1>", "<mask_2>")
+SWAPPED = {"<mask_1>": "<mask_2>", "<mask_2>": "<mask_1>"}
+SWAPPED_FRONT = tuple(SWAPPED.get(token, token) for token in PEGASUS_FRONT)
+
+
+def is_pegasus(backend: Tokenizer) -> bool:
+    """Whether the vocabulary starts as Pegasus' does, its masks in either order."""
+    return isinstance(backend.model, models.Unigram) and _pegasus_front(backend) in (PEGASUS_FRONT, SWAPPED_FRONT)
+
+
+def masks_are_swapped(backend: Tokenizer) -> bool:
+    """Whether `<mask_2>` is id 2 and `<mask_1>` id 3, which is not what the rows of the weights stand for."""
+    return _pegasus_front(backend) == SWAPPED_FRONT
+
+
+def swap_masks(backend: Tokenizer) -> Tokenizer:
+    """The same tokenizer with the ids of the two masks exchanged."""
+    content = json.loads(backend.to_str())
+    for entry in content["added_tokens"]:
+        entry["content"] = SWAPPED.get(entry["content"], entry["content"])
+    vocabulary = content["model"]["vocab"]
+    content["model"]["vocab"] = [[SWAPPED.get(token, token), score] for token, score in vocabulary]
+    return Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+
+
+def swap_decoder(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the contents of the masks exchanged in added_tokens_decoder, which states their ids too."""
+    decoder = {index: dict(entry) for index, entry in settings.get("added_tokens_decoder", {}).items()}
+    for entry in decoder.values():
+        entry["content"] = SWAPPED.get(entry.get("content"), entry.get("content"))
+    return settings | {"added_tokens_decoder": decoder}
+
+
+def _pegasus_front(backend: Tokenizer) -> tuple[str | None, ...]:
+    return tuple(backend.id_to_token(i) for i in range(len(PEGASUS_FRONT)))
+
+
+# --- WordPiece (Wu et al. 2016; BERT, arXiv 1810.04805) from vocab.txt, and BERT's settings.
+
+# What a piece inside a word starts with.
+CONTINUATION = "##"
+# Classes whose vocab.txt is BERT's; others (BertJapanese, Bertweet, ...) split words in ways of their own.
+BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+# tokenizer_config.json's name, the normalizer's name, and transformers' default.
+NORMALIZER_SETTINGS: tuple[tuple[str, str, bool | None], ...] = (
+    ("do_lower_case", "lowercase", True),
+    ("strip_accents", "strip_accents", None),
+    ("tokenize_chinese_chars", "handle_chinese_chars", True),
+)
+
+
+def wordpiece_backend(folder: Path, settings: dict[str, Any]) -> Tokenizer:
+    """BERT's tokenizer from vocab.txt, one token a line; its special tokens are never split.
+
+    Raises:
+        LSGError: the settings name a class of another kind, or the vocabulary has no token for unknown words.
+    """
+    path = folder / WORDPIECE_FILE
+    named = str(settings.get("tokenizer_class") or BERT_CLASSES[0])
+    if named.removesuffix("Fast") not in BERT_CLASSES:
+        raise LSGError(f"{path} belongs to a {named}, and without a tokenizer.json only BERT's own kind can be read")
+    with clear_error(path, "a WordPiece vocabulary"), path.open(encoding="utf-8") as lines:
+        vocabulary = {line.rstrip("\n"): number for number, line in enumerate(lines)}
+    special = special_tokens(vocabulary, settings)
+    if special["unk"] is None:
+        raise LSGError(f"{path} has no {settings.get('unk_token', '[UNK]')}, which stands for unknown words: name it")
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk"]))
+    values = {name: settings.get(setting, default) for setting, name, default in NORMALIZER_SETTINGS}
+    backend.normalizer = normalizers.BertNormalizer(clean_text=True, **values)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix=CONTINUATION)
+    own = {token: {"special": True} for token in special.values() if token is not None}
+    add_tokens(backend, own, added_tokens(folder, settings))
+    return backend
+
+
+def apply_settings(backend: Tokenizer, settings: dict[str, Any]) -> None:
+    """Let what tokenizer_config.json states about BERT's normalizer win over tokenizer.json, as in transformers."""
+    normalizer = backend.normalizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        for setting, name, _ in NORMALIZER_SETTINGS:
+            if setting in settings:
+                setattr(normalizer, name, settings[setting])
+        backend.normalizer = normalizer

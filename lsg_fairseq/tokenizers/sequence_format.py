@@ -53,7 +53,7 @@ class SequenceFormat:
 
     @property
     def has_target(self) -> bool:
-        """Whether it is settled how an output begins."""
+        """Whether it is known how an output begins: with language codes, that takes a target language."""
         return not self.languages or bool(self.target_language)
 
     def ends(self, side: str, language: str = "") -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""What conversions share: keys, whether a state dict fits a model, and moving rows of vocabulary tables."""
+"""What conversions share: keys, whether weights are sound and fit a model, and moving rows of vocabulary tables."""
 
 from __future__ import annotations
 
@@ -136,3 +136,48 @@ def only_head(keys: Iterable[str]) -> str | None:
             "remove all but one"
         )
     return heads[0] if heads else None
+
+
+# --- what a weight may be: a dense tensor of finite floating-point numbers.
+
+# Minus infinity there says that a token is never generated.
+BIAS_OF_LOGITS = "final_logits_bias"
+
+
+def check_kind(name: str, tensor: object) -> None:
+    """Check that a weight is a dense tensor of real floating-point numbers.
+
+    Raises:
+        LSGError: it is integer, bool, complex, sparse, quantised, or not a tensor.
+    """
+    if not isinstance(tensor, Tensor):
+        raise LSGError(f"{name} is not a tensor but a {type(tensor).__name__}: the checkpoint is damaged, or no model")
+    if tensor.layout is torch.strided and tensor.is_floating_point() and not tensor.is_quantized:
+        return
+    kind = str(tensor.layout if tensor.layout is not torch.strided else tensor.dtype).removeprefix("torch.")
+    raise LSGError(
+        f"{name} holds {kind} numbers, and weights must be dense floating-point ones: give the checkpoint as it was "
+        "before it was quantised or pruned"
+    )
+
+
+def check_values(state: Mapping[str, Tensor], source: str) -> None:
+    """Check that all weights are finite floating-point numbers.
+
+    Raises:
+        LSGError: there is a NaN or an infinity, or a weight of another kind.
+    """
+    for name, tensor in state.items():
+        check_kind(name, tensor)
+    bad = [name for name, tensor in state.items() if not _is_usable(name, tensor)]
+    if bad:
+        raise LSGError(
+            f"{source} has NaN or infinite values in {first_names(bad)}: its training diverged or the file was "
+            "damaged before it came here; use another checkpoint"
+        )
+
+
+def _is_usable(name: str, tensor: Tensor) -> bool:
+    if BIAS_OF_LOGITS in name:
+        return not (tensor.isnan() | tensor.isposinf()).any()
+    return bool(tensor.isfinite().all())

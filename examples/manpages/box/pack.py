@@ -24,7 +24,7 @@ from lsg_fairseq.data.output_folder import staged_output
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import JSON_FILE, WORDPIECE_FILE
 from lsg_fairseq.tokenizers.fairseq_bpe import load_tokenizer
-from lsg_fairseq.tokenizers.wordpiece import CONTINUATION
+from lsg_fairseq.tokenizers.load import CONTINUATION
 from recipes.files import sha256_of
 
 # --- what a box is made of, so that results and package can be told to be of the same ---------------------------------

@@ -25,7 +25,7 @@ from lsg_fairseq.huggingface.seq2seq_weights import convert_to_hf
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import WORDPIECE_FILE, DocumentTokenizer
 from lsg_fairseq.tokenizers.fairseq_bpe import embedding_rows
-from lsg_fairseq.tokenizers.wordpiece import CONTINUATION
+from lsg_fairseq.tokenizers.load import CONTINUATION
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.position_tables import fold_token_types
 from lsg_fairseq.weights.state_dicts import (

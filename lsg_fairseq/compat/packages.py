@@ -1,15 +1,18 @@
-"""Arrays: names that fairseq uses and numpy 2 has removed."""
+"""Packages that fairseq needs in another version: numpy 1's names, and a torchaudio that loads."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from types import ModuleType, SimpleNamespace
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.modules import dynamic_crf_layer
+
+from lsg_fairseq.compat.patch import StandIn
 
 # --- np.compat.long (masked_lm with --sample-break-mode eos), np.percentile(interpolation=...) (--num-batch-buckets),
 # --- np.int and Generator.randint (spans that do not overlap) and np.float end with an AttributeError or a TypeError.
@@ -24,27 +27,21 @@ class GeneratorWithRandint(np.random.Generator):
     randint = np.random.Generator.integers
 
 
-class RandomAsItWas(ModuleType):
-    """Stands for the module `numpy.random` in fairseq."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np.random, name)
+class RandomAsItWas(StandIn):
+    """numpy.random, whose generators are GeneratorWithRandint."""
 
     @staticmethod
     def default_rng(seed: Any = None) -> np.random.Generator:
         return GeneratorWithRandint(np.random.default_rng(seed).bit_generator)
 
 
-class NumpyAsItWas(ModuleType):
-    """Stands for the module `numpy` in fairseq: the same, with the removed names."""
+class NumpyAsItWas(StandIn):
+    """numpy with the names that version 2 removed."""
 
     compat = SimpleNamespace(long=int)
     int = int
     float = float
-    random = RandomAsItWas("numpy.random")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
+    random = RandomAsItWas(np.random)
 
     @staticmethod
     def percentile(values: Any, percents: Any, interpolation: str = "linear") -> Any:
@@ -57,4 +54,22 @@ def numpy_lacks_names() -> bool:
 
 def give_numpy_names() -> None:
     for module in MODULES:
-        module.np = NumpyAsItWas("numpy")
+        module.np = NumpyAsItWas(np)
+
+
+# --- torchaudio: fairseq requires it, PyPI's build does not load beside a CPU torch, and transformers then fails too.
+
+
+def torchaudio_fails_to_load() -> bool:
+    try:
+        import torchaudio  # noqa: F401
+    except OSError:
+        return True
+    except ImportError:
+        return False
+    return False
+
+
+def hide_torchaudio() -> None:
+    # None makes `import torchaudio` an ImportError, which fairseq and transformers both expect and handle.
+    sys.modules["torchaudio"] = None  # type: ignore[assignment]
