@@ -1,4 +1,4 @@
-"""What fairseq does to the parts of a layer, for encoder and decoder layers that build their attention themselves."""
+"""Quantization noise, checkpointing and FSDP wrapping of layers, as fairseq applies them."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from lsg_fairseq.models.layer_building import PackableFeedForward, with_quant_no
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGConfig, LSGError
 from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS, look_up
 
-# Tokens, padding included, that go through the layers together where no gradient is wanted, if there are more.
+# Without gradients, larger batches go through the layers in groups of this many tokens, padding included.
 GROUP_ROWS = 4352
-# Of them, those that are widened by a feed-forward part at once.
+# Tokens whose feed-forward activations (the wide ones) are computed at once.
 WIDE_ROWS = 1024
 # fairseq's activations that oneDNN computes with a product.
 FUSED_ACTIVATIONS = {gelu: "gelu", nn.functional.relu: "relu"}
@@ -126,7 +126,7 @@ class LSGEncoder(TransformerEncoderBase):
         self._check_length(src_tokens)
         src_tokens, token_embeddings = self.pad_to_block_multiple(src_tokens, token_embeddings)
         x, *embed = self.forward_embedding(src_tokens, token_embeddings)
-        # Only what is asked for is kept: layers' outputs and embeddings are two fifths of the memory of a long forward.
+        # Layers' outputs and embeddings are two fifths of the memory of a long forward: keep only what is asked for.
         if not (return_all_hiddens or torch.is_grad_enabled()):
             embed = []
         padding_mask = self.padding_mask(src_tokens)
@@ -149,7 +149,7 @@ class LSGEncoder(TransformerEncoderBase):
         }
 
     def _layers(self, x: Tensor, keys_masked: Tensor | None, states: list[Tensor]) -> Tensor:
-        """All layers' output (G+T,B,C) of x (G+T,B,C); each one's is appended to `states` unless they are empty."""
+        """Run x (G+T,B,C) through all layers; append each layer's output to `states` unless it is empty."""
         for layer in self.layers:
             x = layer(x, encoder_padding_mask=keys_masked)
             x = x[0] if self.return_fc else x
@@ -158,7 +158,7 @@ class LSGEncoder(TransformerEncoderBase):
         return x
 
     def _by_groups(self, x: Tensor, keys_masked: Tensor | None) -> Tensor:
-        """The same for a few documents at a time: memory that is used again is neither cleared nor out of cache."""
+        """`_layers` for a few documents at a time: reused memory stays in cache and needs no clearing."""
         size = max(1, GROUP_ROWS // x.size(0))
         parts = []
         for start in range(0, x.size(1), size):
