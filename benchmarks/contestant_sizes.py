@@ -7,6 +7,7 @@ import torch
 WIDTH, HEADS, LAYERS, DECODER_LAYERS, FFN, VOCABULARY = 768, 12, 6, 6, 3072, 50265
 LAYER_WIDTH, LAYER_HEADS = 1024, 16
 BLOCK, POSITIONS = 128, 16384
+SEEN = 641  # keys of a query: a global one, three local blocks, two sparse ones of 128
 BEAM, NEW_TOKENS = 4, 128
 
 

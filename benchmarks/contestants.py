@@ -25,6 +25,7 @@ DROPOUT = 0.1
 OURS: dict[str, Build] = {
     "lsg_fairseq": our_models.build_encoder,
     "floor": our_models.build_floor,
+    "products": our_models.build_product_floor,
     "layer": our_models.build_layer,
     "layer_products": our_models.build_products,
     "layer_full": partial(our_models.build_layer, full=True),

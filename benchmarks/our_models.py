@@ -17,6 +17,7 @@ from benchmarks.contestant_sizes import (
     LAYERS,
     NEW_TOKENS,
     POSITIONS,
+    SEEN,
     VOCABULARY,
     WIDTH,
     random_ids,
@@ -46,6 +47,23 @@ def build_floor(tokens: int) -> Built:
     return build_encoder(tokens, "floor")
 
 
+def build_product_floor(tokens: int) -> Built:
+    """The same encoder with an attention that is the matrix products of 641 keys a query, without a softmax."""
+    from lsg_fairseq.modules.lsg_attention import EncoderSelfAttention
+    from lsg_fairseq.modules.registry import register_encoder_attention
+
+    @register_encoder_attention("products")
+    class Products(EncoderSelfAttention):
+        def attend(self, query, key, value, key_padding_mask):
+            seen = (query, key[:, :, :SEEN], value[:, :, :SEEN])
+            queries, keys, values = (x.flatten(0, 1).contiguous() for x in seen)
+            # A block of queries at a time, so that its scores stay in cache.
+            parts = [torch.bmm(torch.bmm(part, keys.transpose(1, 2)), values) for part in queries.split(BLOCK, dim=1)]
+            return torch.cat(parts, dim=1).view(query.shape)
+
+    return build_encoder(tokens, "products")
+
+
 def build_layer(tokens: int, full: bool = False) -> Built:
     """One attention of 16 heads of 64 without its projections."""
     from lsg_fairseq.modules.lsg_attention import FullMultiheadAttention, LSGMultiheadAttention
@@ -59,7 +77,7 @@ def build_layer(tokens: int, full: bool = False) -> Built:
 
 def build_products(tokens: int) -> Built:
     """Scores and weighted sums of 641 keys a query as plain matrix products, and nothing else."""
-    queries, keys, values = (torch.randn(LAYER_HEADS, n, LAYER_WIDTH // LAYER_HEADS) for n in (tokens, 641, 641))
+    queries, keys, values = (torch.randn(LAYER_HEADS, n, LAYER_WIDTH // LAYER_HEADS) for n in (tokens, SEEN, SEEN))
     products = lambda: torch.stack([(q @ k.T) @ v for q, k, v in zip(queries, keys, values, strict=True)])  # noqa: E731
     return torch.nn.Identity(), products
 

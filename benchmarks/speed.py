@@ -24,7 +24,9 @@ from recipes.machine import machine
 HERE = Path(__file__).resolve().parent
 ENCODERS = ("lsg_fairseq", "floor", "public_lsg", "bart_full", "led", "bigbird")
 HALVES = ("lsg_fairseq", "floor", "public_lsg", "bart_full")
+LIMITS = ("lsg_fairseq", "floor", "products")
 FORWARD = "encoder forward"
+LIMIT = "encoder forward and its limits"
 TRAIN = "encoder forward + backward"
 
 
@@ -48,6 +50,7 @@ def rows() -> list[Row]:
     table += [Row("encoder forward by sparsity type", tuple(f"type_{name}" for name in TYPES), 4096)]
     table += [Row("beam-4 generation of 128 tokens", ("generation", "generation_public_lsg"), 4096)]
     table += [Row(FORWARD, ENCODERS, n) for n in (1024, 2048, 4096)]
+    table += [Row(f"{LIMIT}, {dtype}", LIMITS, 4096, dtype=dtype) for dtype in ("fp32", "bf16")]
     table += [Row(TRAIN, ENCODERS, 4096, "train")]
     table += [Row(f"{TRAIN}, attention dropout 0.1", dropouts, 4096, "train")]
     table += [Row(f"{FORWARD}, {dtype}", HALVES, 4096, dtype=dtype) for dtype in ("bf16", AUTOCAST)]

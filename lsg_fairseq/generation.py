@@ -1,4 +1,4 @@
-"""Beam search for LSG models: fairseq's, with the first and last tokens a checkpoint forces, and no traces left."""
+"""Beam search for LSG models: fairseq's, with a checkpoint's forced tokens, and without side effects on the model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.modules.packed_linear import packed_weights
 
-# Each beam takes memory of its own; lengths to the power of a larger penalty are no float any more.
+# Memory grows with the beam; lengths to the power of a larger penalty overflow.
 MAX_BEAM, MAX_LENPEN = 1000, 50.0
 
 
 def check_search(beam: float, lenpen: float, temperature: float = 1.0) -> None:
-    """Refuse settings of a search that no machine can carry out.
+    """Check the range of a search's settings.
 
     Raises:
         LSGError: one is out of range.
@@ -66,12 +66,12 @@ class ForcingEnsemble(EnsembleModel):
         return log_probs, attention if self.gives_attention else None
 
     def _is_plain(self, temperature: float) -> bool:
-        """Whether one model's own distribution is asked for, and nothing of its attention."""
+        """Whether this is one model's own distribution, without temperature or attention."""
         is_alone = self.models_size == 1 and self.has_encoder() and self.has_incremental_states()
         return is_alone and temperature == 1.0 and not self.gives_attention
 
     def _next_log_probs(self, tokens: Tensor, encoder_out: Any, incremental_state: Any) -> Tensor:
-        """The same of the only model, without a division of all logits by 1."""
+        """The only model's log-probabilities (B*beam,V), without fairseq's division of all logits by 1."""
         logits, extra = self.single_model.decoder(tokens, encoder_out=encoder_out, incremental_state=incremental_state)
         output = (logits[:, -1:], extra)
         return self.single_model.get_normalized_probs(output, log_probs=True, sample=None)[:, -1]
@@ -95,7 +95,7 @@ class RepeatBlock(nn.Module):
 
     def forward(self, tokens: Tensor, log_probs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
         """Log-probabilities (B*beam,V) after the first step+1 of `tokens` (B*beam,T), changed in place."""
-        known = tokens[:, 1 : step + 1]  # what starts the decoder is no token of the output, and BART's is its end
+        known = tokens[:, 1 : step + 1]  # the decoder's start is no output token, though BART's is </s>
         if known.size(1) < self.size:
             return log_probs
         ngrams = known.unfold(1, self.size, 1)
@@ -106,7 +106,7 @@ class RepeatBlock(nn.Module):
 
 
 class RowwiseBeamSearch(BeamSearch):
-    """fairseq's beam search, in which a hypothesis' score is added to the best of its continuations, not to all."""
+    """fairseq's beam search, which adds a hypothesis' score to its best continuations only, not to the vocabulary."""
 
     def step(
         self,
@@ -194,7 +194,7 @@ class LSGSequenceGenerator(SequenceGenerator):
 
     @contextmanager
     def _forcing(self, first: Tensor | None) -> Iterator[None]:
-        """Begin the outputs of a batch with the tokens (B,) of its own, if it has any."""
+        """Force each output of a batch to begin with its own token of (B,), if given."""
         usual = self.model.first
         try:
             if first is not None:
@@ -213,7 +213,7 @@ class LSGSequenceGenerator(SequenceGenerator):
 
 @contextmanager
 def _beams(models: nn.ModuleList, beam_size: int) -> Iterator[None]:
-    """Evaluation mode with beams sharing their source; both undone afterwards, whatever happens."""
+    """Evaluation mode, with the beams of a document sharing its source; both are undone on exit."""
     were_training = [model.training for model in models]
     _set_beam_size(models, beam_size)
     try:
@@ -227,7 +227,7 @@ def _beams(models: nn.ModuleList, beam_size: int) -> Iterator[None]:
 
 @contextmanager
 def _weights(models: nn.ModuleList, as_int8: bool) -> Iterator[None]:
-    """Packed weights, and of 8 bits if asked for, with the keys and values of sources in bfloat16 then."""
+    """Pack the weights; with as_int8 to 8 bits, and keep the sources' keys and values in bfloat16."""
     if as_int8:
         _check_for_int8(models)
     dtype = torch.bfloat16 if as_int8 else None

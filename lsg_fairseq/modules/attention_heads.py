@@ -1,4 +1,4 @@
-"""What every attention module does with its heads."""
+"""Checking and splitting attention heads."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whether a GPU's attention can be trusted: each kind is tried on a tiny input before it is used, forward and backward.
+"""Whether a GPU backend can be trusted: each kind of input is tried once on a tiny example, forward and backward.
 
-Kernels are compiled on the user's own machine, and a backward only when the first gradient arrives, where no fallback
-could catch it. So what compiles, and whether it is right, is found out here once for each kind of input.
+Kernels are compiled on the user's machine, and a backward only when the first gradient arrives, where no fallback
+could catch a failure. So whether a kind compiles and is right is found out before it is used.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lsg_fairseq.modules.lsg_config import LSGConfig
 Attend = Callable[[Tensor, dict, dict, dict, LSGConfig, float], Tensor]
 # Largest difference over the largest entry. Wrong kernels are off by the entries themselves.
 TOLERANCES = {torch.float32: 2e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-# A call that fails though its kind passed may have met what passes, such as memory that another process held.
+# A kind that passed may still fail for a passing reason, such as memory held by another process.
 MOST_FAILURES = 3
 NUM_HEADS, NUM_BLOCKS, DROPOUT = 2, 4, 0.25
 
 
 class Kind(NamedTuple):
-    """What a kernel is compiled for, as far as this package chooses it; `single`: a batch of one."""
+    """What this package specialises a kernel on; `single`: a batch of one."""
 
     backend: str
     device: torch.device
@@ -45,10 +45,10 @@ FAILURES: Counter[Kind] = Counter()
 
 
 def passes(kind: Kind, attend: Attend) -> bool:
-    """Whether a kind may be used; tries it if nobody has yet."""
+    """Whether a kind may be used; tries it the first time."""
     if kind in VERDICTS:
         return VERDICTS[kind]
-    # A backward within a backward may wait for itself. Layers computed again there were computed, and tried, before.
+    # A backward inside a backward may deadlock. Layers recomputed there have been tried in their forward.
     if within_backward():
         return False
     try:
@@ -64,12 +64,12 @@ def passes(kind: Kind, attend: Attend) -> bool:
 
 
 def within_backward() -> bool:
-    """Whether autograd is running this, as it does when a checkpointed layer is computed again."""
+    """Whether autograd's backward is running this, as when a checkpointed layer is recomputed."""
     return torch._C._current_graph_task_id() != -1
 
 
 def note_failure(kind: Kind, failure: Exception) -> None:
-    """Remember that a call failed although its kind had passed; after a few the kind is given up."""
+    """Count a failure of a kind that had passed; after MOST_FAILURES the kind is given up."""
     FAILURES[kind] += 1
     if FAILURES[kind] >= MOST_FAILURES:
         _give_up(kind, f"it failed {MOST_FAILURES} times ({failure})")
@@ -85,7 +85,7 @@ def _give_up(kind: Kind, why: str) -> bool:
 
 
 def _in_thread(compute: Callable[[], float]) -> float:
-    """Compute in a thread of its own: autocast, inference mode and the hooks of checkpointing are a thread's."""
+    """Compute in a thread of its own, free of the caller's autocast, inference mode and checkpointing hooks."""
     results: list[float | Exception] = []
 
     def work() -> None:

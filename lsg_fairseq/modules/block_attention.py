@@ -76,16 +76,16 @@ def block_attention(tokens: Tokens, sparse: SparseTokens | None, config: LSGConf
     name = choose_backend(sequences, config, dropout_p)
     if name == "reference":
         return reference_block_attention(tokens, sparse, config, dropout_p)
-    # In a backward an exception may be checkpointing's own, which ends what it has computed enough of.
+    # In a backward an exception may be checkpointing's own signal that it has recomputed enough.
     if _forced_backend() != "auto" or not BACKENDS[name].is_probed or backend_probe.within_backward():
         return BACKENDS[name].serve(*sequences, config, dropout_p)
-    # What takes over has to draw the same seed: a checkpointed layer may be computed the second time without a failure.
+    # The fallback must draw the same seed: a checkpointed layer may be recomputed without the failure.
     random_state = torch.get_rng_state() if dropout_p > 0 else None
     try:
         return BACKENDS[name].serve(*sequences, config, dropout_p)
     except torch.OutOfMemoryError:  # fairseq's trainer knows what to do
         raise
-    except Exception as error:  # torch's compiler raises many kinds where a device, a size or an installation is amiss
+    except Exception as error:  # torch's compiler raises many types for unsupported devices, sizes or installations
         backend_probe.note_failure(_kind(name, sequences, config, dropout_p), error)
     if random_state is not None:
         torch.set_rng_state(random_state)
@@ -93,7 +93,7 @@ def block_attention(tokens: Tokens, sparse: SparseTokens | None, config: LSGConf
 
 
 def choose_backend(sequences: Sequences, config: LSGConfig, dropout_p: float) -> str:
-    """The backend for these sequences: the forced one, or the first that fits, has what is asked for and works.
+    """The backend for these sequences: the forced one, or the first that fits, has dropout if needed, and works.
 
     Raises:
         LSGError: LSG_ATTENTION_BACKEND is no backend, or one that cannot serve this dtype or device.
@@ -104,7 +104,7 @@ def choose_backend(sequences: Sequences, config: LSGConfig, dropout_p: float) ->
     if forced != "auto":
         if not BACKENDS[forced].fits(query, config) and forced != "flex":
             raise LSGError(f"LSG_ATTENTION_BACKEND={forced} cannot serve {query.dtype} on {query.device}; use auto")
-        # Forced or not, training has its dropout.
+        # Forcing a backend must not turn dropout off.
         return forced if BACKENDS[forced].has_dropout or not dropout_p else "chunked"
     if sequences.values["local"].size(-1) != query.size(-1):
         return "chunked"

@@ -1,4 +1,4 @@
-"""Cutting block attention into chunks: some (batch, head) rows, some of their blocks, and the keys that those see."""
+"""How block attention is cut into chunks: groups of (batch, head) rows, ranges of blocks, and their windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lsg_fairseq.modules.lsg_config import LSGConfig
 class Part(NamedTuple):
     """One window of every block: keys [start + i*step, start + i*step + size) of a sequence with `margin` on each side.
 
-    A margin is as long as windows reach beyond the sequence, so that all windows are whole.
+    The margin is as wide as windows reach beyond the sequence, so that every window is whole.
     """
 
     sequence: str
@@ -25,17 +25,17 @@ class Part(NamedTuple):
     step: int
 
     def piece(self, first: int, count: int) -> Piece:
-        """What `count` blocks from `first` on see."""
+        """The windows of blocks [first, first + count)."""
         return Piece(self.sequence, first, count, self.start + first * self.step, self.size, self.step)
 
     def reaches_beyond(self, first: int, count: int, length: int) -> bool:
-        """Whether these blocks see something of the margins of a sequence of `length` keys."""
+        """Whether windows of these blocks reach into the margins of a sequence of `length` keys."""
         start = self.start + first * self.step
         return start < self.margin or start + (count - 1) * self.step + self.size > self.margin + length
 
 
 class Rows(NamedTuple):
-    """Rows of a batch: every pair of these batch indices and heads."""
+    """Every (batch, head) pair of these two ranges."""
 
     batches: slice
     heads: slice
@@ -64,7 +64,7 @@ def parts_of(names: tuple[str, ...], config: LSGConfig) -> tuple[Part, ...]:
 
 
 def row_groups(batch: int, heads: int, num_blocks: int, most: int) -> Iterator[Rows]:
-    """All rows in groups of at most `most` blocks, or single rows where one has more."""
+    """All rows in groups of at most `most` blocks; single rows where one row has more."""
     heads_each = max(1, min(heads, most // num_blocks))
     batches_each = max(1, most // (num_blocks * heads)) if heads_each == heads else 1
     for first in range(0, batch, batches_each):

@@ -1,8 +1,8 @@
-"""Block attention for every device and dtype, with dropout: a few blocks at a time, computed again in the backward.
+"""Block attention with dropout on every device and dtype: a chunk of blocks at a time, recomputed in the backward.
 
-Whatever is quadratic lives in a small workspace that one chunk of blocks uses after the other. What stays for the
-backward is the input and a seed: probabilities are computed again there, once, and dropout's decisions are a function
-of the seed and of where a probability stands (counter_dropout), so they depend neither on chunks nor on the device.
+Scores and probabilities exist only in a small workspace that all chunks reuse. The backward keeps the inputs and a
+seed: it recomputes the probabilities once, and whether one is dropped is a function of the seed and its position
+(counter_dropout), so the result depends neither on the chunks nor on the device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lsg_fairseq.modules.dropout_words import keep_factors
 from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.modules.row_group import Call, Chunk, RowGroup
 
-# Scores in a chunk. On a CPU half a dozen arrays of so many numbers should stay in the cache; a GPU wants few launches.
+# Scores in a chunk. On a CPU half a dozen arrays of this size should fit the cache; a GPU wants few launches.
 MOST_SCORES = {"cpu": 2**20}
 MOST_SCORES_ELSEWHERE = 2**23
 
@@ -47,7 +47,7 @@ def chunked_block_attention(
 
 
 class _BlockAttention(torch.autograd.Function):
-    """Chunk after chunk, and the gradients of each summed onto the sequences."""
+    """Attention chunk by chunk; the backward sums each chunk's gradients onto the sequences."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, query: Tensor, *tensors: Tensor) -> Tensor:
@@ -84,20 +84,20 @@ class _BlockAttention(torch.autograd.Function):
 
 
 class Workspace:
-    """Arrays by name that a chunk after the other uses: a new one for each would cost as much as what is computed."""
+    """Named buffers that all chunks reuse: allocating them anew would cost as much as the arithmetic."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: torch.Size, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """An array of a shape, with whatever it was left with; the first of its name must be the largest."""
+        """An uninitialised buffer of this shape; the first request for a name must be the largest."""
         if name not in self._arrays:
             self._arrays[name] = like.new_empty(shape, dtype=dtype)
         return self._arrays[name].flatten()[: shape.numel()].view(shape)
 
 
 def _groups(call: Call, query: Tensor, tensors: tuple[Tensor, ...]) -> Iterator[tuple[RowGroup, Iterator[Blocks]]]:
-    """All rows of the batch in groups, with the ranges of blocks that make a chunk each."""
+    """The batch's (batch, head) rows in groups, each with the block ranges of its chunks."""
     batch, heads, num_tokens = query.shape[:3]
     num_keys = sum(part.size for part in parts_of(call.names, call.config))
     most = MOST_SCORES.get(query.device.type, MOST_SCORES_ELSEWHERE) // (call.config.block_size * num_keys)
@@ -107,7 +107,7 @@ def _groups(call: Call, query: Tensor, tensors: tuple[Tensor, ...]) -> Iterator[
 
 
 def _product_dtype(query: Tensor) -> torch.dtype:
-    """Half precision is for what has units for it; sums, softmax and gradients that add up are fp32 at least."""
+    """Half precision products only on GPUs; sums, softmax and accumulated gradients are at least fp32 everywhere."""
     return query.dtype if query.device.type == "cuda" else torch.promote_types(query.dtype, torch.float32)
 
 
@@ -152,7 +152,7 @@ def _probabilities(chunk: Chunk, work: Workspace) -> Tensor:
 
 
 def _kept(chunk: Chunk, dropout: counter_dropout.Dropout, work: Workspace) -> Tensor:
-    """1 where a probability (M,b,K) is kept and 0 where not; takes the place of the scores."""
+    """1 where a probability (M,b,K) is kept, else 0; overwrites the scores' buffer."""
     queries, keys = chunk.words
     shape = torch.Size((*queries.shape[:2], keys.size(2)))
     words = tuple(work.take(name, shape, queries) for name in ("word", "shifted"))
@@ -160,7 +160,7 @@ def _kept(chunk: Chunk, dropout: counter_dropout.Dropout, work: Workspace) -> Te
 
 
 def _product(one: Tensor, other: Tensor, out: Tensor | None = None) -> Tensor:
-    """Matrix products (M,…) in the dtype of `other`, whatever that of `one` and of `out`."""
+    """Batched matrix products (M,…), computed in the dtype of `other`."""
     if out is None or out.dtype == other.dtype:
         return torch.bmm(one.to(other.dtype), other, out=out)
     return out.copy_(torch.bmm(one.to(other.dtype), other))

@@ -1,7 +1,7 @@
-"""Dropout by a counter-based hash: whether a probability is kept follows from a seed and from where it stands.
+"""Dropout by a counter-based hash: whether a probability is kept is a function of a seed and of its position.
 
-A kernel computes the decision wherever it computes the probability, in its forward and again in its backward, and
-stores nothing; `keep_mask` makes the same decisions as a tensor. The mixing function is lowbias32 of Chris Wellons'
+A kernel recomputes the decision with the probability, in the forward and in the backward, so no mask is stored;
+`keep_mask` makes the same decisions as a tensor. The mixing function is lowbias32 of Chris Wellons'
 "hash prospector" (https://nullprogram.com/blog/2018/07/31/), found by a search for functions in which each bit of the
 input flips each bit of the output half of the time.
 """
@@ -18,13 +18,13 @@ OUTER_SHIFT, INNER_SHIFT = 16, 15
 FIRST_FACTOR, SECOND_FACTOR = 0x7FEB352D, 0x846CA68B
 # 2^32 over the golden ratio, odd: neighbouring keys differ in many bits before they are mixed.
 KEY_FACTOR = 0x9E3779B1
-# Decisions look at 31 bits, so that seeds and thresholds are non-negative int32 in every kernel language.
+# Decisions compare 31 bits, so that seeds and thresholds are non-negative int32 in every kernel language.
 DECISION_BITS = 31
 WORD = 0xFFFFFFFF
 
 
 class Dropout(NamedTuple):
-    """What a kernel needs: a probability is kept if its 31 bits reach `threshold`, and multiplied by `scale` then."""
+    """A kernel's constants: a probability is kept, times `scale`, if its 31 random bits reach `threshold`."""
 
     threshold: int
     scale: float
@@ -39,14 +39,14 @@ def dropout_of(dropout_p: float) -> Dropout | None:
 
 
 def draw_seed() -> int:
-    """A seed of 31 bits from torch's default CPU generator, which activation checkpointing restores; no GPU waits."""
+    """A 31-bit seed from torch's default CPU generator: checkpointing restores it, and no GPU is synchronised."""
     return int(torch.randint(2**DECISION_BITS, ()))
 
 
 def keep_mask(seed: int, shape: tuple[int, int, int, int], dropout_p: float, device: str = "cpu") -> Tensor:
     """Which probabilities are kept, as bool of `shape` (B,H,queries,keys); keys: globals, tokens, sparse tokens.
 
-    Each (batch, head) has a word of its own, each query mixes its number into that, and each key its own into this.
+    The hash mixes the seed, the (batch, head) row, the query's index and the key's index, in this order.
     """
     batch, heads, num_queries, num_keys = shape
     kept = dropout_of(dropout_p)
@@ -60,7 +60,7 @@ def keep_mask(seed: int, shape: tuple[int, int, int, int], dropout_p: float, dev
 
 
 def mix(x: Tensor) -> Tensor:
-    """lowbias32 of words in int64; products wrap around, which leaves their low 32 bits right."""
+    """lowbias32 of 32-bit words held in int64; products may wrap around, their low 32 bits stay right."""
     x = x ^ (x >> OUTER_SHIFT)
     x = x * FIRST_FACTOR & WORD
     x = x ^ (x >> INNER_SHIFT)

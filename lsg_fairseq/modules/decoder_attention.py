@@ -1,4 +1,4 @@
-"""What the decoder's two attentions share: parameters that start as fairseq's do, beams, the name of their state."""
+"""What the decoder's two attentions share: parameters initialised as fairseq's, the beam size, the state's name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DecoderAttention(nn.Module):
         return self.dropout if self.training else 0.0
 
     def set_beam_size(self, beam_size: int) -> None:
-        """How many rows of a generation are beams of one document, which only ever continue each other."""
+        """Set how many consecutive rows of a generation are the beams of one document."""
         self.beam_size = beam_size
 
     def extra_repr(self) -> str:

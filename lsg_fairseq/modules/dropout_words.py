@@ -1,4 +1,4 @@
-"""counter_dropout's decisions for a part of a score matrix, in passes over 32-bit words that a CPU has vectors for."""
+"""counter_dropout's decisions for part of a score matrix, vectorised on a CPU as passes over int32 words."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SIGN = -(2**31)
 
 def query_words(seed: int, rows: Tensor, num_queries: int) -> Tensor:
     """The word of each query of some (batch, head) rows, batch * heads + head each: (rows,queries) int32."""
-    # A seed stays a number here: a tensor made of it would make the CPU wait for the GPU.
+    # The seed stays a Python number: copying it to a GPU would synchronise.
     stream = mix(mix(seed) ^ rows)[:, None]
     return mix(stream ^ torch.arange(num_queries, device=rows.device)).to(torch.int32)
 
 
 def key_words(keys: Tensor) -> Tensor:
-    """The words of keys, by their places in the row of keys; int32 of the same shape."""
+    """The word of each key position; int32 of the same shape."""
     return (keys * KEY_FACTOR & WORD).to(torch.int32)
 
 
@@ -39,15 +39,15 @@ def keep_factors(queries: Tensor, keys: Tensor, threshold: int, words: tuple[Ten
     word, shifted = words
     torch.bitwise_xor(queries, keys, out=word)
     for shift, factor in ((OUTER_SHIFT, FIRST_FACTOR), (INNER_SHIFT, SECOND_FACTOR), (OUTER_SHIFT, None)):
-        # Shifts of signed words fill in the sign, which the conjunction takes out again.
+        # An arithmetic shift fills in sign bits; the mask clears them.
         torch.bitwise_right_shift(word, shift, out=shifted).bitwise_and_((1 << (32 - shift)) - 1)
         word.bitwise_xor_(shifted)
         if factor is not None:
             word.mul_(_signed(factor))
-    # With the sign flipped, signed words are in the order of unsigned ones.
+    # With the sign bit flipped, int32 compares like uint32.
     return out.copy_(word.bitwise_xor_(SIGN).ge_(_signed(threshold << (32 - DECISION_BITS)) ^ SIGN))
 
 
 def _signed(word: int) -> int:
-    """The number that an int32 with these 32 bits is."""
+    """These 32 bits read as an int32."""
     return (word ^ 2**31) - 2**31

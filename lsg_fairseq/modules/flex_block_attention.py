@@ -1,11 +1,11 @@
 """Block attention through torch's FlexAttention: one fused kernel over tokens, sparse tokens and globals in a row.
 
-The block mask holds the structure alone and is cached, so nothing is rebuilt for a batch or a layer; what is masked
-goes in as a bias on the scores. Meant for CUDA, where forward and backward are fused; a CPU has the forward alone,
-which is how it is tested. It has no dropout.
+The block mask holds the structure alone and is cached, so nothing is rebuilt for a batch or a layer; padding enters as
+a bias on the scores. It has no dropout. Meant for CUDA, where forward and backward are fused; tests run it on CPUs,
+where only the forward is.
 
-Globals come last, and queries, globals and the row of keys as a whole are filled up to whole tiles: globals in front
-would shift every window off the tiles, and the kernels for sizes that are no multiple of a tile are others.
+Globals come last, and every sequence is padded to whole tiles: globals in front would shift all windows off the tile
+grid, and sizes that are no multiple of a tile take other, slower kernels.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MASKED_SCORE = -3e4
 # Rows and columns of the mask's tiles that a kernel skips or computes: FlexAttention's own default. Tiles of 64 keys
 # would be fewer (676 columns a row instead of 856, of 613 needed), but kernels tuned for H100 want 128.
 TILE = 128
-# Dynamo's limit for one function. A kind of input takes a graph (backend_probe.Kind, with gradients or without), and
-# every length after the first is a symbol; 8, its default, is less than one training with validation asks for.
+# Graphs that dynamo may compile of the kernel: one for each backend_probe.Kind, with and without gradients; lengths
+# after the first are symbolic. The default, 8, is less than one training with validation needs.
 MOST_GRAPHS = 64
 
 
@@ -83,7 +83,7 @@ def _whole_tiles(length: int) -> int:
 
 
 def _filled(x: Tensor) -> Tensor:
-    """(B,H,n,D) with zeros behind, up to whole tiles."""
+    """(B,H,n,D) padded with zeros to whole tiles."""
     missing = _whole_tiles(x.size(2)) - x.size(2)
     return F.pad(x, (0, 0, 0, missing)) if missing else x
 
@@ -102,16 +102,16 @@ def structure(num_tokens: int, num_sparse: int, config: LSGConfig, device: str) 
 
 
 def tiles(lengths: Lengths, config: LSGConfig) -> tuple[Tensor, Tensor]:
-    """Of each tile of the mask, whether it is seen in part and whether it is seen as a whole: (rows,columns) bool.
+    """Which tiles of the mask are seen at least in part, and which as a whole: (rows,columns) bool each.
 
-    All queries of a block see the same, so a row for each block is enough.
+    All queries of a block see the same keys, so one row for each block is enough.
     """
     num_rows, size = _whole_tiles(lengths.tokens) // TILE, config.block_size
     last = num_rows * TILE - 1
     queries = torch.arange(0, last + 1, size)[:, None]
     zero = torch.zeros((), dtype=torch.long)
     seen = visible(lengths, config)(zero, zero, queries, torch.arange(lengths.keys)).unflatten(1, (-1, TILE))
-    # The blocks that a row of tiles has queries of; a block that is named twice changes nothing.
+    # The blocks whose queries a row of tiles holds; a block listed twice changes nothing.
     first = torch.arange(num_rows) * TILE
     blocks = (first[:, None] // size + torch.arange(-(-TILE // size) + 1)).minimum((first[:, None] + TILE - 1) // size)
     return seen.any(2)[blocks].any(1), seen.all(2)[blocks].all(1)
@@ -125,7 +125,7 @@ def _as_block_lists(tile: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def visible(lengths: Lengths, config: LSGConfig) -> Callable[..., Tensor]:
-    """The mask_mod of `structure`: section 3's windows, of positions in the row of keys."""
+    """The mask_mod of `structure`: which of [tokens, sparse tokens, globals] a query sees (paper, section 3)."""
     size, sparse_size = config.block_size, config.sparse_block_size
     step = config.sparse_step if config.has_sparse_tokens else 1
     num_tokens, num_sparse, num_globals = lengths
@@ -176,8 +176,8 @@ def _kernel(device: str) -> Kernel:
 def compiled_kernel(backend: str = "inductor") -> Kernel:
     """FlexAttention, compiled once for each kind of input and not for its sizes.
 
-    `fullgraph` makes what is beyond dynamo's limit an error rather than eager. The limit is set inside the call: its
-    settings are a thread's own, and layers that are checkpointed are computed again in autograd's.
+    `fullgraph` turns exceeding the limit into an error instead of eager execution. The limit is set inside the call:
+    dynamo's settings are per thread, and checkpointed layers are recomputed in autograd's thread.
     """
     compiled = torch.compile(flex_attention, fullgraph=True, dynamic=True, backend=backend)
 

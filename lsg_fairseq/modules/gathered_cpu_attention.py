@@ -1,8 +1,8 @@
-"""Block attention in bfloat16 on a CPU where no gradient is wanted: plain products with copies of what blocks see.
+"""Block attention in bfloat16 on a CPU, without gradients: gather each block's keys, then plain matrix products.
 
-torch's fused kernel widens its keys for every 32 queries, and needs results over separate keys merged. Products of
-bfloat16 take a third of its time, and the copies for a few blocks stay in the processor's cache. Scores are rounded to
-bfloat16, as in every model that attends without a fused kernel.
+torch's fused kernel widens its keys to float32 for every 32 queries, and its results over separate windows have to be
+merged. bfloat16 products take a third of its time, and the keys gathered for a few blocks stay in cache. Scores are
+rounded to bfloat16, as in every model that attends without a fused kernel.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from lsg_fairseq.modules.key_windows import BlockWindows, Piece, windows
 
-# Elements of the keys that are copied at once.
+# Key elements gathered at once.
 COPIED = 1 << 20
 
 
 class Document(NamedTuple):
-    """Keys, values (H,n,D) and biases (1 or H,n) of one document by sequence."""
+    """One document's keys and values (H,n,D) and biases (1 or H,n), by sequence name."""
 
     keys: dict[str, Tensor]
     values: dict[str, Tensor]
@@ -34,7 +34,7 @@ def gathered_block_attention(
 ) -> Tensor:
     """Attend from (B,H,T,D) to keys and values (B,H,n,D); biases (B,1 or H,n) are finite; returns (B,H,T,D)."""
     batch, heads, length, width = query.shape
-    # The encoder's own layout, so that what follows copies no rows apart.
+    # In the encoder's (T,B,C) layout, so that the output projection needs no copy.
     output = query.new_empty(length, batch, heads, width).permute(1, 2, 0, 3)
     for i in range(batch):
         document = Document(
@@ -52,7 +52,7 @@ def gathered_block_attention(
 
 
 def _attend(blocks: Tensor, document: Document, pieces: tuple[Piece, ...]) -> Tensor:
-    """From the queries of some blocks (H,count,b,D) to all that these see."""
+    """Attend from the queries of some blocks (H,count,b,D) to every key that they see."""
     key, value = (
         torch.cat([windows(x[piece.sequence], piece) for piece in pieces], dim=2)
         for x in (document.keys, document.values)
@@ -71,7 +71,7 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None)
 
 
 def _bias(document: Document, pieces: tuple[Piece, ...], blocks: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """What is added to scores (H,count,1,K), and the blocks that see nothing (H,count,1,1); None where none is."""
+    """The bias on scores (H,count,1,K), and which blocks see no key (H,count,1,1) bool; None without masks."""
     if not document.biases:
         return None, None
     heads = blocks.size(0)
@@ -94,7 +94,7 @@ def runs(pieces: tuple[Piece, ...]) -> tuple[tuple[Piece, ...], ...]:
 
 
 def cut(pieces: tuple[Piece, ...], first: int, count: int) -> tuple[Piece, ...]:
-    """What the blocks [first, first + count) see: all of each piece that covers them, and none of the others."""
+    """The part of each piece that blocks [first, first + count) see; pieces that do not cover them are left out."""
     covering = (piece for piece in pieces if piece.first <= first and first + count <= piece.first + piece.count)
     return tuple(
         piece._replace(first=first, count=count, start=piece.start + (first - piece.first) * piece.step)

@@ -1,4 +1,4 @@
-"""The dtype in which attention is computed, where the model's own would be slower."""
+"""Which dtype and which kernel attention is fastest in on a CPU."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 HALF_PRECISIONS = (torch.bfloat16, torch.float16)
-# Queries of a head that are few: the beams of a document. More of them make up for what the fused kernel loses.
+# Up to this many queries a head (the beams of a document) the fused kernel is slower than plain products.
 FEW_QUERIES = {torch.bfloat16: 16, torch.float32: 4}
 
 
 def in_kernel_dtype(
     heads: tuple[Tensor, Tensor, Tensor], training: bool, dropout_p: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values: as float32 if they are of half precision, on a CPU and in training; else as they are.
+    """Queries, keys and values, widened to float32 if they are half precision, on a CPU and in training.
 
     The gradient of torch's fused attention on CPUs takes longer in bfloat16 than in float32
-    (benchmarks/training_precision.py), though matrix products take less: so only attention is widened. With dropout
-    another kernel is used, and under autocast torch would narrow them again: nothing is changed then.
+    (benchmarks/training_precision.py), though matrix products take less: so only attention is widened. Nothing changes
+    with dropout, which has a kernel of its own, or under autocast, where torch would narrow them again.
 
     Args:
-        training: the module's mode, not whether gradients are recorded: activation checkpointing computes a layer
-            without them first, and both times have to give the same.
+        training: the module's mode rather than whether gradients are recorded: activation checkpointing computes a
+            layer without gradients first, and both passes must agree.
     """
     query = heads[0]
     is_slow = query.device.type == "cpu" and query.dtype in HALF_PRECISIONS and not torch.is_autocast_enabled("cpu")

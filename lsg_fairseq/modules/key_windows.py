@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Piece(NamedTuple):
-    """Blocks [first, first + count) see, each `step` tokens further, `size` keys of a sequence from `start` on."""
+    """Block first + i, i < count, sees keys [start + i*step, start + i*step + size) of a sequence."""
 
     sequence: str
     first: int
@@ -19,7 +19,7 @@ class Piece(NamedTuple):
 
 
 class BlockWindows(NamedTuple):
-    """Which keys each block of b queries sees: pieces that together cover every block."""
+    """Which keys each block of `block_size` queries sees."""
 
     block_size: int
     pieces: tuple[Piece, ...]
@@ -40,7 +40,7 @@ def add_windows(target: Tensor, shares: Tensor, piece: Piece) -> None:
         return
     for offset in range(0, piece.size, piece.step):
         length = min(piece.step, piece.size - offset)
-        # Chunks of at most a step do not overlap each other, so one addition serves all windows.
+        # Slices of at most `step` keys do not overlap, so one addition serves all windows.
         windows(target, piece._replace(start=piece.start + offset, size=length)).add_(
             shares[:, :, offset : offset + length]
         )

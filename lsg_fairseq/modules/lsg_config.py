@@ -11,7 +11,7 @@ from lsg_fairseq.modules import registry
 # Rows of the learned table that global tokens are taken from (Hugging Face LSG checkpoints store this many).
 MAX_GLOBAL_TOKENS = 512
 
-# Beyond these, work or memory has no end; torch takes seeds of 63 bits, and each layer adds its number.
+# Bounds on work and memory. lsh_seed: torch takes seeds of 63 bits, and each layer adds its index.
 MOST = {
     "block_size": 2**18,
     "sparse_block_size": 2**18,
@@ -25,9 +25,9 @@ FIELD_ALIASES = {"lsg_num_pre_rounds": "lsh_num_pre_rounds"}
 
 
 class LSGError(ValueError):
-    """What was wrong with something a user gave, in one sentence that says what to do.
+    """Invalid input, explained in one sentence: what was wrong, the value, what is allowed, what to do.
 
-    Lone surrogates, which JSON lets in, are escaped: no terminal or log could take the sentence otherwise.
+    Lone surrogates, which JSON allows, are escaped: no terminal or log could print them.
     """
 
     def __init__(self, sentence: str) -> None:

@@ -1,10 +1,10 @@
-"""Linear layers whose weights wait in the layout that the processor's kernel reads, for as long as a generation takes.
+"""Linear layers that keep a packed copy of their weights during a generation: in the layout that oneDNN's kernels read.
 
-A step of a generation multiplies a handful of rows by every weight of the decoder, so it costs the time of reading
-them. torch's plain kernel gets at half of the memory's speed or less there; oneDNN's gets at all of it once weights
-are reordered ("packed"), and takes a tenth less time for the thousands of rows of an encoder, too. int8 weights are a
-quarter of what is read, at the price of their rounding. The packed copy lives beside the weights until the outermost
-`packed_weights` is left, so nothing that trains, saves or moves a model sees it.
+A generation step multiplies a handful of rows by every weight of the decoder, so it is bound by reading the weights.
+torch's default kernel reaches at most half of the memory bandwidth there; oneDNN reaches all of it once the weights are
+reordered ("packed"), and is a tenth faster on the thousands of rows of an encoder, too. int8 weights are a quarter of
+the bytes, at the cost of rounding. The packed copy exists beside the weights until the outermost `packed_weights` ends,
+so nothing that trains, saves or moves a model sees it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 class PackableLinear(nn.Linear):
-    """torch's linear layer, which uses packed weights while it has any; they know nothing of gradients."""
+    """torch's linear layer, which uses packed weights while it has them and no gradient is recorded."""
 
     _product: Product | None = None
     _activated_product: Callable[[Tensor, str], Tensor] | None = None
@@ -42,7 +42,7 @@ class PackableLinear(nn.Linear):
         return self._product(x) if self._is_packed_for(x) else super().forward(x)
 
     def activated(self, x: Tensor, activation: str, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """function(self(x)), where oneDNN knows the function as `activation` in the same pass as the product."""
+        """function(self(x)); one fused pass where oneDNN knows the function, as `activation`."""
         if self._activated_product is None or not self._is_packed_for(x):
             return function(self(x))
         return self._activated_product(x, activation)
@@ -51,7 +51,7 @@ class PackableLinear(nn.Linear):
         return self._product is not None and not torch.is_grad_enabled() and x.dtype == self.weight.dtype
 
     def pack(self, as_int8: bool = False) -> None:
-        """Pack the weights as they are now, where this torch and processor gain by it.
+        """Pack the current weights where this torch and processor support it.
 
         Raises:
             LSGError: this torch or processor has no products of int8 weights.
@@ -68,13 +68,13 @@ class PackableLinear(nn.Linear):
             self._product = functools.partial(self._activated_product, activation="none")
 
     def unpack(self) -> None:
-        """Let go of the packed copy."""
+        """Drop the packed copy."""
         self._product = self._activated_product = None
 
 
 @contextmanager
 def packed_weights(module: nn.Module, as_int8: bool = False) -> Iterator[None]:
-    """Every PackableLinear in `module` with packed weights; inside another such context, nothing is done again.
+    """Pack every PackableLinear in `module`; a nested context packs nothing again.
 
     Args:
         as_int8: as 8-bit integers with a scale for each output, and inputs rounded to 8 bits with a scale for each

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class PegasusPositionalEmbedding(nn.Module):
     """Look positions up in a table that is not trained; it is stored as `weight`, as Hugging Face stores it.
 
-    Unlike fairseq's sinusoids it has no rows in front of position 0. Padding takes no position of its own, so that
-    padded slots past the end of the table do no harm.
+    Unlike fairseq's sinusoids it has no rows in front of position 0. Padding does not advance the position, so padding
+    may reach beyond the table.
 
     Args:
         table: [positions, C], one row a position.

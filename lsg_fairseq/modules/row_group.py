@@ -1,4 +1,4 @@
-"""A few (batch, head) rows of block attention: their sequences with margins, and chunks of their blocks."""
+"""A group of (batch, head) rows: their keys and values with margins, cut into chunks of blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lsg_fairseq.modules.lsg_config import LSGConfig
 
 
 class Call(NamedTuple):
-    """What attention depends on besides tensors that have gradients.
+    """Everything block attention depends on besides the tensors that have gradients.
 
     names: the sequences, in the order of their tensors; masks: (B or 1,H or 1,n) bool of those with anything absent.
     """
@@ -35,9 +35,9 @@ class Call(NamedTuple):
 class Chunk(NamedTuple):
     """M blocks of the rows: scaled queries (M,b,D), keys (M,K,D) and values (M,K,D).
 
-    bias: (M,1,K) to add to scores, minus infinity where a key is absent, or None: all are there.
-    unseeing: (M,1,1) bool, True for blocks all of whose keys are absent, or None: there is no such block.
-    words: hash words of queries (M,b,1) and keys (M,1,K) int32, from which dropout's decisions are mixed, or None.
+    bias: (M,1,K) added to scores, minus infinity where a key is absent; None: every key is present.
+    unseeing: (M,1,1) bool, True for blocks all of whose keys are absent; None: there is no such block.
+    words: dropout's hash words of queries (M,b,1) and keys (M,1,K), int32; None: no dropout.
     """
 
     blocks: Blocks
@@ -50,7 +50,7 @@ class Chunk(NamedTuple):
 
 
 class RowGroup:
-    """The rows' keys and values, ready to be cut into chunks.
+    """The rows' keys and values, from which chunks are cut.
 
     Args:
         call: what the attention depends on.
@@ -118,7 +118,7 @@ class RowGroup:
         num_rows = max(x.size(0) for x in self.absent.values())
         absent = self._windows({name: x.expand(num_rows, -1, -1) for name, x in self.absent.items()}, blocks)
         absent = absent.squeeze(-1).expand(len(self.keys["local"]), -1, -1).flatten(0, 1)[:, None]
-        # A softmax over nothing but minus infinities is NaN; such rows are set to zero afterwards.
+        # A softmax over nothing but minus infinity is NaN: such rows are computed unmasked and zeroed afterwards.
         unseeing = absent.all(-1, keepdim=True) if self.call.masks else None
         hidden = absent if unseeing is None else absent & ~unseeing
         bias = torch.zeros(absent.shape, dtype=torch.promote_types(self.dtype, torch.float32), device=absent.device)
@@ -133,17 +133,17 @@ class RowGroup:
         return queries.flatten(0, 1)[..., None], keys.flatten(0, 1)[:, None]
 
     def write(self, target: Tensor, blocks: Blocks, rows: Tensor) -> None:
-        """Put the blocks' rows (M,b,D) where they belong in (B,H,T,D)."""
+        """Write the blocks' rows (M,b,D) to their place in (B,H,T,D)."""
         place = self.of_blocks(target, blocks)
         place.copy_(rows.view(place.shape))
 
     def zero_sums(self) -> list[dict[str, Tensor]]:
-        """Of keys and of values, gradients to add to."""
+        """Zeros to accumulate the gradients of keys and of values in, at least fp32."""
         wide = torch.promote_types(self.dtype, torch.float32)
         return [{n: torch.zeros_like(x, dtype=wide) for n, x in part.items()} for part in (self.keys, self.values)]
 
     def add(self, sums: dict[str, Tensor], blocks: Blocks, shares: Tensor) -> None:
-        """Add gradients (M,K,D) of what the blocks see."""
+        """Add the gradients (M,K,D) of the keys that the blocks see."""
         shares = shares.unflatten(0, (-1, blocks.count))
         for part, share in zip(self.parts, shares.split([part.size for part in self.parts], dim=2), strict=True):
             add_windows(sums[part.sequence], share, part.piece(*blocks))

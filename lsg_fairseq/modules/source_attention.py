@@ -1,4 +1,4 @@
-"""The decoder's attention over its source, in which the beams of a document share its keys and values."""
+"""The decoder's cross-attention, in which all beams of a document share its keys and values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 
 class SourceAttention(DecoderAttention):
-    """Cross-attention by torch's fused kernels.
+    """Cross-attention that reads keys and values once a step, for all beams together.
 
-    fairseq's module builds score matrices and averages them over the heads at every step of a generation. A long
-    source makes that most of a step; here each step reads keys and values once, for all beams together.
+    fairseq's module stores score matrices, and averages them over the heads, at every step of a generation: with a long
+    source that is most of the step's time.
 
     Args:
         embed_dim: C, a multiple of num_heads.
@@ -77,7 +77,7 @@ class SourceAttention(DecoderAttention):
         return self.out_proj(attended), weights
 
     def _attend(self, query: Tensor, source: dict[str, Tensor | None], present: Tensor | None, is_step: bool) -> Tensor:
-        """Attention (B,H,n,D) of queries (B,H,n,D) by whatever is fastest for them."""
+        """Attention (B,H,n,D) of queries (B,H,n,D), by the fastest kernel for them."""
         if is_step and is_faster_unfused(query):
             return few_queries_attention(query, source["key"], source["value"], present)
         wide = in_kernel_dtype((query, source["key"], source["value"]), self.training, self.dropout_now)
@@ -97,7 +97,7 @@ class SourceAttention(DecoderAttention):
         if incremental_state is None:
             keys, values = heads
             return {"key": keys, "value": values, "key_padding_mask": key_padding_mask}
-        # Read at every step: in rows that follow each other, and without a mask that masks nothing.
+        # Read at every step: contiguous, and without a mask that masks nothing.
         keys, values = (x.to(self.source_dtype or x.dtype).contiguous() for x in heads)
         if key_padding_mask is not None and not key_padding_mask.any():
             key_padding_mask = None
@@ -108,7 +108,7 @@ class SourceAttention(DecoderAttention):
     def reorder_incremental_state(
         self, incremental_state: IncrementalState, new_order: Tensor
     ) -> IncrementalState | None:
-        """Keep the sources that the remaining rows (R) read: nothing moves until a document is finished."""
+        """Keep the sources that the remaining rows (R) attend to: nothing moves until a document is finished."""
         source = incremental_state.get(self._state_name)
         if source is None or source["key"].size(0) * self.beam_size == new_order.size(0):
             return incremental_state
@@ -131,7 +131,7 @@ def _rows_of_a_source(num_rows: int, num_sources: int) -> int:
 def _explicit_attention(
     query: Tensor, key: Tensor, value: Tensor, present: Tensor | None, dropout_p: float
 ) -> tuple[Tensor, Tensor]:
-    """Attention (B,H,n,D) and its probabilities (B,H,n,S), for those who want to see them."""
+    """Attention (B,H,n,D) and its probabilities (B,H,n,S)."""
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.size(-1))
     if present is not None:
         scores = scores.masked_fill(~present, -math.inf)

@@ -24,7 +24,7 @@ from torch import Tensor
 from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.modules.registry import SPARSE_SELECTIONS, look_up, register_sparse_selection
 
-# Keys above LARGE may have squares beyond fp32's range; no key has one when it is SMALLER.
+# Squares of values above LARGE may leave fp32's range; values scaled by SMALLER have none that do.
 LARGE, SMALLER = 2.0**60, 2.0**-70
 
 

@@ -1,4 +1,4 @@
-"""The decoder's attention over its own output, with caches that are written in place and never reordered."""
+"""The decoder's self-attention, with caches that are written in place and never reordered."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lsg_fairseq.modules.kernel_precision import in_kernel_dtype
 from lsg_fairseq.modules.lsg_config import LSGError
 
 PROJECTIONS = ("k_proj", "v_proj", "q_proj", "out_proj")
-FIRST_STEPS = 32  # that a new cache has room for; it doubles when they are used up
+FIRST_STEPS = 32  # capacity of a new cache; doubled when it is full
 
 
 class TargetAttention(DecoderAttention):
     """Causal self-attention.
 
-    fairseq's module copies all keys and values twice at every step of a beam search: to add those of the new token, and
-    to give each beam those of the beam that it continues. Here a document's beams write theirs into one cache, each
-    step behind the one before, and a table says which of them each beam descends from: only the table is reordered.
+    At every step of a beam search fairseq's module copies all keys and values twice: to append the new token's, and to
+    give each beam those of the beam it continues. Here the beams of a document share one cache, to which each step is
+    appended, and a table says which entries each beam descends from: only the table is reordered.
 
     Args:
         embed_dim: C, a multiple of num_heads.
@@ -70,7 +70,7 @@ class TargetAttention(DecoderAttention):
         key_padding_mask: Tensor | None,
         incremental_state: IncrementalState,
     ) -> Tensor:
-        """One token's queries, keys and values (R,H,1,D), after those that the state has; returns (1,R,C)."""
+        """Attend from one token's query to the cached tokens and its own, (R,H,1,D) each; returns (1,R,C)."""
         rows, _, length, _ = query.shape
         if length != 1:
             raise LSGError(f"a generation goes on by one token at a time, not by {length}")
@@ -87,9 +87,9 @@ class TargetAttention(DecoderAttention):
         return attended.transpose(1, 2).reshape(1, rows, -1)
 
     def _state(self, incremental_state: IncrementalState, key: Tensor) -> dict[str, Tensor]:
-        """Caches key and value (B,H,room,D), in which step t has places [t*beams,(t+1)*beams), and `ancestors`.
+        """Caches `key` and `value` (B,H,capacity,D), step t at [t*beams,(t+1)*beams), and `ancestors`.
 
-        ancestors (B,beams,t*beams) says what each beam descends from, and hence sees.
+        ancestors (B,beams,t*beams) bool: the entries that each beam descends from, and hence sees.
         """
         if self._state_name not in incremental_state:
             batch, num_heads, beams, width = key.shape
@@ -115,12 +115,12 @@ class TargetAttention(DecoderAttention):
         return incremental_state
 
     def _get_input_buffer(self, incremental_state: IncrementalState | None) -> dict[str, Tensor | None]:
-        """What fairseq's layer asks for; it uses the answer for decoders that see their source in here, too."""
+        """Asked for by fairseq's layer, which only cross_self_attention makes use of."""
         return {}
 
 
 def _appended(state: dict[str, Tensor], key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Write a step's (B,H,beams,D) behind the steps before; returns what is written so far, (B,H,n,D) each."""
+    """Append a step's (B,H,beams,D) to the caches; returns what they hold so far, (B,H,n,D) each."""
     start = state["ancestors"].size(2)
     stop = start + key.size(2)
     for name, new in (("key", key), ("value", value)):
@@ -131,7 +131,7 @@ def _appended(state: dict[str, Tensor], key: Tensor, value: Tensor) -> tuple[Ten
 
 
 def _score_bias(attn_mask: Tensor | None, key_padding_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What is added to scores (R,H,T,T)."""
+    """The bias on scores (R,H,T,T), or None."""
     if key_padding_mask is None:
         return None if attn_mask is None else attn_mask.to(dtype)
     bias = torch.zeros(key_padding_mask.shape, dtype=dtype, device=key_padding_mask.device)

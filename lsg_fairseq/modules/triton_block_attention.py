@@ -1,8 +1,8 @@
 """Block attention with dropout on NVIDIA GPUs: hand-written Triton kernels, forward and backward.
 
-FlexAttention has no dropout; these kernels do, and neither copy keys nor keep scores or masks: what stays for the
-backward is the input, the output, a log-sum for each query and a seed. `fits` says what they serve. triton comes with
-torch's CUDA builds; it is imported when a kernel first runs.
+FlexAttention has no dropout; these kernels do, and they neither copy keys nor store scores or masks: the backward keeps
+the inputs, the output, a log-sum for each query and a seed. triton comes with torch's CUDA builds and is imported when
+a kernel first runs.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def triton_block_attention(
 
 
 def _rows_contiguous(x: Tensor) -> Tensor:
-    """Kernels read a row of D numbers at once; other strides are theirs to follow."""
+    """x with contiguous rows of D, which the kernels load at once; they follow any other stride."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
@@ -92,7 +92,7 @@ class _BlockAttention(torch.autograd.Function):
 
 
 def _on(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Kernels are launched on the current device, which need not be the tensors'."""
+    """Make x's device the current one: kernels are launched there."""
     return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()
 
 

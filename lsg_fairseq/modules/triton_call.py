@@ -1,4 +1,4 @@
-"""What a call of the Triton kernels is told besides tensors, and the sizes that tiles can be made of."""
+"""The Triton kernels' arguments besides tensors, and which sizes they support."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from lsg_fairseq.modules.counter_dropout import Dropout
 from lsg_fairseq.modules.lsg_config import LSGConfig
 
-# tl.dot takes 16 and more; beyond 64, tiles of the widest heads do not fit the shared memory of sm86.
+# tl.dot needs at least 16; beyond 64, tiles of the widest heads exceed the shared memory of sm86.
 SMALLEST_TILE, LARGEST_TILE = 16, 64
 HEAD_DIMS = (16, 32, 64, 128)
 # CUDA's limit on the second and third dimension of a grid.
@@ -18,9 +18,9 @@ MAX_GRID = 65535
 
 
 class Call(NamedTuple):
-    """What the kernels are called with besides tensors that have gradients.
+    """Everything the kernels depend on besides the tensors that have gradients.
 
-    absent: a mask (B,H,n) uint8 of each sequence in its order, or None: every key is there.
+    absent: each sequence's mask (B,H,n) uint8, in the sequences' order; None: every key is present.
     """
 
     config: LSGConfig

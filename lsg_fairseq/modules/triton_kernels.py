@@ -38,7 +38,7 @@ def local_window(block: tl.tensor, sequence: Sequence, layout: Layout) -> tl.tup
 
 @triton.jit
 def sparse_window(block: tl.tensor, offset: tl.constexpr, sequence: Sequence, layout: Layout) -> tl.tuple:
-    """What there is of the sparse window at an offset; empty where stop <= start."""
+    """The sparse window at an offset, clipped to the sequence; empty if stop <= start."""
     start = block * layout.step + offset
     return tl.maximum(start, 0), tl.minimum(start + layout.size, sequence.length)
 
@@ -47,7 +47,7 @@ def sparse_window(block: tl.tensor, offset: tl.constexpr, sequence: Sequence, la
 def attend_window(
     carry: tl.tuple, tile: tl.tuple, sequence: Sequence, window: tl.tuple, draws: tl.tuple, layout: Layout
 ) -> tl.tuple:
-    """Carry the softmax (output, highest score, sum) of a tile of queries on over the keys [start, stop)."""
+    """Continue the online softmax (output, highest score, sum) of a tile of queries over keys [start, stop)."""
     output, highest, total = carry
     query, queries = tile
     start, stop = window

@@ -16,7 +16,7 @@ from lsg_fairseq.modules.triton_call import Call, key_tile, query_tile
 from lsg_fairseq.modules.triton_kernels import attend_kernel, key_gradient_kernel, query_gradient_kernel
 from lsg_fairseq.modules.triton_tiles import GLOBAL, LOCAL, SPARSE, Heads, Layout, Queries, Sequence, Sequences
 
-# Tiles of queries that a program takes for a tile of globals, which every query sees.
+# Tiles of queries that one program reads for the gradient of a tile of globals, which every query sees.
 PART_TILES = 8
 
 
@@ -75,7 +75,7 @@ def heads_of(x: Tensor) -> Heads:
 
 
 def layout_of(config: LSGConfig, head_dim: int) -> Layout:
-    """What is known when a kernel is compiled; no sparse tokens: windows of none."""
+    """A kernel's compile-time sizes; without sparse tokens, step and size are 1 and unused."""
     tile = query_tile(config.block_size)
     global_tiles = -(-config.num_global_tokens // key_tile(config.num_global_tokens))
     step = size = 1
@@ -93,7 +93,7 @@ def sequences_of(call: Call, tensors: list[Tensor]) -> Sequences:
     tile = query_tile(config.block_size)
     kinds = [(GLOBAL, 0, key_tile(num_globals), num_globals), (LOCAL, num_globals, tile, tile)]
     if len(tensors) > 4:
-        # A window lies on tiles as a whole where all windows begin and end on one.
+        # Windows consist of whole tiles if all of them begin and end on a tile's edge.
         aligned = math.gcd(config.sparse_step, config.sparse_block_size)
         kinds.append((SPARSE, num_globals + num_tokens, key_tile(config.sparse_block_size), aligned))
     sequences: list[Sequence | None] = [None, None, None]
@@ -106,7 +106,7 @@ def sequences_of(call: Call, tensors: list[Tensor]) -> Sequences:
 
 
 def compile_options(kernel: str, head_dim: int) -> dict[str, int]:
-    """Warps in a program, and how many tiles its loads run ahead: what keeps the sums in registers (triton_targets)."""
+    """Warps and pipeline stages with which accumulators stay in registers (benchmarks/triton_targets.py)."""
     if kernel == "key_gradient_kernel":
         return {"num_warps": 8 if head_dim > 64 else 4, "num_stages": 2}
     return {"num_warps": 4, "num_stages": 3 if kernel == "attend_kernel" and head_dim <= 64 else 2}

@@ -1,4 +1,4 @@
-"""What the Triton kernels share: what they are told about tensors, and how a tile is found, masked and dropped.
+"""What the Triton kernels share: their arguments, and loading, masking and dropout of a tile.
 
 A program of the grid (tiles, H, B) works on one (batch, head). Imported, as triton_kernels is, only when a kernel is
 about to run: triton comes with torch's CUDA builds, not with others.
@@ -48,7 +48,7 @@ class Sequence(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """What blocks see; sparse None: no sparse tokens."""
+    """The three kinds of keys; sparse is None without sparse tokens."""
 
     globals: Sequence
     local: Sequence
@@ -56,7 +56,7 @@ class Sequences(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """What gradients take by query; log_sums, in units of log 2, and deltas are contiguous (B,H,T) fp32."""
+    """A backward's inputs by query; log_sums (base 2) and deltas are contiguous (B,H,T) fp32."""
 
     query: Heads
     grad: Heads
@@ -112,7 +112,7 @@ def dropped(x: tl.tensor, draws: tl.tuple, queries: tl.tensor, keys: tl.tensor) 
 
 @triton.jit
 def head_of(x: Heads) -> tl.tensor:
-    """Where the rows of this program's (batch, head) begin."""
+    """Pointer to the first row of this program's (batch, head)."""
     return x.pointer + tl.program_id(2).to(tl.int64) * x.batch_stride + tl.program_id(1).to(tl.int64) * x.head_stride
 
 
@@ -148,7 +148,7 @@ def load_keys(sequence: Sequence, first: tl.tensor, stop: tl.tensor, head_dim: t
 
 @triton.jit
 def only_there(x: tl.tensor, within: tl.tensor, sequence: Sequence, other: tl.constexpr) -> tl.tensor:
-    """`other` in place of x where a key is not there; nothing to do where every key is."""
+    """x with `other` where a key is absent; x itself if every key is present."""
     if sequence.ragged or sequence.absent is not None:
         return tl.where(within, x, other)
     return x
