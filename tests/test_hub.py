@@ -108,7 +108,7 @@ def test_torch_hub_load_from_elsewhere(trained: Path, lsg: LSGHubInterface) -> N
         ({"attention_probs_dropout_prob": 2}, "attention_probs_dropout_prob must be a number from 0 to 1, not 2"),
         (
             {"max_source_positions": 0},
-            "must be an integer of at least 8 and at most 262,144, not 0",
+            "must be an integer from 8 to 262,144, not 0",
         ),
         ({"revision": "main"}, "revision 'main' has no meaning for"),
     ],
@@ -419,13 +419,13 @@ def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beam": 0}, "beam must be an integer of at least 1, not 0"),
+        ({"beam": 0}, "beam must be an integer from 1 to 1,000, not 0"),
         ({"lenpen": "long"}, "lenpen must be a number from -50 to 50, not 'long'"),
         ({"lenpen": 10**30}, "lenpen must be a number from -50 to 50"),
-        ({"beam": 10**9}, "beam must be from 1 to 1,000"),
+        ({"beam": 10**9}, "beam must be an integer from 1 to 1,000"),
         ({"source_lang": True}, "a language must be a code such as 'en_XX', not True"),
-        ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
-        ({"max_tokens": 0}, "max_tokens must be an integer of at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be an integer from 1 to 2,147,483,647, not 0"),
+        ({"max_tokens": 0}, "max_tokens must be an integer from 1 to 2,147,483,647, not 0"),
         ({"min_len": 9, "max_len_b": 3}, "min_len (9) must not be above max_len_b (3)"),
     ],
 )

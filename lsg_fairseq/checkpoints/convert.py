@@ -15,14 +15,13 @@ from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
 from lsg_fairseq.checkpoints.write_folder import check_folder, generation_flags, write_folder
 from lsg_fairseq.data.output_folder import check_is_new, staged_output
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
-from lsg_fairseq.weights.limits import MAX_POSITIONS, check_size
+from lsg_fairseq.weights.limits import check_number
 from lsg_fairseq.weights.values import check_values
 
 logger = logging.getLogger(__name__)
 
 # Positions of a model made from a short one, unless others are asked for.
 DEFAULT_POSITIONS = 4096
-MIN_POSITIONS = 8
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def plan_conversion(
     """Open a checkpoint and settle lengths and settings; arguments as for convert_checkpoint."""
     for name, value in (("source", max_source_positions), ("target", max_target_positions)):
         if value is not None:
-            check_size(f"max_{name}_positions", value, MIN_POSITIONS, MAX_POSITIONS)
+            check_number(f"max_{name}_positions", value)
     source = find_at(path).open(tokenizer)
     spec = source.spec
     length = max_source_positions or max(spec.max_source_positions, 0 if spec.is_lsg else DEFAULT_POSITIONS)

@@ -89,6 +89,11 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
         names = vars(group) if isinstance(group, Namespace) else group
         if not isinstance(names, Mapping) or not all(isinstance(key, str) for key in names):
             raise LSGError(f"{path} is not a fairseq checkpoint: its {name} is {group!r:.80}, not named arguments")
+        for argument in ("_name", "arch", "task"):
+            # Where a command line is stored as a whole, `task` is a name; `cfg` has a group of it.
+            value = None if name == "cfg" else names.get(argument)
+            if not isinstance(value, str | None):
+                raise LSGError(f"{path} states {argument} as {value!r:.80}, not as a name: use it as it was written")
     return state
 
 

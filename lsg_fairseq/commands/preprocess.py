@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lsg_fairseq.commands.numbers import check_numbers
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.document_files import Split
 from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
@@ -20,11 +21,13 @@ FILES_HELP = f"{FORMATS}, several of them one after another; or two parallel tex
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
-    job = job_from_arguments(build_parser(), argv)
-    return run_command(PROGRAM, lambda: _preprocess(job))
+    args = parsed(build_parser(), argv)
+    return run_command(PROGRAM, lambda: _preprocess(args))
 
 
-def _preprocess(job: Job) -> None:
+def _preprocess(args: argparse.Namespace) -> None:
+    check_numbers(args)
+    job = job_of(args)
     for report in preprocess(job):
         if warning := report.warning():
             print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
@@ -71,18 +74,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Job:
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; ends the program with status 2 if it makes no sense."""
     args = parser.parse_args(argv)
+    if not (args.train or args.valid or args.test):
+        parser.error("name at least one of --train, --valid and --test")
+    return args
+
+
+def job_of(args: argparse.Namespace) -> Job:
+    """What the arguments ask for."""
     splits = [
         Split(name, paths, args.document_field, args.summary_field, args.lang_field, args.query_field)
         for name in ("train", "valid", "test")
         if (paths := getattr(args, name))
     ]
-    if not splits:
-        parser.error("name at least one of --train, --valid and --test")
-    if args.workers < 1:
-        parser.error(f"--workers must be 1 or more, not {args.workers}")
     languages = (args.source_lang_token, args.target_lang_token)
     return Job(splits, args.out, args.tokenizer, args.train_tokenizer, args.workers, *languages, args.keep_part)
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
+from lsg_fairseq.commands.numbers import check_numbers
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.commands.user_dir import add_user_dir_flag, import_user_dir
 from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
@@ -36,13 +37,14 @@ from lsg_fairseq.summarizing.resumable_output import Run, open_output
 from lsg_fairseq.summarizing.shards import check_streams, choose_shard
 from lsg_fairseq.summarizing.windows import summarize_documents
 from lsg_fairseq.weights.families import FAMILIES
+from lsg_fairseq.weights.limits import NUMBERS
 
 PROGRAM = "lsg-summarize"
 UNNAMED = (
     f"no --checkpoint is named, so {DEFAULT_ENTRY} reads this: a small model that says in a line what a manual page is "
     "about; for summaries of other texts name another, such as lsg_bart_base_4096_multinews (downloaded once)"
 )
-GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
+GENERATION = ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size")
 # What the lines do not depend on, and what is known by its content.
 WITHOUT_EFFECT = (
     "output",
@@ -93,6 +95,7 @@ def summarize(args: argparse.Namespace) -> None:
     Raises:
         LSGError: the checkpoint, an input or the output is not as it should be.
     """
+    check_numbers(args)
     import_user_dir(args)
     named = {"document_field": args.document_field, "lang_field": args.lang_field, "query_field": args.query_field}
     inputs = Inputs(args.inputs, jsonl=args.jsonl, one_per_line=args.lines, output=args.output, **named)
@@ -237,9 +240,11 @@ def _add_record_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_work_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how the work is done")
-    for name, kind in GENERATION.items():
+    for name in GENERATION:
         flag = "--" + name.replace("_", "-")
-        group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help="as in fairseq-generate")
+        group.add_argument(
+            flag, type=NUMBERS[name].kind, metavar=NUMBERS[name].kind.__name__.upper(), help="as in fairseq-generate"
+        )
     group.add_argument("--batch-size", type=int, metavar="N", help="documents at once (default: up to 32)")
     group.add_argument(
         "--max-tokens",

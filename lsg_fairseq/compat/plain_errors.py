@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fairseq
 import fairseq_cli
+import torch
 from torch.multiprocessing import ProcessRaisedException
 
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -16,6 +17,7 @@ SAID = (AssertionError, ValueError, RuntimeError, NotImplementedError, Exception
 FRAME = re.compile(r'^ *File "(?:.*/)?([^/"]+)", line (\d+), in (\S+)$', re.MULTILINE)
 CALLS_SHOWN, LONGEST_REASON = 4, 300
 FAIRSEQ_FOLDERS = (Path(fairseq.__file__).parent, Path(fairseq_cli.__file__).parent)
+TORCH_FOLDER = Path(torch.__file__).parent
 
 
 def sentence_of(error: BaseException | None) -> str | None:
@@ -29,6 +31,12 @@ def sentence_of(error: BaseException | None) -> str | None:
         return " ".join(str(found).split())
     if isinstance(error, OSError):
         return _of_file(error)
+    if error is not None and is_out_of_memory(error):
+        said = " ".join(str(error).split())[:LONGEST_REASON] or "Python has none left"
+        less = "a smaller batch (--batch-size, --max-tokens), fewer positions or a smaller model"
+        return f"there is not enough memory ({said}): take {less}"
+    if error is not None and is_about_a_path(error):
+        return f"{' '.join(str(error).split())}: name another path"
     if error is not None and type(error) in SAID and _says_something(error) and _is_said_by_fairseq(error):
         return f"{' '.join(error.args[0].split())} (LSG_TRACEBACK=1 shows where)"
     return None
@@ -52,6 +60,16 @@ def unforeseen(error: BaseException) -> str:
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or here; torch's CPU says so in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def is_about_a_path(error: BaseException) -> bool:
+    """Whether it is about a path that cannot be; to Python these are no OSErrors."""
+    return "Symlink loop" in str(error) or "embedded null byte" in str(error)
+
+
 def _first_of(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
@@ -72,6 +90,17 @@ def _says_something(error: BaseException) -> bool:
 def _is_said_by_fairseq(error: BaseException) -> bool:
     """Whether a statement of fairseq's raised it: what torch, numpy or a slip in the code raise is no user's matter."""
     frames = traceback.extract_tb(error.__traceback__)
-    if not frames or not any(Path(frames[-1].filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS):
+    if not frames or not _is_of_fairseq(frames[-1]):
         return False
     return isinstance(error, AssertionError) or (frames[-1].line or "").startswith("raise ")
+
+
+def is_raised_in_fairseq(error: BaseException) -> bool:
+    """Whether a line of fairseq's code raised it, or had torch do so."""
+    frames = traceback.extract_tb(error.__traceback__)
+    others = [f for f in frames if f.name != "__torch_function__" and not Path(f.filename).is_relative_to(TORCH_FOLDER)]
+    return bool(others) and _is_of_fairseq(others[-1])
+
+
+def _is_of_fairseq(frame: traceback.FrameSummary) -> bool:
+    return any(Path(frame.filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 
+from lsg_fairseq.compat.plain_errors import is_about_a_path, is_out_of_memory
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # Set it to anything for Python's own page about an error.
@@ -31,12 +31,12 @@ def sentence_of(error: BaseException) -> str:
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{reason}: free some space and run it again" if full else reason or type(error).__name__
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+    if is_out_of_memory(error):
         return (
             f"there is not enough memory ({reason or 'Python has none left'}): take a smaller batch size, fewer "
             "positions or a smaller model"
         )
-    if "Symlink loop" in reason or "embedded null byte" in reason:  # which are no OSErrors to Python
+    if is_about_a_path(error):
         return f"{reason}: name another path"
     named = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return (

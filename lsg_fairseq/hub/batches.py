@@ -18,10 +18,10 @@ from lsg_fairseq.data.excerpts import pieces_to_read
 from lsg_fairseq.data.generation_settings import SETTINGS
 from lsg_fairseq.data.kept_part import check_part, keep
 from lsg_fairseq.data.one_sentence import in_one_sentence
-from lsg_fairseq.generation import check_search
 from lsg_fairseq.hub.base import HubInterface, check_text, iterate
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import decoder_starts
+from lsg_fairseq.weights.limits import check_number
 
 # Documents that are sorted by length among themselves; what is in memory at once, and what waits for its turn.
 WINDOW = 128
@@ -56,8 +56,7 @@ class GenerationSettings:
         for name, value in asdict(self).items():
             wanted, is_allowed = SETTINGS[name]
             if value is not None and not is_allowed(value):
-                raise LSGError(f"{name} must be {wanted}, not {value!r}")
-        check_search(*(1 if value is None else value for value in (self.beam, self.lenpen)))
+                raise LSGError(f"{name} must be {wanted}, not {value!r:.80}")
         if self.min_len is not None and self.max_len_b is not None and self.min_len > self.max_len_b:
             raise LSGError(f"min_len ({self.min_len}) must not be above max_len_b ({self.max_len_b})")
 
@@ -103,7 +102,7 @@ class BatchOptions:
         keep_part: what is kept of a text that is too long (data/kept_part.py); None: the checkpoint's choice.
 
     Raises:
-        LSGError: batch_size or max_tokens is below 1, or there is no such part.
+        LSGError: batch_size or max_tokens is out of range, or there is no such part.
     """
 
     batch_size: int | None = None
@@ -119,8 +118,8 @@ class BatchOptions:
             raise LSGError(f"match_source_len must be True or False, not {self.match_source_len!r:.80}")
         for name in ("batch_size", "max_tokens"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise LSGError(f"{name} must be an integer of at least 1, not {value!r}")
+            if value is not None:
+                check_number(name, value)
 
     def size_of_batch(self, longest: int) -> int:
         """How many documents of up to `longest` tokens go into a batch: one at least."""

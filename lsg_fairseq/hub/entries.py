@@ -16,7 +16,7 @@ from lsg_fairseq.hub.base import HubInterface
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_CHECKPOINTS, documentation
 from lsg_fairseq.hub.load import from_checkpoint
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
-from lsg_fairseq.weights.limits import MAX_POSITIONS
+from lsg_fairseq.weights.limits import check_number
 
 FIELD_NAMES = tuple(f.name for f in fields(LSGConfig))
 DROPOUT_ALIAS = "attention_probs_dropout_prob"
@@ -118,10 +118,8 @@ def _check_dropout(value: Any) -> float | None:
 
 
 def _check_length(value: Any) -> int | None:
-    if value is not None and (type(value) is not int or not 8 <= value <= MAX_POSITIONS):
-        raise LSGError(
-            f"max_source_positions must be an integer of at least 8 and at most {MAX_POSITIONS:,}, not {value!r}"
-        )
+    if value is not None:
+        check_number("max_source_positions", value)
     return value
 
 
