@@ -165,7 +165,7 @@ def test_user_dir_of_the_imported_package_is_accepted(tmp_path: Path) -> None:
     utils.import_user_module(argparse.Namespace(user_dir=str(tmp_path / "lsg_fairseq")))
     utils.import_user_module(OmegaConf.create({"user_dir": "lsg_fairseq"}))
     utils.import_user_module(OmegaConf.create({"user_dir": None}))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(LSGError):
         utils.import_user_module(argparse.Namespace(user_dir=str(tmp_path / "missing")))
 
 

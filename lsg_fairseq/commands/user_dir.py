@@ -31,8 +31,8 @@ def import_user_dir(args: argparse.Namespace) -> None:
         return
     try:
         utils.import_user_module(Namespace(user_dir=args.user_dir))
-    except FileNotFoundError as error:
-        raise LSGError(f"{FLAG} {args.user_dir} does not exist: name the folder of a Python package") from error
+    except LSGError:
+        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise LSGError(f"{FLAG} {args.user_dir} cannot be imported ({reason}): mend it, or leave it out") from error

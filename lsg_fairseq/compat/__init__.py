@@ -35,6 +35,7 @@ from lsg_fairseq.compat import (  # noqa: E402
     commands,
     devices,
     divergence,
+    flags,
     generating,
     interactive,
     launching,
@@ -105,6 +106,9 @@ FIXES = [
     Fix("layers_to_keep", _UPSTREAM + "3037", pruning.layers_to_keep_are_text, pruning.keep_listed_layers),
     # Before the others that see to the settings of main, so that what they say is settled when it starts processes.
     Fix("one_training", _UPSTREAM + "4302", launching.processes_do_not_join, launching.join_processes),
+    Fix("numbers_checked", _NOT_REPORTED, flags.numbers_are_not_checked, flags.check_numbers),
+    Fix("lists_named", _NOT_REPORTED, flags.lists_are_pages, flags.name_lists),
+    Fix("settings_named", _NOT_REPORTED, flags.settings_are_not_named, flags.name_settings),
     Fix("flags_without_effect", _NOT_REPORTED, unsupported.flags_are_ignored, unsupported.refuse_what_cannot_be),
     Fix("generation_shards", _NOT_REPORTED, unsupported.shards_are_ignored, unsupported.generate_shards),
     Fix("gather_on_cpu", _NOT_REPORTED, devices.gathering_needs_cuda, devices.gather_on_cpu),

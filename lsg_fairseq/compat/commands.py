@@ -15,6 +15,7 @@ from typing import Any
 from fairseq import utils
 
 from lsg_fairseq.compat.plain_errors import sentence_of, unforeseen
+from lsg_fairseq.modules.lsg_config import LSGError
 
 logger = logging.getLogger(__name__)
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
@@ -36,7 +37,10 @@ def accept_imported_user_dir() -> None:
             if Path(user_dir).is_dir() and Path(user_dir).resolve() != PACKAGE_DIR:
                 logger.warning(f"{PACKAGE_DIR} is imported already and serves; --user-dir {user_dir} is not looked at")
             return
-        upstream(args)
+        try:
+            upstream(args)
+        except FileNotFoundError as error:
+            raise LSGError(f"--user-dir {user_dir} does not exist: name the folder of a Python package") from error
 
     import_user_module.lsg_fairseq_fix = True
     utils.import_user_module = import_user_module
