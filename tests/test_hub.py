@@ -424,8 +424,8 @@ def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> No
         ({"lenpen": 10**30}, "lenpen must be a number from -50 to 50"),
         ({"beam": 10**9}, "beam must be an integer from 1 to 1,000"),
         ({"source_lang": True}, "a language must be a code such as 'en_XX', not True"),
-        ({"batch_size": 0}, "batch_size must be an integer from 1 to 2,147,483,647, not 0"),
-        ({"max_tokens": 0}, "max_tokens must be an integer from 1 to 2,147,483,647, not 0"),
+        ({"batch_size": 0}, "batch_size must be an integer from 1 to 2,147,483,648, not 0"),
+        ({"max_tokens": 0}, "max_tokens must be an integer from 1 to 2,147,483,648, not 0"),
         ({"min_len": 9, "max_len_b": 3}, "min_len (9) must not be above max_len_b (3)"),
     ],
 )

@@ -82,7 +82,7 @@ def parsed(make: Callable[[], argparse.ArgumentParser], flags: Sequence[str]) ->
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ("--seed=-1", "--seed must be an integer from 0 to 2,147,483,647, not -1"),
+        ("--seed=-1", "--seed must be an integer from 0 to 2,147,483,648, not -1"),
         ("--seed=99999999999999999999", "--seed must be an integer"),
         ("--max-update=99999999999999999999", "--max-update must be an integer from"),
         ("--clip-norm=nan", "--clip-norm must be a number, not nan"),

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
+from lsg_fairseq.compat.commands import escape_names
 from lsg_fairseq.data.one_sentence import sentence_of, wants_traceback
 from lsg_fairseq.data.signals import STOP_SIGNALS, Stopped
 
@@ -18,6 +19,7 @@ def run_command(program: str, work: Callable[[], None], if_interrupted: str = "n
     """Do the work of a command; returns its exit status, after one sentence on standard error if that is not 0."""
     for number in STOP_SIGNALS:
         signal.signal(number, _stop)
+    escape_names()
     logging.basicConfig(format=f"{program}: %(message)s", stream=sys.stderr)
     logging.getLogger("lsg_fairseq").setLevel(logging.INFO)
     try:

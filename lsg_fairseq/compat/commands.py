@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import codecs
 import contextlib
 import functools
+import io
 import logging
 import os
 import sys
@@ -70,6 +72,13 @@ def print_user_errors_in_one_line() -> None:
 
     excepthook.lsg_fairseq_fix = True
     sys.excepthook = excepthook
+    escape_names()
+
+
+def escape_names() -> None:
+    """Let bytes of file names that are no UTF-8 be printed, escaped as they are on standard error."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name == "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def leave(status: int) -> None:

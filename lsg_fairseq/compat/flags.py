@@ -40,8 +40,10 @@ BOUNDS: dict[str, Bounds] = {
     "nbest": Bounds(int, 1, 1000),
     "distributed_port": Bounds(int, -1, 2**16 - 1),
 }
-# Lists that need a number, and texts that are two rates.
+# Lists that need a number; texts that are two rates.
 LISTS, BETAS = ("lr", "update_freq"), ("adam_betas",)
+# Texts that are a dictionary of settings.
+SETTINGS = ("model_overrides",)
 
 # --- a number that is none, or out of bounds, ends wherever it is used first, in a page or worse.
 
@@ -74,6 +76,8 @@ def check_flags(flags: Namespace) -> None:
             raise LSGError(f"{flag_of(name)} names no number: give one, or leave it out")
         if name in BETAS:
             _check_betas(name, value)
+        if name in SETTINGS:
+            _check_settings(name, value)
         for number in value if isinstance(value, list | tuple) else [_as_number(name, value)]:
             if isinstance(number, int | float) and not isinstance(number, bool):
                 _check_number(name, number)
@@ -99,6 +103,15 @@ def _check_betas(name: str, value: Any) -> None:
     if len(rates) != 2 or not all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in rates):
         raise LSGError(
             f"{flag_of(name)} must be two numbers from 0 to below 1, such as '(0.9, 0.98)', not {value!r:.80}"
+        )
+
+
+def _check_settings(name: str, value: Any) -> None:
+    settings = evaluate_literal(value) if isinstance(value, str) else value
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise LSGError(
+            f"{flag_of(name)} must be a Python dictionary of settings, such as \"{{'lsg_block_size': 64}}\", not "
+            f"{value!r:.80}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import struct
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def check_pairs(folder: Path, split: str) -> None:
             f"lsg-preprocess was killed while it put its files into {folder}: run it again with --out {folder}, which "
             "finishes that first"
         )
-    counts = {path.name: _check_pair(path) for path in sorted(folder.glob(f"{split}.*-*.*.idx"))}
+    counts = {path.name: _check_pair(path) for path in sorted(folder.glob(f"{glob.escape(split)}.*-*.*.idx"))}
     known = {name: count for name, count in counts.items() if count is not None}
     if len(set(known.values())) > 1:
         found = " and ".join(f"{count} examples in {name}" for name, count in known.items())

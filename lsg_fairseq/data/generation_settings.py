@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.weights.limits import NUMBERS
+from lsg_fairseq.weights.limits import NUMBERS, check_file
 
 GENERATION_FILE = "generation.json"
 # What earlier versions wrote for the shell; it is not read, as it may hold any flag.
@@ -41,6 +41,7 @@ def read_generation_settings(folder: Path) -> dict[str, Any]:
                 f"checkpoint again, or remove {OLD_ARGUMENTS_FILE}"
             )
         return {}
+    check_file(path)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -29,7 +29,7 @@ def read_languages(folder: Path, split: str, count: int) -> list[tuple[str, str]
     path = languages_file(folder, split)
     if not path.is_file():
         return None
-    pairs = [tuple(line.split()) for line in path.read_text(encoding="utf-8").splitlines()]
+    pairs = [tuple(line.split()) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     if len(pairs) != count or any(len(pair) != 2 for pair in pairs):
         raise LSGError(
             f"{path} must have two language codes in each of {count} lines, one a document of {split}, and has "

@@ -16,8 +16,9 @@ def only_writer(lock_file: Path, output: Path) -> Iterator[None]:
     """Be the only process that writes `output`; a lock that a killed process left behind holds nobody up.
 
     Raises:
-        LSGError: another process is writing it.
+        LSGError: another process is writing it, or the lock is a link.
     """
+    check_is_no_link(lock_file)
     lock = FileLock(lock_file, timeout=0)
     try:
         lock.acquire()
@@ -30,3 +31,13 @@ def only_writer(lock_file: Path, output: Path) -> Iterator[None]:
         with suppress(OSError):
             lock_file.unlink()
         lock.release()
+
+
+def check_is_no_link(lock_file: Path) -> None:
+    """Refuse to lock what a link in somebody's folder names: older versions of filelock empty it.
+
+    Raises:
+        LSGError: it is a link.
+    """
+    if lock_file.is_symlink():
+        raise LSGError(f"the lock {lock_file} is a link to another file: remove it")

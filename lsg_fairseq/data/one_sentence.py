@@ -36,6 +36,10 @@ def sentence_of(error: BaseException) -> str:
             f"there is not enough memory ({reason or 'Python has none left'}): take a smaller batch size, fewer "
             "positions or a smaller model"
         )
+    if isinstance(error, RecursionError):
+        return "an input holds lists or objects within each other, deeper than Python reads: flatten it"
+    if isinstance(error, UnicodeEncodeError):
+        return f"the output takes no {error.object[error.start]!r} ({error.encoding}): set PYTHONIOENCODING=utf-8"
     if is_about_a_path(error):
         return f"{reason}: name another path"
     named = f"{type(error).__name__}: {reason}" if reason else type(error).__name__

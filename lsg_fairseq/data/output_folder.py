@@ -55,7 +55,16 @@ def staged_output(folder: str | Path, stale: Iterable[str] = (), must_be_new: bo
 
 @contextmanager
 def staged_file(output: Path) -> Iterator[Path]:
-    """Yield a name beside `output` whose file becomes it if the block ends well, and is removed if not."""
+    """Yield a name beside `output` whose file becomes it if the block ends well, and is removed if not.
+
+    A link stays one: the file that it names is replaced.
+
+    Raises:
+        LSGError: `output` is a device, a pipe or a folder, which a file would take the place of.
+    """
+    output = output.resolve()
+    if output.exists() and not output.is_file():
+        raise LSGError(f"{output} is no file, and would be replaced by one: choose another --output")
     output.parent.mkdir(parents=True, exist_ok=True)
     staged = output.with_name(f".{output.name}{PARTIAL}{secrets.token_hex(6)}")
     try:
@@ -138,6 +147,7 @@ def _rename_new(staged: Path, folder: Path) -> None:
 def _move_files(partial: Path, folder: Path) -> None:
     """Carry out a list of moves, or what is left of it."""
     new, outdated = _read_moves(partial / MOVES_FILE)
+    _check_stays_inside(folder, [*new, *outdated])
     for name in new:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (partial / name).exists():
@@ -166,6 +176,18 @@ def _read_moves(path: Path) -> tuple[list[str], list[str]]:
             "splits again"
         )
     return new, outdated
+
+
+def _check_stays_inside(folder: Path, names: Iterable[str]) -> None:
+    """See that no folder in `folder` is a link that leads out of it: a list of moves may have come with the folder.
+
+    Raises:
+        LSGError: there is one on the way to a name.
+    """
+    home = folder.resolve()
+    for name in names:
+        if not (folder / name).parent.resolve().is_relative_to(home):
+            raise LSGError(f"{(folder / name).parent} is a link that leads out of {folder}: remove it")
 
 
 def _is_inside(name: object) -> bool:

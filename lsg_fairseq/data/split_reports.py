@@ -8,6 +8,7 @@ from typing import Any
 
 from lsg_fairseq.data.kept_part import check_part
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import check_file
 
 REPORT_FILE = "preprocess.json"
 
@@ -21,6 +22,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     path = folder / REPORT_FILE
     if not path.is_file():
         return {}
+    check_file(path)
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(report["splits"], dict) and isinstance(report["tokenizer"], dict):

@@ -83,9 +83,9 @@ def source_prefix(config: Mapping[str, Any]) -> str:
     """What transformers' summarization pipeline puts in front of every document; "" where nothing is stated.
 
     Raises:
-        LSGError: it is not a string.
+        LSGError: it is not a string, or where it stands is no object.
     """
-    task_specific = (config.get("task_specific_params") or {}).get(TASK) or {}
+    task_specific = _object(_object(config, "task_specific_params"), TASK)
     stated = next((level["prefix"] for level in (task_specific, config) if level.get("prefix") is not None), "")
     if not isinstance(stated, str):
         raise LSGError(f"config.json must state prefix as a string, not {stated!r:.80}: correct the file")

@@ -112,6 +112,10 @@ def open_output(path: Path, run: Run, overwrite: bool, lines: LineFormat) -> Ite
         with path.open("a", encoding="utf-8") as stream:
             yield StreamOutput(stream, lines)
         return
+    if journal_of(path).exists() and not journal_of(path).is_file():
+        raise LSGError(
+            f"{journal_of(path)}, the journal of the output, is no file: remove it, or name another --output"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(Path(f"{path}.lock"), path), journal_of(path).open("a+b") as journal:
         try:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import read_dictionary
+from lsg_fairseq.weights.limits import check_file
 
 DATA_SUFFIXES = (".txt", ".idx", ".bin")
 MADE_BY_US = ("train", "valid", "test")
@@ -41,11 +42,13 @@ def check_files(folder: Path) -> None:
     """See that what is named like a file of data is one: a device would be read for ever.
 
     Raises:
-        LSGError: it is a folder, a device, a pipe, or a link to nothing.
+        LSGError: it is a folder, a device, a pipe, or a link to nothing; or a dictionary is larger than one can be.
     """
     odd = [path for path in sorted(folder.iterdir()) if path.suffix in DATA_SUFFIXES and not path.is_file()]
     if odd:
         raise LSGError(f"{odd[0]} is no file, and data are in files: remove it, or preprocess into another folder")
+    for path in folder.glob("dict*.txt"):
+        check_file(path)
 
 
 def name_sides(cfg: DictConfig, folder: Path) -> None:
@@ -62,16 +65,22 @@ def name_sides(cfg: DictConfig, folder: Path) -> None:
         raise LSGError(f"the files of {folder} do not tell its two sides: give --source-lang and --target-lang")
 
 
+def is_name_of_split(split: str) -> bool:
+    """Whether files of a folder can have this name in front: it is no path, and nothing that the system refuses."""
+    return bool(split) and not set(split) & {"/", "\0"} and len(split) < 200
+
+
 def missing_split(folder: Path, split: str) -> LSGError:
     """The error of a split that is not in a folder, with what is there and what to do."""
     if "," in split:
         names = split.split(",")
         return LSGError(f"{split} names {len(names)} splits, and one is read at a time: --gen-subset {names[0]}")
+    named = split if is_name_of_split(split) else f"{split!r:.80}"
     found = sorted({path.name.split(".")[0] for path in folder.glob("*.*-*.*.idx")}, key=_usual_order)
     there = f"which has {' and '.join(found)}" if found else "which has none"
     advice = ["name one that is there (--train-subset, --valid-subset, --gen-subset)"] if found else []
     advice += [f"make it: lsg-preprocess --{split} FILE"] if split in MADE_BY_US else []
-    return LSGError(f"there is no {split} split in {folder}, {there}; {' or '.join(advice) or 'make one first'}")
+    return LSGError(f"there is no {named} split in {folder}, {there}; {' or '.join(advice) or 'make one first'}")
 
 
 @contextmanager

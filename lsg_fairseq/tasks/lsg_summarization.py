@@ -35,7 +35,13 @@ from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.models.lsg_decoder import give_weights
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.checkpoint_settings import with_checkpoint_settings
-from lsg_fairseq.tasks.data_folders import check_data_folders, missing_split, name_sides, unchanged_sequences
+from lsg_fairseq.tasks.data_folders import (
+    check_data_folders,
+    is_name_of_split,
+    missing_split,
+    name_sides,
+    unchanged_sequences,
+)
 from lsg_fairseq.tasks.languages import decoder_starts, in_task_languages, row_of_symbol, rows_of_symbols
 from lsg_fairseq.tasks.requirements import (
     require_constraints,
@@ -143,6 +149,8 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         Raises:
             LSGError: there is no such split, or its files are of two runs.
         """
+        if not is_name_of_split(split):
+            raise missing_split(self.data_folder, split)
         for folder in utils.split_paths(self.cfg.data):
             check_pairs(Path(folder), split)
         try:

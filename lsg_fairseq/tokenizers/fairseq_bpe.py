@@ -34,7 +34,7 @@ from lsg_fairseq.tokenizers.load import (
 )
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 from lsg_fairseq.tokenizers.settings import clear_error
-from lsg_fairseq.weights.limits import check_number
+from lsg_fairseq.weights.limits import check_file, check_number
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ def read_dictionary(path: Path) -> Dictionary:
     Raises:
         LSGError: it is damaged.
     """
+    check_file(path)
     with clear_error(path, "a dictionary, a symbol and a count in each line"):
         return Dictionary.load(str(path))
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import check_file
 
 # Beside a converted model's tokenizer files, none of which says how many rows the model has.
 ROWS_FILE, ROWS_FIELD = "embedding_rows.json", "embedding_rows"
@@ -66,6 +67,7 @@ def save_rows(rows: int, folder: Path) -> None:
 
 
 def _stated(path: Path, field: str) -> object:
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

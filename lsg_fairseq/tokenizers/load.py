@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import (
+    ALL_FILES,
     JSON_FILE,
     MERGES_FILE,
     ROLES,
@@ -44,6 +45,7 @@ from lsg_fairseq.tokenizers.settings import (
     read_settings,
 )
 from lsg_fairseq.tokenizers.wordpiece import CONTINUATION, apply_settings, wordpiece_backend
+from lsg_fairseq.weights.limits import check_file
 
 # Names and order that BART's vocabulary starts with; <mask> is its last entry.
 BART_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -154,6 +156,8 @@ def load_tokenizer(folder: str | Path, config: Mapping[str, Any] | None = None) 
     if not has_tokenizer(folder):
         wanted = f"{WORDPIECE_FILE}, {JSON_FILE}, {VOCAB_FILE} with {MERGES_FILE}, or {SENTENCEPIECE_FILES[0]}"
         raise LSGError(f"{folder} has no tokenizer: none of {wanted} is there")
+    for name in ALL_FILES:
+        check_file(folder / name)
     with clear_error(folder, "a tokenizer"):
         tokenizer = _load(folder, config)
         tokenizer.fill_rows(stated_rows(folder, len(tokenizer.tokens)))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # Far above every published model.
 MAX_POSITIONS, MAX_LAYERS, MAX_WIDTH, MAX_VOCABULARY = 2**18, 1024, 2**17, 2**24
-# The product of two of these is a 64-bit number.
-MANY = 2**31 - 1
+# fairseq says so many where there is no limit; the product of two of them is a 64-bit number.
+MANY = 2**31
 NAMES_SHOWN = 5
+# Bytes of a file of settings or of a vocabulary, far above every published one.
+MAX_SETTINGS = 2**28
 
 
 class Bounds(NamedTuple):
@@ -128,6 +131,18 @@ def check_sizes(args: Mapping[str, Any]) -> None:
         value = args.get(name)
         if not (value is None or (isinstance(value, bool | int) and value in (0, 1))):
             raise LSGError(f"{name} must be true or false, not {value!r:.80}: correct it")
+
+
+def check_file(path: Path) -> None:
+    """Check that a file of settings or a vocabulary is no larger than one can be: it is read as a whole.
+
+    Raises:
+        LSGError: it is larger; a file of holes, which takes no room where it comes from, can be of any size.
+    """
+    if path.is_file() and path.stat().st_size > MAX_SETTINGS:
+        raise LSGError(
+            f"{path} is larger than {MAX_SETTINGS:,} bytes, which no such file is: remove it, or fetch it again"
+        )
 
 
 def first_names(names: Iterable[str]) -> str:
