@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from encoder_models import write_tokenizer
+from fairseq import checkpoint_utils
 from hub_checkpoints import lively_copy
 from safetensors.torch import load_file, save_file
 
@@ -293,6 +294,32 @@ def test_names_are_few(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(LSGError) as raised:
         convert_checkpoint(tmp_path / "hf", tmp_path / "out")
     assert len(str(raised.value)) < 1500
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("model", None, "has no 'model'"),
+        ("model", {"w": 1}, "'model' must hold named tensors"),
+        ("args", 7, "its args is 7, not named arguments"),
+        ("cfg", {"model": [1]}, "its cfg.model is"),
+        ("task_state", ["x"], "its task_state is"),
+        ("extra_state", "x", "its extra_state is 'x'"),
+        ("extra_state", {"train_iterator": 7}, "its place in the training as 7"),
+        ("extra_state", {"train_iterator": {"epoch": -1}}, "its place in the training as"),
+        ("optimizer_history", [7], "its optimizer_history is"),
+        ("optimizer_history", [], "lacks a part that fairseq reads"),
+        ("cfg", "gone", "lacks a part|named arguments"),
+    ],
+)
+def test_parts_are_what_they_are_taken_for(part: str, value: Any, said: str, checkpoints: Path, tmp_path: Path) -> None:
+    state = load_checkpoint_file(str(checkpoints / "checkpoint_best.pt"))
+    torch.save({**state, part: value}, tmp_path / "model.pt")
+    with pytest.raises(LSGError, match=rf"model\.pt (is|states|lacks) .*{said}|model\.pt {said}"):
+        checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "model.pt"))
 
 
 # --- calls of the hub -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 
 from lsg_fairseq.compat.checkpoint_files import with_namespaces
+from lsg_fairseq.compat.checkpoint_parts import check_parts
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- torchaudio: fairseq requires it, PyPI's build does not load beside a CPU torch, and transformers then fails too.
@@ -50,7 +51,9 @@ class SafeLoadingTorch(ModuleType):
 
     @staticmethod
     def load(file: Any, map_location: Any = None) -> Any:
-        return load_checkpoint_file(file, map_location)
+        state = load_checkpoint_file(file, map_location)
+        check_parts(getattr(file, "name", file), state)
+        return state
 
 
 class DamagedCheckpointError(LSGError):

@@ -9,6 +9,7 @@ from pathlib import Path
 import fairseq
 import fairseq_cli
 import torch
+from omegaconf.errors import OmegaConfBaseException
 from torch.multiprocessing import ProcessRaisedException
 
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -37,6 +38,9 @@ def sentence_of(error: BaseException | None) -> str | None:
         return f"there is not enough memory ({said}): take {less}"
     if error is not None and is_about_a_path(error):
         return f"{' '.join(str(error).split())}: name another path"
+    if isinstance(error, OmegaConfBaseException):
+        said = " ".join(str(error).split("reference_type")[0].split())[:LONGEST_REASON]
+        return f"a setting has a value of another kind ({said}): correct the flag, or the checkpoint that states it"
     if error is not None and type(error) in SAID and _says_something(error) and _is_said_by_fairseq(error):
         return f"{' '.join(error.args[0].split())} (LSG_TRACEBACK=1 shows where)"
     return None

@@ -34,6 +34,12 @@ def refuse_other_optimizer_states() -> None:
             if "parameter group" not in str(error):
                 raise
             raise _of_other_parameters(filename) from error
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise LSGError(
+                f"{filename} holds no training that can be gone on with ({reason:.200}): begin with its weights alone, "
+                f"--finetune-from-model {filename} and another --save-dir"
+            ) from error
         optimizer = getattr(trainer.optimizer, "optimizer", None)  # empty, if nothing was restored
         if isinstance(optimizer, Optimizer) and not state_fits(optimizer):
             raise _of_other_parameters(filename)
