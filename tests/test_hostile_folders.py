@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from fairseq import checkpoint_utils
 
+from lsg_fairseq.checkpoints.find import find
 from lsg_fairseq.commands import preprocess
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.compat.interactive import buffered_read
@@ -72,6 +74,12 @@ def test_a_journal_is_a_file(tmp_path: Path) -> None:
             pass
 
 
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pt")
+    with pytest.raises(LSGError, match="is a device or a pipe"):
+        checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "model.pt"))
+
+
 def test_a_pipe_is_not_read_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(tmp_path / "in.jsonl")
     assert preprocess.main(["--train", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out")]) == 1
@@ -99,6 +107,9 @@ def test_names_that_are_no_text_are_printed(tmp_path: Path, capsys: pytest.Captu
     path = Path(f"{name}.jsonl")
     path.write_text(EXAMPLE)
     assert [document.text for document in Inputs([path]).read()] == ["a cat"]
+    for use in (find, load_tokenizer, lambda folder: staged_output(folder).__enter__()):
+        with pytest.raises(LSGError, match="is no UTF-8, and what reads and writes models needs that"):
+            use(name)
 
 
 @pytest.mark.parametrize("split", ["", "/etc/passwd", "../train", "a\0b", "x" * 300])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import stat
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -57,6 +59,15 @@ def _check_history(path: object, state: Mapping[str, Any]) -> None:
         raise LSGError(f"{path} states its place in the training as {place!r:.80}: use it as it was written")
 
 
+def has_an_end(file: Any) -> bool:
+    """Whether it is a file on a disk: of /dev/zero all memory would be read, and of a pipe nothing may ever come."""
+    try:
+        mode = os.stat(file if isinstance(file, str | os.PathLike) else file.fileno()).st_mode
+    except (OSError, ValueError):  # a file in memory, or none, which its reader says
+        return True
+    return not (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
+
+
 # --- a checkpoint whose parts are missing, or of other kinds, ends in the page of whatever reads them first.
 
 
@@ -69,6 +80,8 @@ def say_which_file_lacks_parts() -> None:
 
     @functools.wraps(upstream)
     def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Any:
+        if not has_an_end(path):
+            raise LSGError(f"{path} is a device or a pipe, no checkpoint file: name a file")
         try:
             return upstream(path, *args, **kwargs)
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import logging
 import math
@@ -98,7 +99,9 @@ def _check_number(name: str, value: float) -> None:
 
 
 def _check_betas(name: str, value: Any) -> None:
-    betas = evaluate_literal(value) if isinstance(value, str) else value
+    betas = None
+    with contextlib.suppress(LSGError):
+        betas = evaluate_literal(value) if isinstance(value, str) else value
     rates = betas if isinstance(betas, list | tuple) else ()
     if len(rates) != 2 or not all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in rates):
         raise LSGError(
@@ -107,7 +110,9 @@ def _check_betas(name: str, value: Any) -> None:
 
 
 def _check_settings(name: str, value: Any) -> None:
-    settings = evaluate_literal(value) if isinstance(value, str) else value
+    settings = value
+    with contextlib.suppress(LSGError):
+        settings = evaluate_literal(value) if isinstance(value, str) else value
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise LSGError(
             f"{flag_of(name)} must be a Python dictionary of settings, such as \"{{'lsg_block_size': 64}}\", not "

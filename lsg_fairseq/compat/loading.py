@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
-import os
 import pickle
 import re
-import stat
 import sys
 import zipfile
 from types import ModuleType
@@ -19,7 +16,7 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 
 from lsg_fairseq.compat.checkpoint_files import with_namespaces
-from lsg_fairseq.compat.checkpoint_parts import check_parts
+from lsg_fairseq.compat.checkpoint_parts import check_parts, has_an_end
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- torchaudio: fairseq requires it, PyPI's build does not load beside a CPU torch, and transformers then fails too.
@@ -73,7 +70,7 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
     """
     name = getattr(file, "name", file)
     try:
-        if not _has_an_end(file):
+        if not has_an_end(file):
             raise DamagedCheckpointError(f"{name} is a device or a pipe, no checkpoint file: name a file")
         with torch.serialization.safe_globals([argparse.Namespace]):
             mmap = mmap and zipfile.is_zipfile(file)  # no other format can be mapped
@@ -89,15 +86,6 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
         raise
     except Exception as error:  # a file of another kind fails in many ways, IndexError among them
         raise DamagedCheckpointError(f"{name} is damaged or cut short ({error}); copy or download it again") from error
-
-
-def _has_an_end(file: Any) -> bool:
-    """Whether it is a file on a disk: of /dev/zero, all memory would be read."""
-    try:
-        mode = os.stat(file if isinstance(file, str | os.PathLike) else file.fileno()).st_mode
-    except io.UnsupportedOperation:  # a file in memory
-        return True
-    return not (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
 
 
 def checkpoint_loading_is_unsafe() -> bool:

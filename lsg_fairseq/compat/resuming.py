@@ -64,7 +64,8 @@ def _of_other_parameters(filename: str) -> LSGError:
     )
 
 
-# --- a damaged checkpoint_last.pt ends the training for good, though a whole checkpoint lies beside it.
+# --- a damaged checkpoint_last.pt ends the training for good, though a whole checkpoint lies beside it; and where
+# --- --restore-file names nothing, a training is begun anew.
 
 
 def damaged_checkpoints_end_the_training() -> bool:
@@ -78,6 +79,10 @@ def go_on_from_whole_checkpoints() -> None:
     def load_checkpoint(trainer: Trainer, filename: str, *args: Any, **kwargs: Any) -> Any:
         settings, path = trainer.cfg.checkpoint, Path(filename)
         is_last = path == Path(settings.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix}.pt"
+        if settings.restore_file != "checkpoint_last.pt" and "://" not in filename and not path.is_file():
+            raise LSGError(
+                f"--restore-file {filename} is no file: name a checkpoint, or leave the flag out to begin a training"
+            )
         # A file that is named with --restore-file is meant, and no other.
         if settings.restore_file == "checkpoint_last.pt" and is_last and path.is_file() and not is_whole(path):
             filename = str(_newest_whole(path))

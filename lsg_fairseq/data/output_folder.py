@@ -14,6 +14,7 @@ from lsg_fairseq.data.exchange import exchange
 from lsg_fairseq.data.locks import only_writer
 from lsg_fairseq.data.signals import Stopped, signals_held
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import check_name
 
 LOCK_NAME = ".lsg-lock"
 PARTIAL = ".partial-"
@@ -36,6 +37,7 @@ def staged_output(folder: str | Path, stale: Iterable[str] = (), must_be_new: bo
         LSGError: `folder` is no folder or is not new, or another process is writing it.
     """
     folder = Path(folder).resolve()
+    check_name(folder)
     if folder.exists() and not folder.is_dir():
         raise LSGError(f"{folder} exists and is not a folder: choose another name for the output")
     home = folder if folder.is_dir() else next(path for path in folder.parents if path.is_dir())

@@ -119,13 +119,19 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         """Build the model and remember its position tables: sources and targets are cut to them.
 
         Raises:
-            LSGError: --freeze-encoder was given for an encoder of another package.
+            LSGError: it is no encoder-decoder, or --freeze-encoder was given for an encoder of another package.
         """
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint:  # a checkpoint is read to be used, or trained anew
             self._freeze(model)
             give_weights(model, bool(self.cfg.load_alignments))
-        source, target = model.max_positions()
+        positions = model.max_positions()
+        if not isinstance(positions, tuple):
+            raise LSGError(
+                f"{type(model).__name__} is no encoder-decoder, which this task is for: name another --arch or --path, "
+                "or the task of the model (masked_lm, sentence_prediction)"
+            )
+        source, target = positions
         if self.model_positions is not None:  # an ensemble reads what its shortest member can
             source, target = min(source, self.model_positions[0]), min(target, self.model_positions[1])
         self.model_positions = (source, target)

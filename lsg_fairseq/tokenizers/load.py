@@ -45,7 +45,7 @@ from lsg_fairseq.tokenizers.settings import (
     read_settings,
 )
 from lsg_fairseq.tokenizers.wordpiece import CONTINUATION, apply_settings, wordpiece_backend
-from lsg_fairseq.weights.limits import check_file
+from lsg_fairseq.weights.limits import check_file, check_name
 
 # Names and order that BART's vocabulary starts with; <mask> is its last entry.
 BART_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -151,6 +151,7 @@ def load_tokenizer(folder: str | Path, config: Mapping[str, Any] | None = None) 
         LSGError: the folder or the files are missing or cannot be read.
     """
     folder = Path(folder)
+    check_name(folder)
     if not folder.is_dir():
         raise LSGError(f"the tokenizer folder {folder} does not exist")
     if not has_tokenizer(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,6 +144,21 @@ def check_file(path: Path) -> None:
         raise LSGError(
             f"{path} is larger than {MAX_SETTINGS:,} bytes, which no such file is: remove it, or fetch it again"
         )
+
+
+def check_name(path: str | Path) -> None:
+    """Check that a path is text: torch, tokenizers and safetensors open no other, and blame the file.
+
+    Raises:
+        LSGError: it is not.
+    """
+    name = os.path.abspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise LSGError(
+            f"the name {name!r} is no UTF-8, and what reads and writes models needs that: rename it"
+        ) from error
 
 
 def first_names(names: Iterable[str]) -> str:
