@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from fairseq import checkpoint_utils
 
 from lsg_fairseq.checkpoints.find import find
 from lsg_fairseq.commands import preprocess
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.compat.interactive import buffered_read
+from lsg_fairseq.compat.plain_errors import sentence_of as told
 from lsg_fairseq.data.languages import languages_file, read_languages
 from lsg_fairseq.data.one_sentence import sentence_of
 from lsg_fairseq.data.output_folder import MOVES_FILE, PARTIAL, staged_file, staged_output
@@ -23,6 +27,8 @@ from lsg_fairseq.summarizing.documents import Inputs, has_journal
 from lsg_fairseq.summarizing.output_lines import LineFormat
 from lsg_fairseq.summarizing.resumable_output import Run, open_output
 from lsg_fairseq.tasks.data_folders import check_files, is_name_of_split, missing_split
+from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationTask
+from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
 from lsg_fairseq.tokenizers.load import load_tokenizer
 from lsg_fairseq.weights.limits import MAX_SETTINGS, check_file
 
@@ -118,6 +124,24 @@ def test_a_split_is_no_path(split: str, tmp_path: Path) -> None:
     assert "\0" not in str(missing_split(tmp_path, split))
     assert is_name_of_split("train")
     assert "there is no train split in" in str(missing_split(tmp_path, "train"))
+
+
+@pytest.mark.parametrize("change", [lambda lines: lines[1:], lambda lines: ["\ufeff" + lines[0], *lines[1:]]])
+def test_a_dictionary_is_that_of_the_tokenizer_beside_it(
+    change: Callable[[list[str]], list[str]], corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(corpus, tmp_path / "data")
+    LSGSummarizationTask.setup_task(LSGSummarizationConfig(data=str(tmp_path / "data")))
+    path = tmp_path / "data" / "dict.target.txt"
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+    with pytest.raises(LSGError, match="is not that of the tokenizer beside it"):
+        LSGSummarizationTask.setup_task(LSGSummarizationConfig(data=str(tmp_path / "data")))
+
+
+def test_ids_beyond_the_dictionary_are_said() -> None:
+    with pytest.raises(IndexError) as raised:
+        torch.nn.functional.embedding(torch.tensor([7]), torch.zeros(3, 2))
+    assert "ids that are not in the dictionary" in told(raised.value)
 
 
 def test_text_that_is_no_utf_8_is_one_sentence(tmp_path: Path) -> None:

@@ -172,10 +172,13 @@ def _overrides(args: argparse.Namespace) -> Overrides:
 def _device(name: str) -> torch.device:
     """A device that this torch can put something on."""
     try:
-        return torch.zeros(1, device=name).device
+        device = torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise LSGError(f"--device {name} cannot be used here ({reason}): use --device cpu") from error
+    if device.type == "meta":
+        raise LSGError("--device meta holds no numbers: use --device cpu")
+    return device
 
 
 def _encoder_alone(checkpoint: str) -> LSGError:

@@ -38,6 +38,8 @@ def sentence_of(error: BaseException | None) -> str | None:
         return f"there is not enough memory ({said}): take {less}"
     if error is not None and is_about_a_path(error):
         return f"{' '.join(str(error).split())}: name another path"
+    if isinstance(error, IndexError) and str(error) == "index out of range in self":  # torch's, of an embedding
+        return "the data have ids that are not in the dictionary: preprocess them again with the model's own tokenizer"
     if isinstance(error, OmegaConfBaseException):
         said = " ".join(str(error).split("reference_type")[0].split())[:LONGEST_REASON]
         return f"a setting has a value of another kind ({said}): correct the flag, or the checkpoint that states it"

@@ -28,7 +28,7 @@ from lsg_fairseq.data.excerpts import pieces_to_read
 from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, KeptPartDataset
 from lsg_fairseq.data.languages import read_languages
 from lsg_fairseq.data.queries import check_room, lead_of, read_queries
-from lsg_fairseq.data.split_reports import part_of_split
+from lsg_fairseq.data.split_reports import REPORT_FILE, part_of_split
 from lsg_fairseq.data.surrounded import SpokenPairDataset, SurroundedDataset
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
@@ -51,7 +51,13 @@ from lsg_fairseq.tasks.requirements import (
 )
 from lsg_fairseq.tasks.rouge_validation import RougeValidation, parse_rouge_arguments
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig
-from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, LSGBPE, LineBPE, dictionary_fingerprint
+from lsg_fairseq.tokenizers.fairseq_bpe import (
+    DICTIONARY_STATE,
+    LSGBPE,
+    LineBPE,
+    build_dictionary,
+    dictionary_fingerprint,
+)
 from lsg_fairseq.tokenizers.load import has_tokenizer
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
@@ -85,6 +91,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         self.kept_part = KeptPart(cfg.keep_part)
         self.trained_part: str | None = None
         self.data_bpe = self._bpe_beside_data()
+        self._check_dictionaries()
         self.checkpoint_paths: tuple[str, ...] = ()  # what a command generates with; compat/generating.py sets it
         self.rouge_arguments = parse_rouge_arguments(cfg.eval_rouge_args)
 
@@ -318,6 +325,17 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         if symbol is not None and self.target_dictionary[first] != symbol:
             raise LSGError(f"--forced-first-token {symbol!r} is not in the dictionary; name one of its symbols")
         return {"forced_first_token": first, "forced_last_token": self.tgt_dict.eos() if is_forced else None}
+
+    def _check_dictionaries(self) -> None:
+        """See that dictionaries of lsg-preprocess, which says so in its report, are still those of its tokenizer."""
+        if self.data_bpe is None or not (self.data_folder / REPORT_FILE).is_file():
+            return
+        own = build_dictionary(self.data_bpe.tokenizer).symbols
+        if any(dictionary.symbols[: len(own)] != own for dictionary in (self.src_dict, self.tgt_dict)):
+            raise LSGError(
+                f"a dictionary in {self.data_folder} is not that of the tokenizer beside it, so ids would be other "
+                "words: make the data again (lsg-preprocess)"
+            )
 
     def _bpe_beside_data(self) -> LSGBPE | None:
         folder = self.data_folder / "tokenizer"

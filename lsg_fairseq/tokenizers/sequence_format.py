@@ -47,8 +47,8 @@ class SequenceFormat:
         named = {name: code.strip("[]") for name, code in named.items() if code}
         if named and not self.languages:
             raise LSGError(
-                f"this model has no language codes, so {' and '.join(named.values())} cannot be set: leave it out, or "
-                "take an mBART"
+                f"this model has no language codes, so {' and '.join(named.values()):.80} cannot be set: leave it out, "
+                "or take an mBART"
             )
         return replace(self, **named)
 
