@@ -78,6 +78,22 @@ def test_a_journal_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(LSGError, match="the journal of the output, is no file"):  # noqa: SIM117
         with open_output(tmp_path / "out.jsonl", Run({}, {}), False, LineFormat()):
             pass
+    (tmp_path / "mine").write_text("kept\n")
+    (tmp_path / "new.jsonl.journal").symlink_to("mine")
+    with pytest.raises(LSGError, match="the journal of the output, is a link"):  # noqa: SIM117
+        with open_output(tmp_path / "new.jsonl", Run({}, {}), False, LineFormat()):
+            pass
+    assert (tmp_path / "mine").read_text() == "kept\n"
+
+
+def test_a_checkpoint_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    for name in ("last.pt", "copy.pt"):
+        (tmp_path / f"{name}.tmp").symlink_to("mine")
+    checkpoint_utils.torch_persistent_save({"x": 1}, str(tmp_path / "last.pt"))
+    checkpoint_utils.PathManager.copy(str(tmp_path / "last.pt"), str(tmp_path / "copy.pt"))
+    assert (tmp_path / "mine").read_text() == "kept"
+    assert torch.load(tmp_path / "copy.pt", weights_only=True) == {"x": 1}
 
 
 def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:

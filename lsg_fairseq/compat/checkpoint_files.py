@@ -27,11 +27,19 @@ def write_plain_checkpoints() -> None:
     upstream = checkpoint_utils.torch_persistent_save
 
     @functools.wraps(upstream)
-    def torch_persistent_save(obj: Any, *args: Any, **kwargs: Any) -> None:
-        upstream(as_plain(obj), *args, **kwargs)
+    def torch_persistent_save(obj: Any, filename: Any, *args: Any, **kwargs: Any) -> None:
+        if isinstance(filename, str):
+            remove_link(f"{filename}.tmp")
+        upstream(as_plain(obj), filename, *args, **kwargs)
 
     torch_persistent_save.lsg_fairseq_fix = True
     checkpoint_utils.torch_persistent_save = torch_persistent_save
+
+
+def remove_link(path: str) -> None:
+    """Take a link out of the way of a file that is to be written: in a folder from somebody else it leads anywhere."""
+    if os.path.islink(path):
+        os.unlink(path)
 
 
 def as_plain(value: Any) -> Any:
@@ -80,6 +88,7 @@ class AtomicCopies(PathManager):
             return PathManager.copy(src_path, dst_path, overwrite=overwrite)
         # The name that fairseq gives a checkpoint while it writes it; what a kill leaves is written over.
         staged = f"{dst_path}.tmp"
+        remove_link(staged)
         shutil.copyfile(src_path, staged)
         os.replace(staged, dst_path)
         return dst_path

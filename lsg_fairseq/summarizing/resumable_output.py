@@ -112,10 +112,7 @@ def open_output(path: Path, run: Run, overwrite: bool, lines: LineFormat) -> Ite
         with path.open("a", encoding="utf-8") as stream:
             yield StreamOutput(stream, lines)
         return
-    if journal_of(path).exists() and not journal_of(path).is_file():
-        raise LSGError(
-            f"{journal_of(path)}, the journal of the output, is no file: remove it, or name another --output"
-        )
+    _check_journal(journal_of(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(Path(f"{path}.lock"), path), journal_of(path).open("a+b") as journal:
         try:
@@ -124,6 +121,13 @@ def open_output(path: Path, run: Run, overwrite: bool, lines: LineFormat) -> Ite
                 yield ResumableOutput(file, journal, lines)
         finally:
             _remove_if_empty(path, journal)
+
+
+def _check_journal(path: Path) -> None:
+    """Refuse a journal that is a link, as it is emptied where it belongs to no run, or is no file."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        kind = "a link to another file" if path.is_symlink() else "no file"
+        raise LSGError(f"{path}, the journal of the output, is {kind}: remove it, or name another --output")
 
 
 def _prepare(file: BinaryIO, journal: BinaryIO, run: Run, overwrite: bool) -> None:
