@@ -446,6 +446,12 @@ def test_wrong_generation_settings(lsg: LSGHubInterface, settings: dict[str, obj
         (lambda lsg: lsg.register_classification_head(7, 2), "the name of a classification head must have"),
         (lambda lsg: lsg.register_classification_head("h", 2, 10**12), "inner_dim must be an integer of at least 1"),
         (lambda lsg: lsg.fill_mask("a <mask>", match_source_len="x"), "match_source_len must be True or False"),
+        (lambda lsg: lsg.fill_mask("a <mask>", source_lang=torch.ones(2)), "a language must be a code"),
+        (lambda lsg: lsg.summarize("a", source_lang=torch.ones(2)), "a language must be a code"),
+        (lambda lsg: lsg.summarize("a", progress=torch.ones(2)), "progress must be True or False"),
+        (lambda lsg: lsg.encode("a", "b", no_separator=torch.ones(2)), "no_separator must be True or False"),
+        (lambda lsg: lsg.extract_features(torch.tensor([0, 2]), torch.ones(2)), "return_all_hiddens must be True or"),
+        (lambda lsg: lsg.predict("h", torch.tensor([0, 2]), torch.ones(2)), "return_logits must be True or False"),
     ],
 )
 def test_wrong_arguments(lsg: LSGHubInterface, call: Callable[[LSGHubInterface], object], message: str) -> None:

@@ -91,6 +91,7 @@ def parsed(make: Callable[[], argparse.ArgumentParser], flags: Sequence[str]) ->
         ("--log-interval=0", "--log-interval must be an integer from 1"),
         ("--required-batch-size-multiple=0", "--required-batch-size-multiple must be an integer from 1"),
         ("--max-sentences-valid=0", "--batch-size-valid must be an integer from 1"),
+        ("--max-valid-steps=-1", "--max-valid-steps must be an integer from 0"),
         ("--adam-betas=(0.9)", "--adam-betas must be two numbers"),
         ("--adam-betas=1,2", "--adam-betas must be two numbers"),
     ],

@@ -29,7 +29,9 @@ BOUNDS: dict[str, Bounds] = {
     **{name: NUMBERS[name] for name in (*SEARCH, "batch_size", "max_tokens", "update_freq")},
     **dict.fromkeys(("batch_size_valid", "max_tokens_valid"), NUMBERS["batch_size"]),
     **dict.fromkeys(("log_interval", "save_interval", "validate_interval"), Bounds(int, 1, MANY)),
-    **dict.fromkeys(("save_interval_updates", "validate_interval_updates", "prefix_size"), Bounds(int, 0, MANY)),
+    **dict.fromkeys(
+        ("save_interval_updates", "validate_interval_updates", "prefix_size", "max_valid_steps"), Bounds(int, 0, MANY)
+    ),
     **dict.fromkeys(("num_workers", "num_workers_valid"), Bounds(int, 0, 1024)),
     # The data's order adds the epoch to it, and numpy takes 32 bits.
     "seed": Bounds(int, 0, MANY),

@@ -28,6 +28,7 @@ def refuse_what_cannot_be() -> None:
         on_cpu = cfg.common.cpu or not torch.cuda.is_available()
         refuse_pipelines(cfg.distributed_training.pipeline_model_parallel, getattr(cfg.model, "_name", None))
         refuse_backends(cfg.distributed_training, on_cpu, has_fairscale=find_spec("fairscale") is not None)
+        refuse_asynchronous_saving(cfg.checkpoint.write_checkpoints_asynchronously)
         # eval_lm has shards, as generate has; both look at more than this.
         if cfg.dataset.num_shards > 1 and not main.__module__.endswith("eval_lm"):
             raise LSGError(f"--num-shards {cfg.dataset.num_shards} is for fairseq-generate: leave it out")
@@ -35,6 +36,16 @@ def refuse_what_cannot_be() -> None:
 
     call_main.lsg_fairseq_refuses = True
     distributed_utils.call_main = call_main
+
+
+def refuse_asynchronous_saving(asked_for: bool) -> None:
+    """Refuse --save-async without the package that does it: fairseq prints a page and saves as usual.
+
+    Raises:
+        LSGError: it was asked for.
+    """
+    if asked_for and find_spec("iopath") is None:
+        raise LSGError("--save-async needs the package iopath, which is not installed: pip install iopath")
 
 
 def refuse_pipelines(asked_for: bool, arch: str | None) -> None:

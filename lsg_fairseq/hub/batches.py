@@ -18,7 +18,7 @@ from lsg_fairseq.data.excerpts import pieces_to_read
 from lsg_fairseq.data.generation_settings import SETTINGS
 from lsg_fairseq.data.kept_part import check_part, keep
 from lsg_fairseq.data.one_sentence import in_one_sentence
-from lsg_fairseq.hub.base import HubInterface, check_text, iterate
+from lsg_fairseq.hub.base import HubInterface, check_language, check_switch, check_text, iterate
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import decoder_starts
 from lsg_fairseq.weights.limits import check_number
@@ -158,6 +158,8 @@ class BatchedGenerator:
         languages: tuple[str | None, str | None] = (None, None),
     ) -> None:
         self.hub, self.options = hub, options or BatchOptions()
+        for code in languages:
+            check_language(code)
         self.source_lang, self.target_lang = languages
         self.num_front = hub.task.sequence_format.num_front
         self.num_behind = hub.task.sequence_format.num_behind
@@ -182,6 +184,7 @@ class BatchedGenerator:
         Raises:
             LSGError: texts is not an iterable of strs, or what run_window raises.
         """
+        check_switch("progress", progress)
         texts, queries = iterate(texts), repeat("") if queries is None else iterate(queries)
         shown = progress if progress is not None else total is None or total > (self.options.batch_size or FEW)
         with tqdm(total=total, desc="summaries", unit="", disable=not shown, file=sys.stderr) as bar:
