@@ -15,7 +15,8 @@ from torch import Tensor
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.limits import MANY
 
-GROUPS = ("args", "cfg", "task_state", "extra_state")
+STATES = ("task_state", "extra_state")
+GROUPS = ("args", "cfg", *STATES)
 
 
 def check_parts(path: object, state: Any) -> None:
@@ -28,16 +29,17 @@ def check_parts(path: object, state: Any) -> None:
         raise LSGError(f"{path} is not a fairseq checkpoint, as it has no 'model': give a model.pt or checkpoint_*.pt")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
         raise LSGError(f"{path} is not a fairseq checkpoint: 'model' must hold named tensors and nothing else")
-    groups = {name: state.get(name) or {} for name in GROUPS}
+    groups = {name: state.get(name) for name in GROUPS}
     cfg = groups["cfg"]
-    groups |= {f"cfg.{name}": cfg.get(name) or {} for name in ("model", "task")} if isinstance(cfg, Mapping) else {}
+    groups |= {f"cfg.{name}": cfg.get(name) for name in ("model", "task")} if isinstance(cfg, Mapping) else {}
     for name, group in groups.items():
-        _check_group(path, name, group)
+        if group is not None:
+            _check_group(path, name, group)
     _check_history(path, state)
 
 
 def _check_group(path: object, name: str, group: Any) -> None:
-    names = vars(group) if isinstance(group, Namespace) else group
+    names = vars(group) if isinstance(group, Namespace) and name not in STATES else group
     if not isinstance(names, Mapping) or not all(isinstance(key, str) for key in names):
         raise LSGError(f"{path} is not a fairseq checkpoint: its {name} is {group!r:.80}, not named arguments")
     for argument in ("_name", "arch", "task"):
