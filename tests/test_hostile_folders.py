@@ -17,6 +17,7 @@ from lsg_fairseq.commands import preprocess
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.compat.interactive import buffered_read
 from lsg_fairseq.compat.plain_errors import sentence_of as told
+from lsg_fairseq.data.binary_pairs import check_pairs
 from lsg_fairseq.data.languages import languages_file, read_languages
 from lsg_fairseq.data.one_sentence import sentence_of
 from lsg_fairseq.data.output_folder import MOVES_FILE, PARTIAL, staged_file, staged_output
@@ -152,6 +153,14 @@ def test_a_dictionary_is_that_of_the_tokenizer_beside_it(
     path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
     with pytest.raises(LSGError, match="is not that of the tokenizer beside it"):
         LSGSummarizationTask.setup_task(LSGSummarizationConfig(data=str(tmp_path / "data")))
+
+
+def test_an_index_that_is_cut_early_is_named(corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "data")
+    path = tmp_path / "data" / "valid.source-target.target.idx"
+    path.write_bytes(path.read_bytes()[:18])
+    with pytest.raises(LSGError, match="is cut within its beginning"):
+        check_pairs(tmp_path / "data", "valid")
 
 
 def test_ids_beyond_the_dictionary_are_said() -> None:

@@ -41,8 +41,10 @@ def _check_pair(index: Path) -> int | None:
     data = index.with_suffix(".bin")
     with index.open("rb") as file:
         header = file.read(HEADER.size)
-        if len(header) < HEADER.size or not header.startswith(MAGIC):
+        if not header.startswith(MAGIC):
             return None
+        if len(header) < HEADER.size:
+            raise LSGError(f"{index} is cut within its beginning: preprocess that split again")
         if not data.is_file():
             raise LSGError(f"{data}, which belongs to {index.name}, is missing: preprocess that split again")
         _, version, code, count = HEADER.unpack(header)
