@@ -3,6 +3,7 @@
 dependencies = [
     "torch",
     "fairseq",
+    "hydra",
     "omegaconf",
     "numpy",
     "tokenizers",

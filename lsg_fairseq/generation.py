@@ -14,23 +14,11 @@ from torch import Tensor, nn
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.modules.packed_linear import packed_weights
+from lsg_fairseq.weights.limits import check_number
 
-# Memory grows with the beam; lengths to the power of a larger penalty overflow.
-MAX_BEAM, MAX_LENPEN = 1000, 50.0
-
-
-def check_search(beam: float, lenpen: float, temperature: float = 1.0) -> None:
-    """Check the range of a search's settings.
-
-    Raises:
-        LSGError: one is out of range.
-    """
-    if not 1 <= beam <= MAX_BEAM:
-        raise LSGError(f"beam must be from 1 to {MAX_BEAM:,}, not {beam!r:.80}: each takes memory of its own")
-    if not -MAX_LENPEN <= lenpen <= MAX_LENPEN:
-        raise LSGError(f"lenpen must be a number from {-MAX_LENPEN:g} to {MAX_LENPEN:g}, not {lenpen!r:.80}")
-    if not 0 < temperature < math.inf:
-        raise LSGError(f"temperature must be a finite number above 0, not {temperature!r:.80}")
+# fairseq's names of the settings that a search is built with, and those of the generator's own options.
+OPTIONS = {"beam": "beam_size", "lenpen": "len_penalty", "temperature": "temperature", "unkpen": "unk_penalty"}
+OPTIONS |= {name: name for name in ("min_len", "max_len_a", "max_len_b", "no_repeat_ngram_size")}
 
 
 class ForcingEnsemble(EnsembleModel):
@@ -162,8 +150,9 @@ class LSGSequenceGenerator(SequenceGenerator):
         as_int8: bool = False,
         **options: Any,
     ) -> None:
-        names = {"beam": "beam_size", "lenpen": "len_penalty", "temperature": "temperature"}
-        check_search(**{name: options.get(key, 1) for name, key in names.items()})
+        for name, option in OPTIONS.items():
+            if option in options:
+                check_number(name, options[option])
         were_training = [model.training for model in models]
         super().__init__(ForcingEnsemble(models, forced_first_token, forced_last_token), tgt_dict, **options)
         if type(self.search) is BeamSearch:

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 import torch
 from encoder_models import write_tokenizer
+from fairseq import checkpoint_utils
 from hub_checkpoints import lively_copy
 from safetensors.torch import load_file, save_file
 
 from lsg_fairseq import hub
+from lsg_fairseq.checkpoints.averaging import average_checkpoints
 from lsg_fairseq.checkpoints.convert import convert_checkpoint
 from lsg_fairseq.checkpoints.export import export_checkpoint
 from lsg_fairseq.checkpoints.ready import cache_folder
 from lsg_fairseq.compat.loading import load_checkpoint_file
+from lsg_fairseq.hub.entries import from_checkpoint
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import dictionary_fingerprint, load_tokenizer
 from lsg_fairseq.weights.limits import MAX_POSITIONS, check_sizes, first_names
@@ -222,14 +225,66 @@ def test_what_is_no_number_is_not_blamed_on_the_disk(value: float, exported: Pat
         torch.zeros(2, dtype=torch.complex64),
         torch.zeros(2, 2).to_sparse(),
         torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8),
+        torch.zeros(2, device="meta"),
         "text",
     ],
-    ids=["int", "bool", "complex", "sparse", "quantised", "text"],
+    ids=["int", "bool", "complex", "sparse", "quantised", "meta", "text"],
 )
 def test_weights_are_dense_floating_point_numbers(tensor: Any) -> None:
-    with pytest.raises(LSGError, match=r"w holds|w is not a tensor"):
+    with pytest.raises(LSGError, match=r"w holds|w is not a tensor|w has a shape and no numbers"):
         check_kind("w", tensor)
     check_values({"w": torch.ones(1), "decoder.final_logits_bias": torch.tensor([-float("inf")])}, "x")
+
+
+def test_weights_that_fit_no_model_are_one_sentence(converted: Path) -> None:
+    """In fairseq's commands, which load them into a model, and in lsg-average."""
+    model = hub.lsg_bart_base(converted).model
+    name = "encoder.layers.0.fc1.weight"
+    weight = model.state_dict()[name]
+    for bad, said in (
+        (weight.to("meta"), "has a shape and no numbers"),
+        (weight.to_sparse(), "sparse"),
+        (weight[:, :3], "the weights do not fit the model"),
+    ):
+        with pytest.raises(LSGError, match=said):
+            model.load_state_dict({**model.state_dict(), name: bad})
+    model.load_state_dict(model.state_dict())
+
+
+def test_weights_without_numbers_have_no_mean(converted: Path, tmp_path: Path) -> None:
+    def change(state: dict[str, Any]) -> None:
+        name = next(iter(state["model"]))
+        state["model"][name] = state["model"][name].to("meta")
+
+    path = changed(converted, tmp_path / "bad", change) / "model.pt"
+    with pytest.raises(LSGError, match="has a shape and no numbers"):
+        average_checkpoints([path, path], tmp_path / "mean.pt")
+    assert not (tmp_path / "mean.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"activation_fn": "x"}, "fairseq can build no model of these settings .*x not supported"),
+        ({"decoder_input_dim": None}, "fairseq can build no model of these settings"),
+        ({"adaptive_softmax_cutoff": [1]}, "the weights do not fit the model"),
+        ({"base_layers": 3}, "--base-layers 3 has no place here"),
+        ({"quant_noise_scalar": "x"}, "--quant-noise-scalar 'x' has no place here"),
+        ({"encoder_normalize_before": "False"}, "encoder_normalize_before must be true or false"),
+        ({"arch": {"x": 1}}, "states arch as {'x': 1}, not as a name"),
+        ({"arch": "lsg_roberta_base", "_name": "lsg_roberta_base"}, "lsg_roberta_base and no max_positions"),
+    ],
+)
+def test_settings_of_no_model_are_one_sentence(
+    settings: dict[str, Any], said: str, converted: Path, tmp_path: Path
+) -> None:
+    def change(state: dict[str, Any]) -> None:
+        arguments = state["cfg"]["model"]
+        (vars(arguments) if isinstance(arguments, Namespace) else arguments).update(settings)
+
+    folder = changed(converted, tmp_path / "model", change)
+    with pytest.raises(LSGError, match=said):
+        from_checkpoint(folder)
 
 
 def test_names_are_few(exported: Path, tmp_path: Path) -> None:
@@ -239,6 +294,35 @@ def test_names_are_few(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(LSGError) as raised:
         convert_checkpoint(tmp_path / "hf", tmp_path / "out")
     assert len(str(raised.value)) < 1500
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("model", None, "has no 'model'"),
+        ("model", {"w": 1}, "'model' must hold named tensors"),
+        ("args", 7, "its args is 7, not named arguments"),
+        ("cfg", {"model": [1]}, "its cfg.model is"),
+        ("task_state", ["x"], "its task_state is"),
+        ("extra_state", "x", "its extra_state is 'x'"),
+        ("extra_state", torch.zeros(2), "its extra_state is tensor"),
+        ("extra_state", Namespace(x=1), "its extra_state is Namespace"),
+        ("cfg", {"model": torch.zeros(2)}, "its cfg.model is tensor"),
+        ("extra_state", {"train_iterator": 7}, "its place in the training as 7"),
+        ("extra_state", {"train_iterator": {"epoch": -1}}, "its place in the training as"),
+        ("optimizer_history", [7], "its optimizer_history is"),
+        ("optimizer_history", [], "lacks a part that fairseq reads"),
+        ("cfg", "gone", "lacks a part|named arguments"),
+    ],
+)
+def test_parts_are_what_they_are_taken_for(part: str, value: Any, said: str, checkpoints: Path, tmp_path: Path) -> None:
+    state = load_checkpoint_file(str(checkpoints / "checkpoint_best.pt"))
+    torch.save({**state, part: value}, tmp_path / "model.pt")
+    with pytest.raises(LSGError, match=rf"model\.pt (is|states|lacks) .*{said}|model\.pt {said}"):
+        checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "model.pt"))
 
 
 # --- calls of the hub -----------------------------------------------------------------------------------------------
@@ -251,7 +335,7 @@ def test_names_are_few(exported: Path, tmp_path: Path) -> None:
         ({"tokenizer": 513}, "tokenizer must be a path or a name, not 513"),
         ({"revision": b"x"}, "revision must be a name"),
         ({"checkpoint": "/etc/passwd"}, "/etc/passwd is (not a checkpoint|damaged)"),
-        ({"max_source_positions": 10**9}, "max_source_positions must be an integer of at least 8 and at most"),
+        ({"max_source_positions": 10**9}, "max_source_positions must be an integer from 8 to"),
     ],
 )
 def test_wrong_arguments_are_one_sentence(settings: dict[str, Any], message: str, converted: Path) -> None:

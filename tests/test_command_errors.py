@@ -79,6 +79,17 @@ def test_path_is_missing(corpus: Path, command: Callable[..., None]) -> None:
     assert "no-file.pt" in sentence(command, *flags, "--path", "no-file.pt")
 
 
+def test_a_file_to_restore_from_is_missing(corpus: Path, tmp_path: Path) -> None:
+    """fairseq would begin a training of its own instead."""
+    flags = [*ONE_UPDATE, "--save-dir", tmp_path / "saved", "--restore-file", tmp_path / "no-file.pt"]
+    assert "no-file.pt is no file: name a checkpoint" in sentence(train, corpus, *SUMMARIZATION, *flags)
+
+
+def test_encoders_are_no_models_of_the_task(corpus: Path, tmp_path: Path) -> None:
+    flags = ["--arch", "lsg_roberta_small", *TRAINING, "--max-update", "1", "--save-dir", tmp_path]
+    assert "LSGRobertaModel is no encoder-decoder" in sentence(train, corpus, *SUMMARIZATION, *flags)
+
+
 def test_save_dir_cannot_be_written(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     told = sentence(train, corpus, *SUMMARIZATION, *ONE_UPDATE, "--save-dir", tmp_path / "file")

@@ -140,6 +140,7 @@ def settings(**common: object) -> OmegaConf:
     defaults = {"bf16": False, "fp16": False, "fp16_no_flatten_grads": False, "tpu": True, "cpu": True}
     training = DistributedTrainingConfig(distributed_world_size=1, tpu=True)
     groups = {"common": {**defaults, **common}, "distributed_training": vars(training), "dataset": {"num_shards": 1}}
+    groups["checkpoint"] = {"write_checkpoints_asynchronously": False}
     return OmegaConf.create({**groups, "model": None})
 
 
@@ -165,7 +166,7 @@ def test_user_dir_of_the_imported_package_is_accepted(tmp_path: Path) -> None:
     utils.import_user_module(argparse.Namespace(user_dir=str(tmp_path / "lsg_fairseq")))
     utils.import_user_module(OmegaConf.create({"user_dir": "lsg_fairseq"}))
     utils.import_user_module(OmegaConf.create({"user_dir": None}))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(LSGError):
         utils.import_user_module(argparse.Namespace(user_dir=str(tmp_path / "missing")))
 
 

@@ -285,6 +285,13 @@ def test_backends(given: dict[str, str], on_cpu: bool, has_fairscale: bool, said
         launching.refuse_backends(flags, on_cpu, has_fairscale)
 
 
+def test_saving_asynchronously_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "find_spec", lambda name: None)
+    launching.refuse_asynchronous_saving(False)
+    with pytest.raises(LSGError, match="--save-async needs the package iopath"):
+        launching.refuse_asynchronous_saving(True)
+
+
 def test_pipelines_are_refused(corpus: Path, tmp_path: Path) -> None:
     flags = [*BY_TWO, "--pipeline-model-parallel", "--save-dir", tmp_path]
     printed = run("fairseq-train", corpus, *flags, check=False)

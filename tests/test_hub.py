@@ -109,7 +109,7 @@ def test_torch_hub_load_from_elsewhere(trained: Path, lsg: LSGHubInterface) -> N
         ({"attention_probs_dropout_prob": 2}, "attention_probs_dropout_prob must be a number from 0 to 1, not 2"),
         (
             {"max_source_positions": 0},
-            "must be an integer of at least 8 and at most 262,144, not 0",
+            "must be an integer from 8 to 262,144, not 0",
         ),
         ({"revision": "main"}, "revision 'main' has no meaning for"),
     ],
@@ -420,13 +420,13 @@ def test_shorter_limit_cuts_documents(trained: Path, documents: list[str]) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beam": 0}, "beam must be an integer of at least 1, not 0"),
+        ({"beam": 0}, "beam must be an integer from 1 to 1,000, not 0"),
         ({"lenpen": "long"}, "lenpen must be a number from -50 to 50, not 'long'"),
         ({"lenpen": 10**30}, "lenpen must be a number from -50 to 50"),
-        ({"beam": 10**9}, "beam must be from 1 to 1,000"),
+        ({"beam": 10**9}, "beam must be an integer from 1 to 1,000"),
         ({"source_lang": True}, "a language must be a code such as 'en_XX', not True"),
-        ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
-        ({"max_tokens": 0}, "max_tokens must be an integer of at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be an integer from 1 to 2,147,483,648, not 0"),
+        ({"max_tokens": 0}, "max_tokens must be an integer from 1 to 2,147,483,648, not 0"),
         ({"min_len": 9, "max_len_b": 3}, "min_len (9) must not be greater than max_len_b (3)"),
     ],
 )
@@ -450,6 +450,12 @@ def test_wrong_generation_settings(lsg: LSGHubInterface, settings: dict[str, obj
             "inner_dim must be an integer from 1 to 131,072",
         ),
         (lambda lsg: lsg.fill_mask("a <mask>", match_source_len="x"), "match_source_len must be True or False"),
+        (lambda lsg: lsg.fill_mask("a <mask>", source_lang=torch.ones(2)), "a language must be a code"),
+        (lambda lsg: lsg.summarize("a", source_lang=torch.ones(2)), "a language must be a code"),
+        (lambda lsg: lsg.summarize("a", progress=torch.ones(2)), "progress must be True or False"),
+        (lambda lsg: lsg.encode("a", "b", no_separator=torch.ones(2)), "no_separator must be True or False"),
+        (lambda lsg: lsg.extract_features(torch.tensor([0, 2]), torch.ones(2)), "return_all_hiddens must be True or"),
+        (lambda lsg: lsg.predict("h", torch.tensor([0, 2]), torch.ones(2)), "return_logits must be True or False"),
     ],
 )
 def test_wrong_arguments(lsg: LSGHubInterface, call: Callable[[LSGHubInterface], object], message: str) -> None:

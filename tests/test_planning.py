@@ -317,7 +317,7 @@ def test_the_backend_is_the_one_that_is_chosen_there(flags: list[str], device: s
     [
         ([], "--batch-size or --max-tokens"),
         (["--max-tokens", "255"], "--max-tokens 256 or more"),
-        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be an integer from 1 to"),
         (["--batch-size", "1", "--amp"], "--amp"),
         (["--batch-size", "1", "--freeze-encoder"], "--freeze-encoder"),
         (["--batch-size", "1", "--optimizer", "sgd"], "adam and adafactor"),

@@ -202,7 +202,11 @@ def test_bad_arguments(jsonl: Path, tokenizer_folder: Path, tmp_path: Path, caps
         (("--train", jsonl), ["--tokenizer", "--train-tokenizer"]),
         (("--train", jsonl, "--tokenizer", tmp_path), ["no tokenizer", "tokenizer.json", "merges.txt", "spiece.model"]),
         (("--train", jsonl, "--tokenizer", tmp_path / "nowhere"), ["does not exist"]),
-        (("--train", jsonl, "--train-tokenizer", 100), ["261 to 2,000,000", "100"]),
+        (
+            ("--train", jsonl, "--train-tokenizer", 100),
+            ["--train-tokenizer must be an integer from 261 to 2,000,000, not 100"],
+        ),
+        (("--train", jsonl, *use, "--workers", 0), ["--workers must be an integer from 1 to 1,024, not 0"]),
     ]
     for arguments, expected in cases:
         assert run_main(*arguments, "--out", tmp_path / "out") == 1
@@ -210,7 +214,7 @@ def test_bad_arguments(jsonl: Path, tokenizer_folder: Path, tmp_path: Path, caps
     assert run_main("--train", jsonl, *use, "--out", jsonl) == 1
     assert_one_error(capsys.readouterr().err, ["not a folder"])
     assert sorted(tmp_path.iterdir()) == present
-    for arguments in (use, ("--train", jsonl, "--workers", 0), ("--train", jsonl, *use, "--train-tokenizer", 300)):
+    for arguments in (use, ("--train", jsonl, *use, "--train-tokenizer", 300)):
         with pytest.raises(SystemExit, match="2"):
             run_main(*arguments, "--out", tmp_path / "out")
 

@@ -11,8 +11,9 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 from fairseq.modules.multihead_attention import MultiheadAttention
 
 from lsg_fairseq.models.lsg_decoder import give_weights
+from lsg_fairseq.modules.kernel_precision import few_queries_attention
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.modules.source_attention import SourceAttention, few_queries_attention
+from lsg_fairseq.modules.source_attention import SourceAttention
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig, LSGSummarizationTask
 from recipes.tiny_models import TINY_SIZES, build_model, random_tokens
 

@@ -15,6 +15,7 @@ from lsg_fairseq.compat.loading import as_plain
 from lsg_fairseq.data.one_sentence import written_whole
 from lsg_fairseq.data.output_folder import staged_file
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.state_dicts import check_kind
 
 BY_EPOCH = re.compile(r"checkpoint(\d+)\.pt")
 BY_UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")
@@ -65,6 +66,7 @@ def average_checkpoints(paths: Sequence[Path], output: Path, overwrite: bool = F
     states = [open_checkpoint(path) for path in paths]
     for path, state in zip(paths, states, strict=True):
         check_same_model(states[-1], state, f"{path} and {paths[-1]}")
+        _check_kinds(state["model"], path)
     # The weights stay in their files, mapped into memory; only the mean is held.
     result = {**states[-1], "model": mean_of([state["model"] for state in states])}
     result, notes = without_training_state(result)
@@ -97,6 +99,13 @@ def check_same_model(expected: Mapping[str, Any], state: Mapping[str, Any], name
         raise LSGError(
             f"{names} are not of one model ({'; '.join(found[:NAMES_SHOWN])}{more}): take checkpoints of one training"
         )
+
+
+def _check_kinds(weights: Mapping[str, Tensor], path: Path) -> None:
+    """See that a mean can be made of all of them; counts and marks stay what they are."""
+    for name, tensor in weights.items():
+        if tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
+            check_kind(f"{name} of {path}", tensor)
 
 
 def _kind_of(value: Any) -> str:

@@ -108,7 +108,13 @@ def _build_summarization(
 def _build_masked_lm(
     args: Namespace, vocabulary: Path, tokenizer: DocumentTokenizer, trained_with: Mapping[str, Any]
 ) -> MaskedLMTask:
-    cfg = MaskedLMConfig(data=str(vocabulary), tokens_per_sample=args.max_positions)
+    length = getattr(args, "max_positions", None)
+    if length is None:
+        raise LSGError(
+            f"the checkpoint states the architecture {args.arch} and no max_positions, which such a model has: use it "
+            "as it was written, it may be another one"
+        )
+    cfg = MaskedLMConfig(data=str(vocabulary), tokens_per_sample=length)
     # The task adds <mask> to the dictionary, as it did in training.
     return MaskedLMTask(cfg, _read_dictionary(vocabulary, "input0", tokenizer))
 

@@ -33,14 +33,13 @@ from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
 from lsg_fairseq.tasks.lsg_summarization import LSGSummarizationConfig
 from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, dictionary_fingerprint
 from lsg_fairseq.weights.families import family_of_arch
-from lsg_fairseq.weights.limits import MAX_POSITIONS, check_size
+from lsg_fairseq.weights.limits import check_number
 from lsg_fairseq.weights.state_dicts import check_values
 
 logger = logging.getLogger(__name__)
 
 # Positions of a model made from a short one, unless others are asked for.
 DEFAULT_POSITIONS = 4096
-MIN_POSITIONS = 8
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def plan_conversion(
     """Open a checkpoint and settle lengths and settings; arguments as for convert_checkpoint."""
     for name, value in (("source", max_source_positions), ("target", max_target_positions)):
         if value is not None:
-            check_size(f"max_{name}_positions", value, MIN_POSITIONS, MAX_POSITIONS)
+            check_number(f"max_{name}_positions", value)
     source = find_at(path).open(tokenizer)
     spec = source.spec
     length = max_source_positions or max(spec.max_source_positions, 0 if spec.is_lsg else DEFAULT_POSITIONS)

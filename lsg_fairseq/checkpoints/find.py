@@ -15,6 +15,7 @@ from lsg_fairseq.checkpoints.opened import OpenedCheckpoint
 from lsg_fairseq.huggingface.download import Revision, download_checkpoint, find_revision
 from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import check_name
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -75,9 +76,10 @@ def find(name: str | Path, revision: str | None = None, entries: Mapping[str, st
         entries: hub entries, and what each of them stands for.
 
     Raises:
-        LSGError: there is nothing of that name, it holds no checkpoint, or `revision` is given for a path.
+        LSGError: there is nothing of that name, it is no text or holds no checkpoint, or a path has a `revision`.
     """
     path = Path(name).expanduser()
+    check_name(path)
     if not path.exists() and str(name) in entries:
         return find(entries[str(name)], revision)
     if path.exists():

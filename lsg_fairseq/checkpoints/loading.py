@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lsg_fairseq.checkpoints.build_task import build_task, check_architecture, set_max_positions
+from lsg_fairseq.compat.checkpoint_parts import check_parts
 from lsg_fairseq.compat.loading import load_checkpoint_file
 from lsg_fairseq.data.kept_part import PART_STATE, KeptPart
 from lsg_fairseq.models.classification import register_heads_of
@@ -77,18 +78,7 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
         LSGError: the file is damaged, is a pickle that asks for code, or is not a fairseq checkpoint.
     """
     state = load_checkpoint_file(str(path), mmap=True)
-    if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
-        raise LSGError(f"{path} is not a fairseq checkpoint, as it has no 'model': give a model.pt or checkpoint_*.pt")
-    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
-        raise LSGError(f"{path} is not a fairseq checkpoint: 'model' must hold named tensors and nothing else")
-    cfg = state.get("cfg") or {}
-    groups = {"cfg": cfg, "args": state.get("args") or {}, "task_state": state.get("task_state") or {}}
-    if isinstance(cfg, Mapping):
-        groups |= {f"cfg.{name}": cfg.get(name) or {} for name in ("model", "task", "checkpoint")}
-    for name, group in groups.items():
-        names = vars(group) if isinstance(group, Namespace) else group
-        if not isinstance(names, Mapping) or not all(isinstance(key, str) for key in names):
-            raise LSGError(f"{path} is not a fairseq checkpoint: its {name} is {group!r:.80}, not named arguments")
+    check_parts(path, state)
     return state
 
 

@@ -107,11 +107,11 @@ def _complete_arguments(args: Namespace, path: Path) -> dict[str, Any]:
             "after the module that registers it: --user-dir DIR; in Python, import it)"
         )
     positions = {name: getattr(args, name, None) for name in POSITION_ARGUMENTS}
+    check_sizes(vars(args))
     ARCH_CONFIG_REGISTRY[args.arch](args)
     vars(args).update({name: value for name, value in positions.items() if value is not None})
     own = {*MODEL_ARGUMENTS, *own_flags(args.arch)}
     kept = {name: value for name, value in vars(args).items() if name in own or name.startswith("lsg_")}
-    check_sizes(kept)
     read_lsg_config(Namespace(**kept))
     return {"arch": args.arch, **kept}
 

@@ -25,6 +25,7 @@ from lsg_fairseq.checkpoints.folder_files import (
 )
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, model_arguments, open_checkpoint, training_arguments
 from lsg_fairseq.data.generation_settings import read_generation_settings
+from lsg_fairseq.data.output_folder import check_is_no_link
 from lsg_fairseq.huggingface.config import read_config
 from lsg_fairseq.huggingface.download import download_config
 from lsg_fairseq.huggingface.read_folder import read_json
@@ -133,6 +134,7 @@ def _locked(folder: Path) -> Iterator[None]:
     Raises:
         LSGError: the cache cannot be written.
     """
+    check_is_no_link(Path(f"{folder}.lock"))
     lock = FileLock(f"{folder}.lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

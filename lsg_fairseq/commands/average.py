@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lsg_fairseq.checkpoints.averaging import average_checkpoints, last_checkpoints
+from lsg_fairseq.commands.numbers import check_numbers
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -52,6 +53,7 @@ def average(args: argparse.Namespace) -> None:
     Raises:
         LSGError: see lsg_fairseq.checkpoints.averaging; or the arguments contradict each other.
     """
+    check_numbers(args)
     paths = chosen(args)
     notes = average_checkpoints(paths, args.output, args.overwrite)
     print(f"averaged {len(paths)}: {', '.join(map(str, paths))}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
 from lsg_fairseq.checkpoints.find import find
+from lsg_fairseq.commands.numbers import check_numbers
 from lsg_fairseq.commands.running import add_user_dir_flag, import_user_dir, run_command
 from lsg_fairseq.data.output_folder import check_is_new
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_LOCATIONS
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def convert(args: argparse.Namespace) -> None:
     """Convert the checkpoint that the arguments name; raises as lsg_fairseq.checkpoints.convert."""
+    check_numbers(args)
     import_user_dir(args)
     check_is_new(args.out)
     lsg = {f.name: vars(args)[f.name] for f in fields(LSGConfig) if f.name in vars(args)}

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lsg_fairseq.commands.numbers import check_numbers
 from lsg_fairseq.commands.running import run_command
 from lsg_fairseq.data.document_files import Split
 from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
@@ -20,12 +21,18 @@ FILES_HELP = f"one or more files: {FORMATS}; or two parallel text files (documen
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 1 after one sentence on standard error."""
-    job = job_from_arguments(build_parser(), argv)
-    return run_command(PROGRAM, lambda: run(job))
+    args = parsed(build_parser(), argv)
+    return run_command(PROGRAM, lambda: run(args))
 
 
-def run(job: Job) -> None:
-    """Preprocess, and print a line for each split; raises as lsg_fairseq.data.preprocessing.preprocess."""
+def run(args: argparse.Namespace) -> None:
+    """Preprocess, and print a line for each split.
+
+    Raises:
+        LSGError: a number is out of range, or as lsg_fairseq.data.preprocessing.preprocess.
+    """
+    check_numbers(args)
+    job = job_of(args)
     for report in preprocess(job):
         if warning := report.warning():
             print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
@@ -72,18 +79,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def job_from_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Job:
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; exits with status 2 if it is invalid."""
     args = parser.parse_args(argv)
+    if not (args.train or args.valid or args.test):
+        parser.error("give at least one of --train, --valid and --test")
+    return args
+
+
+def job_of(args: argparse.Namespace) -> Job:
+    """The job that the arguments describe."""
     splits = [
         Split(name, paths, args.document_field, args.summary_field, args.lang_field, args.query_field)
         for name in ("train", "valid", "test")
         if (paths := getattr(args, name))
     ]
-    if not splits:
-        parser.error("give at least one of --train, --valid and --test")
-    if args.workers < 1:
-        parser.error(f"--workers must be 1 or more, not {args.workers}")
     languages = (args.source_lang_token, args.target_lang_token)
     return Job(splits, args.out, args.tokenizer, args.train_tokenizer, args.workers, *languages, args.keep_part)
 

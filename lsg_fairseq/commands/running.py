@@ -14,6 +14,7 @@ from types import FrameType
 
 from fairseq import utils
 
+from lsg_fairseq.compat.commands import escape_names
 from lsg_fairseq.data.one_sentence import sentence_of, wants_traceback
 from lsg_fairseq.data.signals import STOP_SIGNALS, Stopped
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -28,6 +29,7 @@ def run_command(program: str, work: Callable[[], None], if_interrupted: str = "n
     """
     for number in STOP_SIGNALS:
         signal.signal(number, _stop)
+    escape_names()
     logging.basicConfig(format=f"{program}: %(message)s", stream=sys.stderr)
     logging.getLogger("lsg_fairseq").setLevel(logging.INFO)
     try:
@@ -78,8 +80,8 @@ def import_user_dir(args: argparse.Namespace) -> None:
         return
     try:
         utils.import_user_module(Namespace(user_dir=args.user_dir))
-    except FileNotFoundError as error:
-        raise LSGError(f"{FLAG} {args.user_dir} does not exist: give the folder of a Python package") from error
+    except LSGError:
+        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise LSGError(f"{FLAG} {args.user_dir} cannot be imported ({reason}): fix it, or leave it out") from error

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
+from lsg_fairseq.commands.numbers import check_numbers
 from lsg_fairseq.commands.running import add_user_dir_flag, import_user_dir, run_command
 from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
 from lsg_fairseq.data.record_files import FORMATS
@@ -42,13 +43,14 @@ from lsg_fairseq.summarizing.resumable_output import (
 from lsg_fairseq.summarizing.shards import check_streams, choose_shard, merge_shards
 from lsg_fairseq.summarizing.windows import summarize_documents
 from lsg_fairseq.weights.families import FAMILIES
+from lsg_fairseq.weights.limits import NUMBERS
 
 PROGRAM = "lsg-summarize"
 UNNAMED = (
     f"no --checkpoint is given, so {DEFAULT_ENTRY} is used, a small model that describes a manual page in one line; "
     "for other texts, give another, such as lsg_bart_base_4096_multinews (downloaded once)"
 )
-GENERATION = {"beam": int, "lenpen": float, "min_len": int, "max_len_b": int, "no_repeat_ngram_size": int}
+GENERATION = ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size")
 # Arguments that do not change the output's lines, or whose files are compared by content.
 WITHOUT_EFFECT = "output overwrite quiet device batch_size max_tokens tokenizer revision merge".split()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
@@ -89,6 +91,7 @@ def summarize(args: argparse.Namespace) -> None:
     Raises:
         LSGError: the checkpoint, an input or the output is missing, damaged or not allowed.
     """
+    check_numbers(args)
     import_user_dir(args)
     named = {"document_field": args.document_field, "lang_field": args.lang_field, "query_field": args.query_field}
     inputs = Inputs(args.inputs, jsonl=args.jsonl, one_per_line=args.lines, output=args.output, **named)
@@ -170,10 +173,13 @@ def _device(name: str) -> torch.device:
         LSGError: this torch cannot use it.
     """
     try:
-        return torch.zeros(1, device=name).device
+        device = torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise LSGError(f"--device {name} cannot be used here ({reason}): use --device cpu") from error
+    if device.type == "meta":
+        raise LSGError("--device meta holds no numbers: use --device cpu")
+    return device
 
 
 def _encoder_alone(checkpoint: str) -> LSGError:
@@ -241,8 +247,9 @@ def _add_record_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_work_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how the work is done")
-    for name, kind in GENERATION.items():
+    for name in GENERATION:
         flag = "--" + name.replace("_", "-")
+        kind = NUMBERS[name].kind
         group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help="as in fairseq-generate")
     group.add_argument("--batch-size", type=int, metavar="N", help="documents in a batch (default: up to 32)")
     group.add_argument(

@@ -27,7 +27,9 @@ finally:
 
 from lsg_fairseq.compat import (  # noqa: E402
     batching,
+    checkpoint_parts,
     commands,
+    flags,
     generating,
     launching,
     literals,
@@ -52,6 +54,7 @@ FIXES = [
         "checkpoints_weights_only", _UPSTREAM + "5610", loading.checkpoint_loading_is_unsafe, loading.load_weights_only
     ),
     fix_of("plain_checkpoints", _UPSTREAM + "5610", loading.write_plain_checkpoints),
+    fix_of("parts_of_checkpoints", _NOT_REPORTED, checkpoint_parts.say_which_file_lacks_parts),
     Fix("broadcast_pickle", _UPSTREAM + "5610", loading.broadcast_objects_are_refused, loading.trust_broadcast_objects),
     Fix("settings_are_literals", _NOT_REPORTED, literals.settings_are_run, literals.read_settings_as_literals),
     fix_of("fasta_without_shell", _NOT_REPORTED, literals.build_fasta_index),
@@ -73,6 +76,9 @@ FIXES = [
     Fix("layers_to_keep", _UPSTREAM + "3037", pruning.layers_to_keep_are_text, pruning.keep_listed_layers),
     # Before the others that see to the settings of main, so that what they say is settled when it starts processes.
     fix_of("one_training", _UPSTREAM + "4302", launching.join_processes),
+    fix_of("numbers_checked", _NOT_REPORTED, flags.check_numbers),
+    fix_of("lists_named", _NOT_REPORTED, flags.name_lists),
+    fix_of("settings_named", _NOT_REPORTED, flags.name_literals, flags.name_overrides),
     fix_of("flags_without_effect", _NOT_REPORTED, launching.refuse_what_cannot_be),
     fix_of("generation_shards", _NOT_REPORTED, launching.generate_shards),
     fix_of("gather_on_cpu", _NOT_REPORTED, launching.gather_on_cpu),

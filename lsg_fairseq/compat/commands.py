@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import codecs
 import contextlib
+import io
 import logging
 import os
 import re
@@ -16,7 +18,9 @@ from typing import Any
 
 import fairseq
 import fairseq_cli
+import torch
 from fairseq import checkpoint_utils, utils
+from omegaconf.errors import OmegaConfBaseException
 from torch.multiprocessing import ProcessRaisedException
 
 from lsg_fairseq.compat.patch import patches
@@ -31,6 +35,7 @@ SAID = (AssertionError, ValueError, RuntimeError, NotImplementedError, Exception
 FRAME = re.compile(r'^ *File "(?:.*/)?([^/"]+)", line (\d+), in (\S+)$', re.MULTILINE)
 CALLS_SHOWN, LONGEST_REASON = 4, 300
 FAIRSEQ_FOLDERS = (Path(fairseq.__file__).parent, Path(fairseq_cli.__file__).parent)
+TORCH_FOLDER = Path(torch.__file__).parent
 
 
 def sentence_of(error: BaseException | None) -> str | None:
@@ -44,6 +49,17 @@ def sentence_of(error: BaseException | None) -> str | None:
         return " ".join(str(found).split())
     if isinstance(error, OSError):
         return _of_file(error)
+    if error is not None and is_out_of_memory(error):
+        said = " ".join(str(error).split())[:LONGEST_REASON] or "Python has none left"
+        less = "a smaller batch (--batch-size, --max-tokens), fewer positions or a smaller model"
+        return f"there is not enough memory ({said}): take {less}"
+    if error is not None and is_about_a_path(error):
+        return f"{' '.join(str(error).split())}: name another path"
+    if isinstance(error, IndexError) and str(error) == "index out of range in self":  # torch's, of an embedding
+        return "the data have ids that are not in the dictionary: preprocess them again with the model's own tokenizer"
+    if isinstance(error, OmegaConfBaseException):
+        said = " ".join(str(error).split("reference_type")[0].split())[:LONGEST_REASON]
+        return f"a setting has a value of another kind ({said}): correct the flag, or the checkpoint that states it"
     if error is not None and type(error) in SAID and _says_something(error) and _is_said_by_fairseq(error):
         return f"{' '.join(error.args[0].split())} (LSG_TRACEBACK=1 shows where)"
     return None
@@ -67,6 +83,16 @@ def unforeseen(error: BaseException) -> str:
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or on the CPU, where only torch's words say so."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def is_about_a_path(error: BaseException) -> bool:
+    """Whether it is about a path that cannot exist; to Python these are not OSErrors."""
+    return "Symlink loop" in str(error) or "embedded null byte" in str(error)
+
+
 def _first_of(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
@@ -87,9 +113,20 @@ def _says_something(error: BaseException) -> bool:
 def _is_said_by_fairseq(error: BaseException) -> bool:
     """Whether a statement of fairseq's raised it: what torch or numpy raise, or a bug, is not a user's mistake."""
     frames = traceback.extract_tb(error.__traceback__)
-    if not frames or not any(Path(frames[-1].filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS):
+    if not frames or not _is_of_fairseq(frames[-1]):
         return False
     return isinstance(error, AssertionError) or (frames[-1].line or "").startswith("raise ")
+
+
+def is_raised_in_fairseq(error: BaseException) -> bool:
+    """Whether a line of fairseq's code raised it, or called the torch function that did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    others = [f for f in frames if f.name != "__torch_function__" and not Path(f.filename).is_relative_to(TORCH_FOLDER)]
+    return bool(others) and _is_of_fairseq(others[-1])
+
+
+def _is_of_fairseq(frame: traceback.FrameSummary) -> bool:
+    return any(Path(frame.filename).is_relative_to(folder) for folder in FAIRSEQ_FOLDERS)
 
 
 # --- --user-dir of a package that is already imported from elsewhere is "not globally unique".
@@ -98,10 +135,14 @@ def _is_said_by_fairseq(error: BaseException) -> bool:
 @patches(utils, "import_user_module")
 def accept_imported_user_dir(upstream: Callable[..., None], args: Any) -> None:
     user_dir = vars(args).get("user_dir") if isinstance(args, argparse.Namespace) else args.get("user_dir")
-    if user_dir is None or Path(user_dir).name != PACKAGE_DIR.name:
+    if user_dir is not None and Path(user_dir).name == PACKAGE_DIR.name:
+        if Path(user_dir).is_dir() and Path(user_dir).resolve() != PACKAGE_DIR:
+            logger.warning(f"{PACKAGE_DIR} is imported already and is used; --user-dir {user_dir} is ignored")
+        return
+    try:
         upstream(args)
-    elif Path(user_dir).is_dir() and Path(user_dir).resolve() != PACKAGE_DIR:
-        logger.warning(f"{PACKAGE_DIR} is imported already and is used; --user-dir {user_dir} is ignored")
+    except FileNotFoundError as error:
+        raise LSGError(f"--user-dir {user_dir} does not exist: name the folder of a Python package") from error
 
 
 # --- a user's mistake ends fairseq's commands with a traceback instead of one sentence, or with an abort.
@@ -128,6 +169,13 @@ def print_user_errors_in_one_line() -> None:
 
     excepthook.lsg_fairseq_fix = True
     sys.excepthook = excepthook
+    escape_names()
+
+
+def escape_names() -> None:
+    """Let bytes of file names that are no UTF-8 be printed, escaped as they are on standard error."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name == "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def leave(status: int) -> None:

@@ -15,6 +15,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
 from lsg_fairseq.compat.patch import patches
+from lsg_fairseq.modules.lsg_config import LSGError
 
 # --- load_model_ensemble: a task cannot find the files beside the checkpoint that it generates with.
 
@@ -70,16 +71,27 @@ def end_documents_at_line_feeds() -> None:
 
 
 def buffered_read(input: str, buffer_size: int) -> Iterator[list[str]]:
-    """The lines of a UTF-8 file, or of standard input ("-"), stripped, up to `buffer_size` at a time."""
+    """The lines of a UTF-8 file, or of standard input ("-"), stripped, up to `buffer_size` at a time.
+
+    Raises:
+        LSGError: one is not UTF-8.
+    """
     buffer: list[str] = []
     with nullcontext(sys.stdin.buffer) if input == "-" else Path(input).open("rb") as file:
-        for line in file:
-            buffer.append(line.decode().strip())
+        for number, line in enumerate(file, start=1):
+            buffer.append(_text_of(line, f"{'standard input' if input == '-' else input}, line {number}"))
             if len(buffer) >= buffer_size:
                 yield buffer
                 buffer = []
     if buffer:
         yield buffer
+
+
+def _text_of(line: bytes, where: str) -> str:
+    try:
+        return line.decode().strip()
+    except UnicodeDecodeError as error:
+        raise LSGError(f"{where}, is not UTF-8 text (byte {error.start + 1} of the line): save it as UTF-8") from error
 
 
 def _command() -> ModuleType | None:

@@ -32,10 +32,21 @@ def refuse_what_cannot_be(upstream: Callable[..., Any], cfg: Any, main: Callable
     on_cpu = cfg.common.cpu or not torch.cuda.is_available()
     refuse_pipelines(cfg.distributed_training.pipeline_model_parallel, getattr(cfg.model, "_name", None))
     refuse_backends(cfg.distributed_training, on_cpu, has_fairscale=find_spec("fairscale") is not None)
+    refuse_asynchronous_saving(cfg.checkpoint.write_checkpoints_asynchronously)
     # eval_lm has shards, as generate has; both look at more than this.
     if cfg.dataset.num_shards > 1 and not main.__module__.endswith("eval_lm"):
         raise LSGError(f"--num-shards {cfg.dataset.num_shards} is for fairseq-generate: leave it out")
     return upstream(cfg, main, **kwargs)
+
+
+def refuse_asynchronous_saving(asked_for: bool) -> None:
+    """Refuse --save-async without the package that it needs: fairseq prints a traceback and saves as usual.
+
+    Raises:
+        LSGError: it was asked for.
+    """
+    if asked_for and find_spec("iopath") is None:
+        raise LSGError("--save-async needs the package iopath, which is not installed: pip install iopath")
 
 
 def refuse_pipelines(asked_for: bool, arch: str | None) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
 import os
 import pickle
 import re
 import shutil
-import stat
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -24,6 +22,7 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 
+from lsg_fairseq.compat.checkpoint_parts import check_parts, has_an_end
 from lsg_fairseq.compat.patch import StandIn, patches
 from lsg_fairseq.modules.lsg_config import LSGError
 
@@ -31,8 +30,16 @@ from lsg_fairseq.modules.lsg_config import LSGError
 
 
 @patches(checkpoint_utils, "torch_persistent_save")
-def write_plain_checkpoints(upstream: Callable[..., None], obj: Any, *args: Any, **kwargs: Any) -> None:
-    upstream(as_plain(obj), *args, **kwargs)
+def write_plain_checkpoints(upstream: Callable[..., None], obj: Any, filename: Any, *args: Any, **kwargs: Any) -> None:
+    if isinstance(filename, str):
+        remove_link(f"{filename}.tmp")
+    upstream(as_plain(obj), filename, *args, **kwargs)
+
+
+def remove_link(path: str) -> None:
+    """Remove a link that is in the way of a file to be written: in somebody else's folder it may lead anywhere."""
+    if os.path.islink(path):
+        os.unlink(path)
 
 
 def as_plain(value: Any) -> Any:
@@ -81,6 +88,7 @@ class AtomicCopies(PathManager):
             return PathManager.copy(src_path, dst_path, overwrite=overwrite)
         # The name that fairseq gives a checkpoint while it writes it; what a kill leaves is written over.
         staged = f"{dst_path}.tmp"
+        remove_link(staged)
         shutil.copyfile(src_path, staged)
         os.replace(staged, dst_path)
         return dst_path
@@ -102,7 +110,9 @@ class SafeLoadingTorch(StandIn):
 
     @staticmethod
     def load(file: Any, map_location: Any = None) -> Any:
-        return load_checkpoint_file(file, map_location)
+        state = load_checkpoint_file(file, map_location)
+        check_parts(getattr(file, "name", file), state)
+        return state
 
 
 class DamagedCheckpointError(LSGError):
@@ -121,7 +131,7 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
     """
     name = getattr(file, "name", file)
     try:
-        if not _has_an_end(file):
+        if not has_an_end(file):
             raise DamagedCheckpointError(f"{name} is a device or a pipe, not a checkpoint file: name a file")
         with torch.serialization.safe_globals([argparse.Namespace]):
             mmap = mmap and zipfile.is_zipfile(file)  # no other format can be mapped
@@ -137,15 +147,6 @@ def load_checkpoint_file(file: Any, map_location: Any = "cpu", mmap: bool = Fals
         raise
     except Exception as error:  # a file of another kind fails in many ways, IndexError among them
         raise DamagedCheckpointError(f"{name} is damaged or cut short ({error}); copy or download it again") from error
-
-
-def _has_an_end(file: Any) -> bool:
-    """Whether reading it comes to an end, unlike /dev/zero, which would fill the memory."""
-    try:
-        mode = os.stat(file if isinstance(file, str | os.PathLike) else file.fileno()).st_mode
-    except io.UnsupportedOperation:  # a file in memory
-        return True
-    return not (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
 
 
 def checkpoint_loading_is_unsafe() -> bool:

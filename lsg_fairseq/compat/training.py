@@ -41,6 +41,12 @@ def refuse_other_optimizer_states(
         if "parameter group" not in str(error):
             raise
         raise _of_other_parameters(filename) from error
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise LSGError(
+            f"{filename} holds no training that can be gone on with ({reason:.200}): begin with its weights alone, "
+            f"--finetune-from-model {filename} and another --save-dir"
+        ) from error
     optimizer = getattr(trainer.optimizer, "optimizer", None)  # empty, if nothing was restored
     if isinstance(optimizer, Optimizer) and not state_fits(optimizer):
         raise _of_other_parameters(filename)
@@ -62,7 +68,8 @@ def _of_other_parameters(filename: str) -> LSGError:
     )
 
 
-# --- a damaged checkpoint_last.pt ends the training for good, though an intact checkpoint lies beside it.
+# --- a damaged checkpoint_last.pt ends the training for good, though an intact checkpoint lies beside it; and
+# --- where --restore-file names nothing, a training starts afresh.
 
 
 @patches(Trainer, "load_checkpoint")
@@ -71,6 +78,10 @@ def go_on_from_whole_checkpoints(
 ) -> Any:
     settings, path = trainer.cfg.checkpoint, Path(filename)
     is_last = path == Path(settings.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix}.pt"
+    if settings.restore_file != "checkpoint_last.pt" and "://" not in filename and not path.is_file():
+        raise LSGError(
+            f"--restore-file {filename} is no file: name a checkpoint, or leave the flag out to begin a training"
+        )
     # A file named by --restore-file is not replaced by another.
     if settings.restore_file == "checkpoint_last.pt" and is_last and path.is_file() and not is_whole(path):
         filename = str(_newest_whole(path))

@@ -9,22 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lsg_fairseq.generation import MAX_LENPEN
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import NUMBERS, check_file
 
 GENERATION_FILE = "generation.json"
 # Written by earlier versions for use in a shell; not read, because it may contain any flag.
 OLD_ARGUMENTS_FILE = "generation.args"
 # The settings by their names in fairseq-generate: the allowed values in words, and a check.
 SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "beam": ("an integer of at least 1", lambda value: _is_integer(value, 1)),
-    "lenpen": (
-        f"a number from {-MAX_LENPEN:g} to {MAX_LENPEN:g}",
-        lambda value: _is_number(value) and abs(value) <= MAX_LENPEN,
-    ),
-    "min_len": ("an integer of at least 0", lambda value: _is_integer(value, 0)),
-    "max_len_b": ("an integer of at least 1", lambda value: _is_integer(value, 1)),
-    "no_repeat_ngram_size": ("an integer of at least 0", lambda value: _is_integer(value, 0)),
+    **{
+        name: (str(NUMBERS[name]), NUMBERS[name].allow)
+        for name in ("beam", "lenpen", "min_len", "max_len_b", "no_repeat_ngram_size")
+    },
     "forced_first_token": ("a symbol", lambda value: isinstance(value, str) and bool(value)),
     "forced_eos": ("true or false", lambda value: isinstance(value, bool)),
 }
@@ -45,6 +41,7 @@ def read_generation_settings(folder: Path) -> dict[str, Any]:
                 f"checkpoint again, or remove {OLD_ARGUMENTS_FILE}"
             )
         return {}
+    check_file(path)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -100,11 +97,3 @@ def given_settings(argv: Sequence[str]) -> set[str]:
     given = set(vars(parser.parse_known_args(flags)[0]))
     overrides = (re.match(r"\+{0,2}(?:generation|task)\.(\w+)=", word) for word in argv)
     return given | {match[1] for match in overrides if match and match[1] in SETTINGS}
-
-
-def _is_integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

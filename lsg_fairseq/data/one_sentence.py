@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 
+from lsg_fairseq.compat.commands import is_about_a_path, is_out_of_memory
 from lsg_fairseq.modules.lsg_config import LSGError
 
 # If this is set, errors come with their traceback.
@@ -31,12 +31,16 @@ def sentence_of(error: BaseException) -> str:
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{reason}: free some space and run it again" if full else reason or type(error).__name__
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+    if is_out_of_memory(error):
         return (
             f"there is not enough memory ({reason or 'Python has none left'}): use a smaller batch size, fewer "
             "positions or a smaller model"
         )
-    if "Symlink loop" in reason or "embedded null byte" in reason:  # for these, Python raises no OSError
+    if isinstance(error, RecursionError):
+        return "an input holds lists or objects within each other, deeper than Python reads: flatten it"
+    if isinstance(error, UnicodeEncodeError):
+        return f"the output takes no {error.object[error.start]!r} ({error.encoding}): set PYTHONIOENCODING=utf-8"
+    if is_about_a_path(error):
         return f"{reason}: use another path"
     named = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return (

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from lsg_fairseq.data.signals import Stopped, signals_held
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import check_name
 
 LOCK_NAME = ".lsg-lock"
 PARTIAL = ".partial-"
@@ -40,6 +41,7 @@ def staged_output(folder: str | Path, stale: Iterable[str] = (), must_be_new: bo
         LSGError: `folder` is a file or is not new, or another process is writing it.
     """
     folder = Path(folder).resolve()
+    check_name(folder)
     if folder.exists() and not folder.is_dir():
         raise LSGError(f"{folder} exists and is not a folder: choose another output folder")
     home = folder if folder.is_dir() else next(path for path in folder.parents if path.is_dir())
@@ -59,7 +61,16 @@ def staged_output(folder: str | Path, stale: Iterable[str] = (), must_be_new: bo
 
 @contextmanager
 def staged_file(output: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `output`: renamed to it if the block succeeds, deleted if it fails."""
+    """Yield a temporary path next to `output`: renamed to it if the block succeeds, deleted if it fails.
+
+    If `output` is a link, the file that it points to is replaced.
+
+    Raises:
+        LSGError: `output` is a device, a pipe or a folder.
+    """
+    output = output.resolve()
+    if output.exists() and not output.is_file():
+        raise LSGError(f"{output} is no file, and would be replaced by one: choose another --output")
     output.parent.mkdir(parents=True, exist_ok=True)
     staged = output.with_name(f".{output.name}{PARTIAL}{secrets.token_hex(6)}")
     try:
@@ -142,6 +153,7 @@ def _rename_new(staged: Path, folder: Path) -> None:
 def _move_files(partial: Path, folder: Path) -> None:
     """Do the moves and deletions that are still listed in MOVES_FILE."""
     new, outdated = _read_moves(partial / MOVES_FILE)
+    _check_stays_inside(folder, [*new, *outdated])
     for name in new:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (partial / name).exists():
@@ -170,6 +182,18 @@ def _read_moves(path: Path) -> tuple[list[str], list[str]]:
             "again"
         )
     return new, outdated
+
+
+def _check_stays_inside(folder: Path, names: Iterable[str]) -> None:
+    """Check that no subfolder is a link to outside of `folder`: the list of moves may have come with the folder.
+
+    Raises:
+        LSGError: the path of a name leads through one.
+    """
+    home = folder.resolve()
+    for name in names:
+        if not (folder / name).parent.resolve().is_relative_to(home):
+            raise LSGError(f"{(folder / name).parent} is a link that leads out of {folder}: remove it")
 
 
 def _is_inside(name: object) -> bool:
@@ -244,8 +268,9 @@ def only_writer(lock_file: Path, output: Path) -> Iterator[None]:
     """Hold the lock on `output` during the block. The lock of a killed process does not count.
 
     Raises:
-        LSGError: another process is writing it.
+        LSGError: another process is writing it, or the lock is a link.
     """
+    check_is_no_link(lock_file)
     lock = FileLock(lock_file, timeout=0)
     try:
         lock.acquire()
@@ -258,3 +283,13 @@ def only_writer(lock_file: Path, output: Path) -> Iterator[None]:
         with suppress(OSError):
             lock_file.unlink()
         lock.release()
+
+
+def check_is_no_link(lock_file: Path) -> None:
+    """Refuse a lock that is a link: older versions of filelock empty the file that it points to.
+
+    Raises:
+        LSGError: it is a link.
+    """
+    if lock_file.is_symlink():
+        raise LSGError(f"the lock {lock_file} is a link to another file: remove it")

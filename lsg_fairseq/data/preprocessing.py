@@ -151,11 +151,16 @@ def preprocess(job: Job) -> list[SplitReport]:
 
 
 def check_is_no_input(job: Job) -> None:
-    """Refuse inputs that would be overwritten.
+    """Refuse inputs that would be overwritten, or cannot be read twice: once to check them, and once to encode them.
 
     Raises:
-        LSGError: an input is one of the files that are written into job.out.
+        LSGError: an input is one of the files that are written into job.out, or is a pipe or a device.
     """
+    for path in (path for split in job.splits for path in split.paths):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise LSGError(
+                f"{path} is a pipe or a device, and inputs are read more than once: write it to a file first"
+            )
     out = job.out.resolve()
     written = [*DICTIONARY_FILES, REPORT_FILE, SEQUENCE_FORMAT_FILE, "tokenizer/*"]
     written += [f"{split.name}.source-target.*" for split in job.splits]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import struct
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from lsg_fairseq.data.output_folder import half_moved
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import DocumentTokenizer
 from lsg_fairseq.tokenizers.languages import language_symbol
+from lsg_fairseq.weights.limits import check_file
 
 # Between a query and its document.
 SEPARATOR = ("</s>",)
@@ -150,7 +152,7 @@ def check_pairs(folder: Path, split: str) -> None:
             f"lsg-preprocess was killed while it moved its files into {folder}: run it again with --out {folder}, "
             "which finishes that first"
         )
-    counts = {path.name: _check_pair(path) for path in sorted(folder.glob(f"{split}.*-*.*.idx"))}
+    counts = {path.name: _check_pair(path) for path in sorted(folder.glob(f"{glob.escape(split)}.*-*.*.idx"))}
     known = {name: count for name, count in counts.items() if count is not None}
     if len(set(known.values())) > 1:
         found = " and ".join(f"{count} examples in {name}" for name, count in known.items())
@@ -162,8 +164,10 @@ def _check_pair(index: Path) -> int | None:
     data = index.with_suffix(".bin")
     with index.open("rb") as file:
         header = file.read(HEADER.size)
-        if len(header) < HEADER.size or not header.startswith(MAGIC):
+        if not header.startswith(MAGIC):
             return None
+        if len(header) < HEADER.size:
+            raise LSGError(f"{index} is cut within its beginning: preprocess that split again")
         if not data.is_file():
             raise LSGError(f"{data}, which belongs to {index.name}, is missing: preprocess that split again")
         _, version, code, count = HEADER.unpack(header)
@@ -189,6 +193,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     path = folder / REPORT_FILE
     if not path.is_file():
         return {}
+    check_file(path)
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(report["splits"], dict) and isinstance(report["tokenizer"], dict):

@@ -59,6 +59,7 @@ class HubInterface(nn.Module):
             LSGError: a text is not a str, the model does not have this language, or it has language codes, but neither
                 the call nor the checkpoint names one.
         """
+        check_switch("no_separator", no_separator)
         front, behind = self.ends(source_lang)
         is_doubled = FAMILIES[self.model.family].doubled_separator if no_separator is None else not no_separator
         separator = [self.task.source_dictionary.eos()] * (2 if is_doubled else 1)
@@ -154,6 +155,7 @@ class HubInterface(nn.Module):
         """
         heads = getattr(self.model, "classification_heads", {})
         check_text(head)
+        check_switch("return_logits", return_logits)
         if head not in heads:
             known = ", ".join(map(repr, heads)) or "none"
             raise LSGError(f"there is no classification head {head!r} (present: {known}): register one first")
@@ -213,6 +215,26 @@ def check_text(text: object) -> None:
     """
     if not isinstance(text, str):
         raise LSGError(f"a text must be a str, not {type(text).__name__}: {text!r:.80}")
+
+
+def check_switch(name: str, value: object) -> None:
+    """Check that a setting is True, False or left out.
+
+    Raises:
+        LSGError: it is something else.
+    """
+    if not isinstance(value, bool | None):
+        raise LSGError(f"{name} must be True or False, not {value!r:.80}")
+
+
+def check_language(code: object) -> None:
+    """Check that a language is a code or left out.
+
+    Raises:
+        LSGError: it is something else.
+    """
+    if not isinstance(code, str | None):
+        raise LSGError(f"a language must be a code such as 'en_XX', not {code!r:.80}")
 
 
 def check_tokens(tokens: object) -> None:

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from lsg_fairseq.data.generation_settings import SETTINGS
 from lsg_fairseq.data.kept_part import check_part, keep, pieces_to_read
 from lsg_fairseq.data.one_sentence import in_one_sentence
-from lsg_fairseq.generation import check_search
-from lsg_fairseq.hub.base import HubInterface, check_text, iterate
+from lsg_fairseq.hub.base import HubInterface, check_language, check_switch, check_text, iterate
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.languages import decoder_starts
+from lsg_fairseq.weights.limits import check_number
 
 # Documents in memory at a time; they are sorted by length into batches.
 WINDOW = 128
@@ -56,8 +56,7 @@ class GenerationSettings:
         for name, value in asdict(self).items():
             wanted, is_allowed = SETTINGS[name]
             if value is not None and not is_allowed(value):
-                raise LSGError(f"{name} must be {wanted}, not {value!r}")
-        check_search(*(1 if value is None else value for value in (self.beam, self.lenpen)))
+                raise LSGError(f"{name} must be {wanted}, not {value!r:.80}")
         if self.min_len is not None and self.max_len_b is not None and self.min_len > self.max_len_b:
             raise LSGError(f"min_len ({self.min_len}) must not be greater than max_len_b ({self.max_len_b})")
 
@@ -107,8 +106,8 @@ class BatchOptions:
             raise LSGError(f"match_source_len must be True or False, not {self.match_source_len!r:.80}")
         for name in ("batch_size", "max_tokens"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise LSGError(f"{name} must be an integer of at least 1, not {value!r}")
+            if value is not None:
+                check_number(name, value)
 
     def size_of_batch(self, longest: int) -> int:
         """The number of documents in a batch whose longest has `longest` tokens: at least one."""
@@ -150,6 +149,8 @@ class BatchedGenerator:
         languages: tuple[str | None, str | None] = (None, None),
     ) -> None:
         self.hub, self.options = hub, options or BatchOptions()
+        for code in languages:
+            check_language(code)
         self.source_lang, self.target_lang = languages
         self.num_front = hub.task.sequence_format.num_front
         self.num_behind = hub.task.sequence_format.num_behind
@@ -179,6 +180,7 @@ class BatchedGenerator:
         Raises:
             LSGError: texts is not an iterable of strs, or as run_window.
         """
+        check_switch("progress", progress)
         texts, queries = iterate(texts), repeat("") if queries is None else iterate(queries)
         shown = progress if progress is not None else total is None or total > (self.options.batch_size or FEW)
         with tqdm(total=total, desc="summaries", unit="", disable=not shown, file=sys.stderr) as bar:

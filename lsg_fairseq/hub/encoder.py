@@ -10,7 +10,7 @@ from fairseq.utils import model_eval
 from torch import Tensor
 
 from lsg_fairseq.data.one_sentence import in_one_sentence
-from lsg_fairseq.hub.base import HubInterface, as_texts
+from lsg_fairseq.hub.base import HubInterface, as_texts, check_switch
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.upgrades import has_initial_lm_head
 
@@ -45,6 +45,7 @@ class LSGEncoderHubInterface(HubInterface):
         Raises:
             LSGError: tokens are longer than max_source_tokens, or a row begins with padding.
         """
+        check_switch("return_all_hiddens", return_all_hiddens)
         tokens = self._readable(tokens)
         features, extra = self.model(tokens, features_only=True, return_all_hiddens=return_all_hiddens)
         return [state.transpose(0, 1) for state in extra["inner_states"]] if return_all_hiddens else features

@@ -22,7 +22,7 @@ from lsg_fairseq.hub.summarizer import LSGHubInterface
 from lsg_fairseq.huggingface.config_fields import label_names
 from lsg_fairseq.huggingface.generation_config import source_prefix
 from lsg_fairseq.modules.lsg_config import FIELD_ALIASES, LSGConfig, LSGError
-from lsg_fairseq.weights.limits import MAX_POSITIONS
+from lsg_fairseq.weights.limits import check_number
 from lsg_fairseq.weights.state_dicts import HEAD_NAME
 
 
@@ -160,10 +160,8 @@ def _check_dropout(value: Any) -> float | None:
 
 
 def _check_length(value: Any) -> int | None:
-    if value is not None and (type(value) is not int or not 8 <= value <= MAX_POSITIONS):
-        raise LSGError(
-            f"max_source_positions must be an integer of at least 8 and at most {MAX_POSITIONS:,}, not {value!r}"
-        )
+    if value is not None:
+        check_number("max_source_positions", value)
     return value
 
 

@@ -12,7 +12,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from lsg_fairseq.data.one_sentence import in_one_sentence
-from lsg_fairseq.hub.base import HubInterface, as_texts
+from lsg_fairseq.hub.base import HubInterface, as_texts, check_language, check_switch
 from lsg_fairseq.hub.batches import BatchedGenerator, BatchOptions, GenerationSettings
 from lsg_fairseq.models.classification import final_token_states
 from lsg_fairseq.modules.lsg_config import LSGError
@@ -124,6 +124,7 @@ class LSGHubInterface(HubInterface):
         Raises:
             LSGError: tokens are longer than the encoder or the decoder reads.
         """
+        check_switch("return_all_hiddens", return_all_hiddens)
         tokens = self.batch(tokens)
         allowed = min(self.model.max_positions())
         if tokens.size(1) > allowed:
@@ -165,6 +166,7 @@ class LSGHubInterface(HubInterface):
         Raises:
             LSGError: a text has no mask token, or topk is below 1.
         """
+        check_language(source_lang)
         mask = self.tokenizer.mask
         texts = as_texts(text)
         if mask is None or any(mask not in part for part in texts):

@@ -335,7 +335,8 @@ def _labels(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
     """Names of the classes, where the original's are not as many: transformers counts them to build the head."""
     name = "classifier.out_proj.bias" if "classifier.out_proj.bias" in tensors else "classifier.bias"
     count = len(tensors[name])
-    if len(config.get("id2label") or "ab") == count:
+    stated = config.get("id2label")
+    if (len(stated) if isinstance(stated, Mapping) and stated else 2) == count:
         return {}
     return {
         "id2label": {str(i): f"LABEL_{i}" for i in range(count)},

@@ -37,11 +37,20 @@ def plain_model_type(config: Mapping[str, Any]) -> str | None:
 
 def is_lsg_config(config: Mapping[str, Any]) -> bool:
     """Whether config.json describes an LSG checkpoint: the public ones say so in two or three places."""
+    names = [*stated_names(config), str(config.get("model_type"))]
+    return config.get("base_model_prefix") == "lsg" or any(str(name).lower().startswith("lsg") for name in names)
+
+
+def stated_names(config: Mapping[str, Any]) -> list[Any]:
+    """What config.json states as architectures, [] if nothing.
+
+    Raises:
+        LSGError: it is no list.
+    """
     names = config.get("architectures") or []
     if not isinstance(names, list):
         raise LSGError(f"config.json must state architectures as a list of names, not {names!r:.80}: correct the file")
-    names = [*names, str(config.get("model_type"))]
-    return config.get("base_model_prefix") == "lsg" or any(str(name).lower().startswith("lsg") for name in names)
+    return names
 
 
 def lsg_config_from_hf(config: Mapping[str, Any]) -> LSGConfig:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsg_fairseq.huggingface.config_fields import size_of
+from lsg_fairseq.huggingface.config_fields import size_of, stated_names
 from lsg_fairseq.weights.families import BART
 from lsg_fairseq.weights.position_tables import tile_positions
 
@@ -42,7 +42,7 @@ def bart_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     length = max(size_of(config, name, default) for name, default in LENGTHS.items())
     kept = {name: value for name, value in config.items() if name not in (*LENGTHS, "attention_window")}
-    names = [str(name).replace("LED", "Bart", 1) for name in config.get("architectures") or []]
+    names = [str(name).replace("LED", "Bart", 1) for name in stated_names(config)]
     stated = {"model_type": BART.name, "max_position_embeddings": length, "architectures": names}
     return {"vocab_size": BART.types[0].vocab_size, **kept, **stated}
 

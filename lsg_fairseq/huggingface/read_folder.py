@@ -18,7 +18,7 @@ from lsg_fairseq.huggingface.config import model_type_of
 from lsg_fairseq.huggingface.folder_kinds import describe_foreign, names_in
 from lsg_fairseq.huggingface.led import LED, NOTE, bart_config, bart_loaders
 from lsg_fairseq.modules.lsg_config import LSGError
-from lsg_fairseq.weights.limits import first_names
+from lsg_fairseq.weights.limits import check_file, first_names
 from lsg_fairseq.weights.state_dicts import check_kind
 
 # --- names as they were before the model was wrapped: DataParallel and torch.compile insert one of their own.
@@ -130,6 +130,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         LSGError: it holds none.
     """
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

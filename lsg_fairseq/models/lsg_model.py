@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from lsg_fairseq.compat.pruning import count_kept_layers, forget_kept_layers, prune_state_dict
 from lsg_fairseq.models.lsg_decoder import LSGDecoder
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
-from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
+from lsg_fairseq.models.refusals import building, check_weights, loading, refuse_what_has_no_place
+from lsg_fairseq.modules.lsg_config import LSGConfig
 from lsg_fairseq.weights.families import FAMILIES
 from lsg_fairseq.weights.limits import check_sizes
 from lsg_fairseq.weights.model_spec import ModelSpec, spec_of_family
@@ -119,8 +120,7 @@ class LSGModelMixin:
         forget_kept_layers(args)
         fill_missing(args, {FLAG_PREFIX + name: value for name, value in cls.lsg_defaults.items()})
         args.lsg_config = read_lsg_config(args)
-        if plain.get("encoder_xformers_att_config"):
-            raise LSGError("--encoder-xformers-att-config would replace LSG attention: use --lsg-attention")
+        refuse_what_has_no_place(plain)
         return args
 
     @property
@@ -133,8 +133,14 @@ class LSGModelMixin:
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
-        """As fairseq's, but layers that the settings do not keep are pruned before the checkpoint is upgraded."""
-        return super().load_state_dict(prune_state_dict(state_dict, model_cfg), strict, model_cfg, args)
+        """As fairseq's, but layers that the settings do not keep are pruned before the checkpoint is upgraded.
+
+        Raises:
+            LSGError: a weight is not a dense floating-point tensor, or the weights do not fit the model.
+        """
+        check_weights(self, state_dict)
+        with loading():
+            return super().load_state_dict(prune_state_dict(state_dict, model_cfg), strict, model_cfg, args)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Upgrade a checkpoint to this model, in place: a stock one, or an LSG model with fewer positions.
@@ -148,7 +154,8 @@ class LSGModelMixin:
             replace_content(state_dict, upgraded)
             if changes:
                 logger.info(f"checkpoint brought up to this model: {'; '.join(changes)}")
-        super().upgrade_state_dict_named(state_dict, name)
+        with loading():
+            super().upgrade_state_dict_named(state_dict, name)
 
     def _upgraded(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a checkpoint's state dict as this model needs it; tensors that fit already are shared."""
@@ -166,7 +173,8 @@ class LSGEncoderDecoderMixin(LSGModelMixin):
         """Build a model from flags, a hydra configuration or a checkpoint's arguments; raises as with_lsg_config."""
         args = cls.with_lsg_config(args)
         fill_missing(args, {"task": "lsg_summarization"})
-        return super().build_model(args, task)
+        with building():
+            return super().build_model(args, task)
 
     @classmethod
     def build_encoder(cls, args: Any, src_dict: Any, embed_tokens: nn.Embedding) -> LSGEncoder:

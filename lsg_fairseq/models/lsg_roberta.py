@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lsg_fairseq.models.lsg_encoder import LSGEncoder
 from lsg_fairseq.models.lsg_model import LSGModelMixin, fill_lsg_defaults, fill_missing, mask_row, replace_content
+from lsg_fairseq.models.refusals import building
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.weights.families import BERT, ROBERTA
 from lsg_fairseq.weights.state_dicts import TOKEN_TABLE, check_copies
@@ -95,7 +96,8 @@ class LSGRobertaModel(LSGModelMixin, RobertaModel):
                 "pass_global_tokens_to_decoder must be false for an encoder-only model, whose output rows are its "
                 "tokens': leave it out (pool_with_global puts a global token's output in the first row)"
             )
-        model = cls(args, LSGRobertaEncoder(args, task.source_dictionary))
+        with building():
+            model = cls(args, LSGRobertaEncoder(args, task.source_dictionary))
         set_layer_norm_eps(model, args.layer_norm_eps)
         return model
 

@@ -26,6 +26,7 @@ from lsg_fairseq.modules import (
     triton_block_attention,
 )
 from lsg_fairseq.modules.backend_probe import Kind
+from lsg_fairseq.modules.kernel_precision import few_queries_attention, is_faster_unfused
 from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.modules.sparse_tokens import SparseTokens
 
@@ -48,6 +49,9 @@ def full_attention(query: Tensor, tokens: Tokens, dropout_p: float) -> Tensor:
     """Attend from `query` (B,H,n,D) to every key of `tokens`; returns (B,H,n,D)."""
     mask = tokens.padding_mask
     present = None if mask is None else ~mask[:, None, None]
+    # A few global tokens in bfloat16: the fused kernel would widen all keys and values for them.
+    if query.dtype == torch.bfloat16 and not torch.is_grad_enabled() and not dropout_p and is_faster_unfused(query):
+        return few_queries_attention(query, tokens.key, tokens.value, present)
     return F.scaled_dot_product_attention(query, tokens.key, tokens.value, present, dropout_p)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,3 +39,18 @@ def is_faster_unfused(query: Tensor) -> bool:
     widens keys and values of bfloat16.
     """
     return query.device.type == "cpu" and query.size(2) <= FEW_QUERIES.get(query.dtype, 0)
+
+
+def few_queries_attention(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None) -> Tensor:
+    """Attention (B,H,n,D) from a few queries to a long source (B,H,S,D): two products that read it once each.
+
+    In float32 the scores are made a row a key, which takes MKL half the time of a row a query.
+    """
+    queries, keys, values = (x.flatten(0, 1) for x in (query / math.sqrt(query.size(-1)), key, value))
+    if query.dtype == torch.float32:
+        scores = torch.bmm(keys, queries.transpose(1, 2)).transpose(1, 2).contiguous()
+    else:
+        scores = torch.bmm(queries, keys.transpose(1, 2))
+    if present is not None:
+        scores.view(*query.shape[:3], -1).masked_fill_(~present, -math.inf)
+    return torch.bmm(scores.softmax(-1), values).view(query.shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lsg_fairseq.modules.attention_heads import split_heads
 from lsg_fairseq.modules.decoder_attention import DecoderAttention, IncrementalState
-from lsg_fairseq.modules.kernel_precision import in_kernel_dtype, is_faster_unfused
+from lsg_fairseq.modules.kernel_precision import few_queries_attention, in_kernel_dtype, is_faster_unfused
 from lsg_fairseq.modules.lsg_config import LSGError
 
 
@@ -137,18 +137,3 @@ def _explicit_attention(
         scores = scores.masked_fill(~present, -math.inf)
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value, weights
-
-
-def few_queries_attention(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None) -> Tensor:
-    """Attention (B,H,n,D) from a few queries to a long source (B,H,S,D): two products that read it once each.
-
-    In float32 the scores are made a row a key, which takes MKL half the time of a row a query.
-    """
-    queries, keys, values = (x.flatten(0, 1) for x in (query / math.sqrt(query.size(-1)), key, value))
-    if query.dtype == torch.float32:
-        scores = torch.bmm(keys, queries.transpose(1, 2)).transpose(1, 2).contiguous()
-    else:
-        scores = torch.bmm(queries, keys.transpose(1, 2))
-    if present is not None:
-        scores.view(*query.shape[:3], -1).masked_fill_(~present, -math.inf)
-    return torch.bmm(scores.softmax(-1), values).view(query.shape)

@@ -23,7 +23,7 @@ from lsg_fairseq.modules.lsg_config import LSGConfig, LSGError
 from lsg_fairseq.modules.registry import ENCODER_ATTENTIONS
 from lsg_fairseq.tokenizers.fairseq_bpe import read_dictionary
 from lsg_fairseq.weights.families import family_of_arch
-from lsg_fairseq.weights.limits import MAX_POSITIONS, MAX_VOCABULARY, check_size
+from lsg_fairseq.weights.limits import check_number
 
 PROGRAM = "lsg-plan"
 USAGE = "lsg-plan [options] FLAGS OF fairseq-train, such as --arch lsg_bart_large --max-tokens 4096 --fp16"
@@ -204,7 +204,7 @@ def parse_flags(flags: Sequence[str]) -> Namespace:
     """Parse flags as fairseq-train does, except that the data folder is optional.
 
     Raises:
-        LSGError: a flag or the architecture is unknown, or its memory is not counted here.
+        LSGError: a flag or the architecture is unknown, a number is out of range, or memory is not counted here.
     """
     parser = options.get_training_parser(default_task="lsg_summarization")
     parser.set_defaults(arch="lsg_bart_large", optimizer="adam")
@@ -222,7 +222,19 @@ def parse_flags(flags: Sequence[str]) -> Namespace:
         raise LSGError(f"lsg-plan does not count what --{flag} takes: leave it out, and take the plan as an estimate")
     if args.optimizer not in ("adam", "adafactor"):
         raise LSGError(f"lsg-plan supports --optimizer adam and adafactor, not {args.optimizer!r}: choose one of them")
+    _check_numbers(args)
     return args
+
+
+def _check_numbers(args: Namespace) -> None:
+    """Check the numbers that the plan multiplies; those of the model are checked when it is built."""
+    if not args.update_freq:
+        raise LSGError("--update-freq names no number: give one, such as 4")
+    values = [(name, getattr(args, name)) for name in ("batch_size", "max_tokens", "distributed_world_size")]
+    values += [(f"max_{side}_positions", getattr(args, f"max_{side}_positions")) for side in ("source", "target")]
+    for name, value in [*values, *(("update_freq", value) for value in args.update_freq)]:
+        if value is not None:
+            check_number(name, value, called=f"--{name.replace('_', '-')}")
 
 
 def _make_data_optional(parser: object) -> None:
@@ -254,7 +266,7 @@ def read_setup(args: Namespace, machine: Machine) -> Setup:
         is_flat=is_flat,
         has_first_moment=args.optimizer == "adam" or args.beta1 is not None,
         accumulates=max(args.update_freq) > 1,
-        world_size=max(1, args.distributed_world_size),
+        world_size=args.distributed_world_size,
         ddp_backend=args.ddp_backend,
         zero_sharding=args.zero_sharding,
         reads_weights=args.task != "lsg_summarization" or args.load_alignments,
@@ -268,14 +280,9 @@ def batch_of(args: Namespace) -> Batch:
         LSGError: neither --batch-size nor --max-tokens is given, or a document does not fit into --max-tokens.
     """
     source, target = args.max_source_positions, args.max_target_positions
-    check_size("max_source_positions", source, 1, MAX_POSITIONS)
-    check_size("max_target_positions", target, 1, MAX_POSITIONS)
     longest = max(source, target)
     if args.batch_size is None and args.max_tokens is None:
         raise LSGError("the size of a batch is not given: use --batch-size or --max-tokens, as in fairseq-train")
-    for name, value in (("batch-size", args.batch_size), ("max-tokens", args.max_tokens)):
-        if value is not None and value < 1:
-            raise LSGError(f"--{name} must be at least 1, not {value}")
     if args.max_tokens is not None and args.max_tokens < longest:
         raise LSGError(
             f"--max-tokens {args.max_tokens} is less than one document of {longest} tokens, which fairseq-train "
@@ -320,7 +327,7 @@ def choose_backend(machine: Machine, model: Model, dtype: str) -> str:
 
 def _vocabulary(args: Namespace, machine: Machine) -> int:
     if machine.vocabulary is not None:
-        check_size("--vocab-size", machine.vocabulary, 5, MAX_VOCABULARY)
+        check_number("vocab_size", machine.vocabulary, called="--vocab-size")
         return machine.vocabulary
     for name in DICTIONARY_FILES:
         path = Path(args.data or "") / name

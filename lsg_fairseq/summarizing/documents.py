@@ -149,6 +149,8 @@ def journal_of(output: Path) -> Path:
 def has_journal(path: Path) -> bool:
     """Whether lsg-summarize wrote this file, that is, whether its journal is beside it."""
     try:
+        if not journal_of(path).is_file():  # of a pipe, nothing might ever come
+            return False
         with journal_of(path).open("rb") as file:
             header = json.loads(file.readline(MAX_HEADER))
     except (OSError, ValueError, RecursionError):

@@ -211,6 +211,7 @@ def open_output(path: Path, run: Run, overwrite: bool, lines: LineFormat) -> Ite
         with path.open("a", encoding="utf-8") as stream:
             yield StreamOutput(stream, lines)
         return
+    _check_journal(journal_of(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(Path(f"{path}.lock"), path), journal_of(path).open("a+b") as journal:
         try:
@@ -219,6 +220,13 @@ def open_output(path: Path, run: Run, overwrite: bool, lines: LineFormat) -> Ite
                 yield ResumableOutput(file, journal, lines)
         finally:
             _remove_if_empty(path, journal)
+
+
+def _check_journal(path: Path) -> None:
+    """Refuse a journal that is a link, as it is emptied where it belongs to no run, or is no file."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        kind = "a link to another file" if path.is_symlink() else "no file"
+        raise LSGError(f"{path}, the journal of the output, is {kind}: remove it, or name another --output")
 
 
 def _prepare(file: BinaryIO, journal: BinaryIO, run: Run, overwrite: bool) -> None:

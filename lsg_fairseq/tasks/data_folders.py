@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.fairseq_bpe import read_dictionary
+from lsg_fairseq.weights.limits import check_file
 
 DATA_SUFFIXES = (".txt", ".idx", ".bin")
 # The splits that lsg-preprocess makes.
@@ -50,11 +51,13 @@ def check_files(folder: Path) -> None:
     """Check that everything named like a data file is a regular file: reading a device would never end.
 
     Raises:
-        LSGError: one is a folder, a device, a pipe or a broken link.
+        LSGError: one is a folder, a device, a pipe or a broken link; or a dictionary is too large.
     """
     odd = [path for path in sorted(folder.iterdir()) if path.suffix in DATA_SUFFIXES and not path.is_file()]
     if odd:
         raise LSGError(f"{odd[0]} is not a regular file: remove it, or preprocess into another folder")
+    for path in folder.glob("dict*.txt"):
+        check_file(path)
 
 
 def name_sides(cfg: DictConfig, folder: Path) -> None:
@@ -76,16 +79,22 @@ def name_sides(cfg: DictConfig, folder: Path) -> None:
         )
 
 
+def is_name_of_split(split: str) -> bool:
+    """Whether file names can begin with this name: it is no path, and the system allows it."""
+    return bool(split) and not set(split) & {"/", "\0"} and len(split) < 200
+
+
 def missing_split(folder: Path, split: str) -> LSGError:
     """The error for a split that is not in a folder: it names the splits that are, and what to do."""
     if "," in split:
         names = split.split(",")
         return LSGError(f"{split} names {len(names)} splits, but only one can be read: --gen-subset {names[0]}")
+    named = split if is_name_of_split(split) else f"{split!r:.80}"
     found = sorted({path.name.split(".")[0] for path in folder.glob("*.*-*.*.idx")}, key=_usual_order)
     there = f"which has {' and '.join(found)}" if found else "which has none"
     advice = ["choose one of these (--train-subset, --valid-subset, --gen-subset)"] if found else []
     advice += [f"make it: lsg-preprocess --{split} FILE"] if split in MADE_BY_US else []
-    return LSGError(f"there is no {split} split in {folder}, {there}; {' or '.join(advice) or 'make one first'}")
+    return LSGError(f"there is no {named} split in {folder}, {there}; {' or '.join(advice) or 'make one first'}")
 
 
 @contextmanager

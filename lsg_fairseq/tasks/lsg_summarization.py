@@ -19,13 +19,22 @@ from torch import Tensor, nn
 from lsg_fairseq.alignment import AligningSequenceGenerator, SoftScorer
 from lsg_fairseq.data.datasets import KeptPartDataset, MovedAlignments, SurroundedDataset, ValuedPairDataset
 from lsg_fairseq.data.kept_part import HEAD, PART_STATE, KeptPart, pieces_to_read
-from lsg_fairseq.data.split_files import check_pairs, check_room, lead_of, part_of_split, read_languages, read_queries
+from lsg_fairseq.data.split_files import (
+    REPORT_FILE,
+    check_pairs,
+    check_room,
+    lead_of,
+    part_of_split,
+    read_languages,
+    read_queries,
+)
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.models.freezing import freeze_embeddings, freeze_encoder
 from lsg_fairseq.models.lsg_decoder import give_weights
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tasks.data_folders import (
     check_data_folders,
+    is_name_of_split,
     missing_split,
     name_sides,
     require_constraints,
@@ -37,7 +46,13 @@ from lsg_fairseq.tasks.data_folders import (
 from lsg_fairseq.tasks.languages import decoder_starts, in_task_languages, index_of_symbol, indices_of_symbols
 from lsg_fairseq.tasks.rouge_validation import RougeValidation, parse_rouge_arguments
 from lsg_fairseq.tasks.summarization_config import LSGSummarizationConfig, with_checkpoint_settings
-from lsg_fairseq.tokenizers.fairseq_bpe import DICTIONARY_STATE, LSGBPE, LineBPE, dictionary_fingerprint
+from lsg_fairseq.tokenizers.fairseq_bpe import (
+    DICTIONARY_STATE,
+    LSGBPE,
+    LineBPE,
+    build_dictionary,
+    dictionary_fingerprint,
+)
 from lsg_fairseq.tokenizers.load import has_tokenizer
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 
@@ -71,6 +86,7 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         self.kept_part = KeptPart(cfg.keep_part)
         self.trained_part: str | None = None
         self.data_bpe = self._bpe_beside_data()
+        self._check_dictionaries()
         self.checkpoint_paths: tuple[str, ...] = ()  # those of --path; compat/generating.py sets it
         self.rouge_arguments = parse_rouge_arguments(cfg.eval_rouge_args)
 
@@ -105,7 +121,8 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         """Build the model, freeze its parts, and store its maximum lengths, to which sources and targets are cut.
 
         Raises:
-            LSGError: --freeze-encoder was given for an encoder that this package does not know.
+            LSGError: it is no encoder-decoder, or --freeze-encoder was given for an encoder that this package does not
+                know.
         """
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint:  # else it is built for inference
@@ -114,7 +131,13 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
             if self.cfg.freeze_embeddings:
                 freeze_embeddings(model)
             give_weights(model, bool(self.cfg.load_alignments))
-        source, target = model.max_positions()
+        positions = model.max_positions()
+        if not isinstance(positions, tuple):
+            raise LSGError(
+                f"{type(model).__name__} is no encoder-decoder, which this task needs: use another --arch or "
+                "--path, or the model's own task (masked_lm, sentence_prediction)"
+            )
+        source, target = positions
         if self.model_positions is not None:  # of an ensemble, the shortest counts
             source, target = min(source, self.model_positions[0]), min(target, self.model_positions[1])
         self.model_positions = (source, target)
@@ -132,6 +155,8 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         Raises:
             LSGError: there is no such split, or its files are damaged or of two runs.
         """
+        if not is_name_of_split(split):
+            raise missing_split(self.data_folder, split)
         folders = [Path(path) for path in utils.split_paths(self.cfg.data)]
         for folder in folders:
             check_pairs(folder, split)
@@ -302,6 +327,17 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         if symbol is not None and self.target_dictionary[first] != symbol:
             raise LSGError(f"--forced-first-token {symbol!r} is not in the dictionary: use one of its symbols")
         return {"forced_first_token": first, "forced_last_token": self.tgt_dict.eos() if is_forced else None}
+
+    def _check_dictionaries(self) -> None:
+        """Check that dictionaries of lsg-preprocess, whose report is beside them, are still those of its tokenizer."""
+        if self.data_bpe is None or not (self.data_folder / REPORT_FILE).is_file():
+            return
+        own = build_dictionary(self.data_bpe.tokenizer).symbols
+        if any(dictionary.symbols[: len(own)] != own for dictionary in (self.src_dict, self.tgt_dict)):
+            raise LSGError(
+                f"a dictionary in {self.data_folder} is not that of the tokenizer beside it, so ids would be other "
+                "words: preprocess the data again (lsg-preprocess)"
+            )
 
     def _bpe_beside_data(self) -> LSGBPE | None:
         folder = self.data_folder / "tokenizer"

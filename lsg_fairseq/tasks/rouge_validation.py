@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -16,34 +15,24 @@ from torch import Tensor, nn
 from lsg_fairseq.generation import LSGSequenceGenerator
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.scoring import ROUGE_NAMES, rouge_scores
+from lsg_fairseq.weights.limits import NUMBERS, Bounds
 
 # --- the settings.
 
 FLAG = "--eval-rouge-args"
-# Name -> (type, smallest value): the settings that a task's build_generator reads. fairseq's other generation settings
-# (nbest, prefix_size, ...) are read by its commands and would have no effect in validation.
-SETTINGS: dict[str, tuple[type, float]] = {
-    "beam": (int, 1),
-    "max_len_a": (float, 0),
-    "max_len_b": (int, 1),
-    "min_len": (int, 0),
-    "lenpen": (float, -math.inf),
-    "unkpen": (float, -math.inf),
-    "temperature": (float, 1e-6),
-    "no_repeat_ngram_size": (int, 0),
-    "unnormalized": (bool, 0),
-    "match_source_len": (bool, 0),
-    "sampling": (bool, 0),
-    "sampling_topk": (int, -1),
-    "sampling_topp": (float, -1),
-    "diverse_beam_groups": (int, -1),
-    "diverse_beam_strength": (float, 0),
-    "diversity_rate": (float, -1),
-    "print_alignment": (str, 0),
-    "forced_first_token": (str, 0),
-    "forced_eos": (bool, 0),
+# Name -> type, or the numbers that are allowed: the settings that a task's build_generator reads. fairseq's other
+# generation settings (nbest, prefix_size, ...) are read by its commands and would have no effect in validation.
+SETTINGS: dict[str, type | Bounds] = {
+    **{name: NUMBERS[name] for name in ("beam", "max_len_a", "max_len_b", "min_len", "lenpen", "unkpen")},
+    **{name: NUMBERS[name] for name in ("temperature", "no_repeat_ngram_size")},
+    **dict.fromkeys(("unnormalized", "match_source_len", "sampling"), bool),
+    **{name: NUMBERS[name] for name in ("sampling_topk", "sampling_topp")},
+    **{name: NUMBERS[name] for name in ("diverse_beam_groups", "diverse_beam_strength", "diversity_rate")},
+    "print_alignment": str,
+    "forced_first_token": str,
+    "forced_eos": bool,
 }
-KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+KINDS = {bool: "true or false", str: "a string"}
 
 
 def parse_rouge_arguments(text: str) -> dict[str, Any]:
@@ -54,10 +43,10 @@ def parse_rouge_arguments(text: str) -> dict[str, Any]:
     """
     try:
         settings = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise LSGError(f'{FLAG} is not JSON: {text!r} ({error}); give an object such as {{"beam": 4}}') from error
+    except (ValueError, RecursionError) as error:
+        raise LSGError(f'{FLAG} is not JSON: {text!r:.80} ({error}); give an object such as {{"beam": 4}}') from error
     if not isinstance(settings, dict):
-        raise LSGError(f'{FLAG} must be a JSON object such as {{"beam": 4}}, not {text!r}')
+        raise LSGError(f'{FLAG} must be a JSON object such as {{"beam": 4}}, not {text!r:.80}')
     for name, value in settings.items():
         _check_name(name)
         _check_value(name, value)
@@ -77,17 +66,14 @@ def _check_name(name: str) -> None:
 
 
 def _check_value(name: str, value: object) -> None:
-    kind, least = SETTINGS[name]
-    types = (int, float) if kind is float else (kind,)
-    fits = isinstance(value, types) and (kind is bool or not isinstance(value, bool))
-    if fits and kind in (int, float):
-        fits = math.isfinite(value) and value >= least
+    wanted = SETTINGS[name]
+    fits = wanted.allow(value) if isinstance(wanted, Bounds) else isinstance(value, wanted)
     if fits and name == "print_alignment":
         fits = value in ("hard", "soft")
     if not fits:
-        above = f" of at least {least:g}" if kind in (int, float) and math.isfinite(least) else ""
-        allowed = '"hard" or "soft"' if name == "print_alignment" else KINDS[kind] + above
-        raise LSGError(f"{FLAG}: {name} must be {allowed}, not {json.dumps(value)}")
+        words = str(wanted) if isinstance(wanted, Bounds) else KINDS[wanted]
+        allowed = '"hard" or "soft"' if name == "print_alignment" else words
+        raise LSGError(f"{FLAG}: {name} must be {allowed}, not {json.dumps(value):.80}")
 
 
 def _check_together(settings: Mapping[str, Any]) -> None:

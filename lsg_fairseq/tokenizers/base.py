@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.languages import CODES_50, language_symbol
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
+from lsg_fairseq.weights.limits import check_file
 
 # --- embedding rows without a token: tables padded to a multiple of 8 or 64, or published with more rows than tokens.
 # --- They take filler symbols in the vocabulary, so that every row is kept; no text has them, and decoding drops them.
@@ -73,6 +74,7 @@ def save_rows(rows: int, folder: Path) -> None:
 
 
 def _stated(path: Path, field: str) -> object:
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -34,6 +34,7 @@ from lsg_fairseq.tokenizers.load import (
 )
 from lsg_fairseq.tokenizers.sequence_format import SequenceFormat
 from lsg_fairseq.tokenizers.settings import clear_error
+from lsg_fairseq.weights.limits import check_file, check_number
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +69,6 @@ LONG_WORD = re.compile(r"\S{1000}|\s{1000}")
 # The name under which a checkpoint keeps dictionary_fingerprint.
 DICTIONARY_STATE = "dictionary"
 
-# BART's specials, the 256 byte symbols and <mask>.
-MIN_VOCAB_SIZE = len(BART_SPECIALS) + 256 + 1
-# The largest published vocabularies have a million entries; memory is taken for as many as are asked for.
-MAX_VOCAB_SIZE = 2_000_000
-
 
 def symbol_from_token(token: str) -> str:
     """The dictionary symbol of a token string: the same, with whitespace as backslash, u and four hex digits."""
@@ -103,6 +99,7 @@ def read_dictionary(path: Path) -> Dictionary:
     Raises:
         LSGError: it is damaged.
     """
+    check_file(path)
     with clear_error(path, "a dictionary, a symbol and a count in each line"):
         return Dictionary.load(str(path))
 
@@ -234,11 +231,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -
     Raises:
         LSGError: vocab_size is below 261, the size without any merge, or above two million.
     """
-    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
-        raise LSGError(
-            f"a byte-level vocabulary has {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE:,} entries, not {vocab_size}: name "
-            "another size"
-        )
+    check_number("train_tokenizer", vocab_size, called="the size of a byte-level vocabulary")
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(

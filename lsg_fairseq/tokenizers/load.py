@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.base import (
+    ALL_FILES,
     JSON_FILE,
     MERGES_FILE,
     ROLES,
@@ -37,6 +38,7 @@ from lsg_fairseq.tokenizers.settings import (
     read_json,
     read_settings,
 )
+from lsg_fairseq.weights.limits import check_file, check_name
 
 # Names and order that BART's vocabulary starts with; <mask> is its last entry.
 BART_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -142,11 +144,14 @@ def load_tokenizer(folder: str | Path, config: Mapping[str, Any] | None = None) 
         LSGError: the folder or the files are missing or cannot be read.
     """
     folder = Path(folder)
+    check_name(folder)
     if not folder.is_dir():
         raise LSGError(f"the tokenizer folder {folder} does not exist")
     if not has_tokenizer(folder):
         wanted = f"{WORDPIECE_FILE}, {JSON_FILE}, {VOCAB_FILE} with {MERGES_FILE}, or {SENTENCEPIECE_FILES[0]}"
         raise LSGError(f"{folder} has no tokenizer: none of {wanted} is there")
+    for name in ALL_FILES:
+        check_file(folder / name)
     with clear_error(folder, "a tokenizer"):
         tokenizer = _load(folder, config)
         tokenizer.fill_rows(stated_rows(folder, len(tokenizer.tokens)))

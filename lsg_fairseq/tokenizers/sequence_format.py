@@ -10,6 +10,7 @@ from pathlib import Path
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.tokenizers.languages import BEHIND, FRONT, language_symbol, place_of_languages
 from lsg_fairseq.weights.families import FAMILIES, PEGASUS, Family
+from lsg_fairseq.weights.limits import check_file
 
 SEQUENCE_FORMAT_FILE = "sequence_format.json"
 
@@ -46,8 +47,8 @@ class SequenceFormat:
         named = {name: code.strip("[]") for name, code in named.items() if code}
         if named and not self.languages:
             raise LSGError(
-                f"this model has no language codes, so {' and '.join(named.values())} cannot be set: leave it out, or "
-                "take an mBART"
+                f"this model has no language codes, so {' and '.join(named.values()):.80} cannot be set: leave it out, "
+                "or take an mBART"
             )
         return replace(self, **named)
 
@@ -109,6 +110,7 @@ class SequenceFormat:
         path = Path(folder) / SEQUENCE_FORMAT_FILE
         if not path.is_file():
             return cls()
+        check_file(path)
         names = [f.name for f in fields(cls)]
         try:
             values = json.loads(path.read_text())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import check_file
 
 CONFIG_FILE, SETTINGS_FILE, ADDED_FILE = "config.json", "tokenizer_config.json", "added_tokens.json"
 # Classes of transformers that any tokenizer may be saved with: they say nothing about its kind.
@@ -111,6 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
+    check_file(path)
     with clear_error(path, "a JSON object"):
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):

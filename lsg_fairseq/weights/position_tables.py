@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lsg_fairseq.modules.lsg_config import MAX_GLOBAL_TOKENS, LSGError
 from lsg_fairseq.weights.families import FAMILIES
+from lsg_fairseq.weights.limits import first_names
 from lsg_fairseq.weights.model_spec import ModelSpec
 from lsg_fairseq.weights.state_dicts import (
     BOS_ROW,
@@ -131,10 +132,16 @@ def resize_both(
     """Resize the position tables of a fairseq state dict; everything else is the same tensor as before.
 
     An encoder-only model has one table, and 0 for its target positions.
+
+    Raises:
+        LSGError: a table is missing, or would have to be cut.
     """
     tables = {spec.encoder_key(SOURCE_POSITIONS): (max_source_positions, "source position table")}
     if spec.has_decoder:
         tables[TARGET_POSITIONS] = (max_target_positions, "target position table")
+    missing = [key for key in tables if key not in state]
+    if missing:
+        raise LSGError(f"this checkpoint has no {first_names(missing)}: use weights and settings of one checkpoint")
     resized = {key: resize_positions(state[key], spec.family, *table) for key, table in tables.items()}
     spec = replace(spec, max_source_positions=max_source_positions, max_target_positions=max_target_positions)
     return {**state, **resized}, spec

@@ -148,10 +148,14 @@ def check_kind(name: str, tensor: object) -> None:
     """Check that a weight is a dense tensor of real floating-point numbers.
 
     Raises:
-        LSGError: it is integer, bool, complex, sparse, quantised, or not a tensor.
+        LSGError: it is integer, bool, complex, sparse, quantised, on the meta device, or not a tensor.
     """
     if not isinstance(tensor, Tensor):
         raise LSGError(f"{name} is not a tensor but a {type(tensor).__name__}: the checkpoint is damaged, or no model")
+    if tensor.is_meta:
+        raise LSGError(
+            f"{name} has a shape and no numbers (a tensor on the meta device): give a checkpoint with weights"
+        )
     if tensor.layout is torch.strided and tensor.is_floating_point() and not tensor.is_quantized:
         return
     kind = str(tensor.layout if tensor.layout is not torch.strided else tensor.dtype).removeprefix("torch.")
