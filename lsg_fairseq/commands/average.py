@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lsg_fairseq.checkpoints.averaging import average_checkpoints, last_checkpoints
-from lsg_fairseq.commands.numbers import check_numbers
-from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.commands.running import check_numbers, run_command
 from lsg_fairseq.modules.lsg_config import LSGError
 
 PROGRAM = "lsg-average"

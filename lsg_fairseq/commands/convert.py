@@ -10,8 +10,7 @@ from pathlib import Path
 
 from lsg_fairseq.checkpoints.convert import plan_conversion, write_conversion
 from lsg_fairseq.checkpoints.find import find
-from lsg_fairseq.commands.numbers import check_numbers
-from lsg_fairseq.commands.running import add_user_dir_flag, import_user_dir, run_command
+from lsg_fairseq.commands.running import add_user_dir_flag, check_numbers, import_user_dir, run_command
 from lsg_fairseq.data.output_folder import check_is_new
 from lsg_fairseq.hub.entry_checkpoints import ENTRY_LOCATIONS
 from lsg_fairseq.models.lsg_model import add_lsg_flags

@@ -7,8 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from lsg_fairseq.commands.numbers import check_numbers
-from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.commands.running import check_numbers, run_command
 from lsg_fairseq.modules.lsg_config import LSGError
 from lsg_fairseq.planning.report import Room, as_json, make_report, to_text
 from lsg_fairseq.planning.setup import BACKENDS, PROGRAM, USAGE, Machine, parse_flags

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsg_fairseq.commands.numbers import check_numbers
-from lsg_fairseq.commands.running import run_command
+from lsg_fairseq.commands.running import check_numbers, run_command
 from lsg_fairseq.data.document_files import Split
 from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
 from lsg_fairseq.data.preprocessing import LENGTH_LIMITS, Job, SplitReport, preprocess

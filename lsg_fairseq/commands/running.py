@@ -1,4 +1,4 @@
-"""What the commands share: errors in one sentence, clean-up on signals, and --user-dir."""
+"""What the commands share: errors in one sentence, clean-up on signals, --user-dir, and bounds of numbers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lsg_fairseq.compat.commands import escape_names
 from lsg_fairseq.data.one_sentence import sentence_of, wants_traceback
 from lsg_fairseq.data.signals import STOP_SIGNALS, Stopped
 from lsg_fairseq.modules.lsg_config import LSGError
+from lsg_fairseq.weights.limits import NUMBERS, check_number
 
 
 def run_command(program: str, work: Callable[[], None], if_interrupted: str = "nothing was written") -> int:
@@ -85,3 +86,14 @@ def import_user_dir(args: argparse.Namespace) -> None:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise LSGError(f"{FLAG} {args.user_dir} cannot be imported ({reason}): fix it, or leave it out") from error
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Check every number that a command was given against its bounds in weights/limits.py.
+
+    Raises:
+        LSGError: one is out of range.
+    """
+    for name, value in vars(args).items():
+        if name in NUMBERS and value is not None:
+            check_number(name, value, called=f"--{name.replace('_', '-')}")

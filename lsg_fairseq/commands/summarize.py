@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from lsg_fairseq.checkpoints.loading import CheckpointFiles, Overrides
 from lsg_fairseq.checkpoints.ready import CheckpointOptions, find_checkpoint
-from lsg_fairseq.commands.numbers import check_numbers
-from lsg_fairseq.commands.running import add_user_dir_flag, import_user_dir, run_command
+from lsg_fairseq.commands.running import add_user_dir_flag, check_numbers, import_user_dir, run_command
 from lsg_fairseq.data.kept_part import PARTS, PARTS_HELP
 from lsg_fairseq.data.record_files import FORMATS
 from lsg_fairseq.hub import read_overrides
