@@ -139,7 +139,7 @@ def test_an_architecture(user_dir: Path, forget: Callable[[], None], ask: Callab
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "does not exist: give the folder of a Python package"),
+        (None, "does not exist: name the folder of a Python package"),
         ("1 / 0", "cannot be imported (ZeroDivisionError: division by zero): fix it, or leave it out"),
         (
             "import no_such_module_here",

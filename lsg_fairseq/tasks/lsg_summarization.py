@@ -333,7 +333,8 @@ class LSGSummarizationTask(RougeValidation, TranslationTask):
         if self.data_bpe is None or not (self.data_folder / REPORT_FILE).is_file():
             return
         own = build_dictionary(self.data_bpe.tokenizer).symbols
-        if any(dictionary.symbols[: len(own)] != own for dictionary in (self.src_dict, self.tgt_dict)):
+        # One may have more symbols at its end (filler) or fewer (fairseq's recipes go without <mask>).
+        if any(found.symbols[: len(own)] != own[: len(found)] for found in (self.src_dict, self.tgt_dict)):
             raise LSGError(
                 f"a dictionary in {self.data_folder} is not that of the tokenizer beside it, so ids would be other "
                 "words: preprocess the data again (lsg-preprocess)"
