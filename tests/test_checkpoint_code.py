@@ -88,6 +88,8 @@ THROUGH_UTILS = {
     "cfg.pipeline_decoder_devices": "cfg.distributed_training",
 }
 # Arguments whose defaults are text that is evaluated, in any of fairseq's models.
+# Of the packages that bring fairseq, not all have every module (fairseq-fixed, for Python 3.13, lacks one).
+SINKS = {name: found for name, found in SINKS.items() if (FAIRSEQ / f"{name.replace('.', '/')}.py").is_file()}
 EVALUATED = {argument.rpartition(".")[2] for arguments in SINKS.values() for argument in arguments if "." in argument}
 # Flags that architectures take from the parser's defaults.
 FILLED_BEFORE = {"attention_dropout": 0.1, "dropout": 0.1, "tokens_per_sample": 512}
