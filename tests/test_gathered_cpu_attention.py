@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lsg_fairseq.modules.block_attention import Tokens, block_attention, reference_block_attention
+from lsg_fairseq.modules.block_attention import Tokens, block_attention, full_attention, reference_block_attention
 from lsg_fairseq.modules.fused_cpu_attention import block_layout
 from lsg_fairseq.modules.gathered_cpu_attention import runs
 from lsg_fairseq.modules.lsg_config import LSGConfig
@@ -39,6 +39,21 @@ def test_equals_the_definition(masked: bool, num_blocks: int, sparsity_type: str
     expected = reference_block_attention(wide, sparse, config, 0.0)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("num_queries", [1, 3, 40])
+def test_global_rows_equal_the_definition(masked: bool, num_queries: int) -> None:
+    """A few queries, as global tokens are, take another way than many."""
+    tokens = make_tokens(9, masked)
+    query = tokens.query[:, :, :num_queries]
+    with torch.no_grad():
+        found = full_attention(query, tokens, 0.0)
+    scores = query.float() @ tokens.key.float().transpose(-1, -2) / query.size(-1) ** 0.5
+    if masked:
+        scores = scores.masked_fill(tokens.padding_mask[:, None, None], -torch.inf)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), scores.softmax(-1) @ tokens.value.float(), atol=0.03, rtol=0.03)
 
 
 def test_runs_cover_every_block_once_with_all_of_its_keys() -> None:
