@@ -91,10 +91,17 @@ def _check_number(name: str, value: float) -> None:
         raise LSGError(f"{flag_of(name)} must be a number, not nan: correct it")
 
 
-def _check_betas(name: str, value: Any) -> None:
-    betas = None
+def _read(value: Any) -> Any:
+    """What the text of a literal stands for, None if it is none; other values as they are."""
+    if not isinstance(value, str):
+        return value
     with contextlib.suppress(LSGError):
-        betas = evaluate_literal(value) if isinstance(value, str) else value
+        return evaluate_literal(value)
+    return None
+
+
+def _check_betas(name: str, value: Any) -> None:
+    betas = _read(value)
     rates = betas if isinstance(betas, list | tuple) else ()
     if len(rates) != 2 or not all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in rates):
         raise LSGError(
@@ -103,9 +110,7 @@ def _check_betas(name: str, value: Any) -> None:
 
 
 def _check_settings(name: str, value: Any) -> None:
-    settings = value
-    with contextlib.suppress(LSGError):
-        settings = evaluate_literal(value) if isinstance(value, str) else value
+    settings = _read(value)
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise LSGError(
             f"{flag_of(name)} must be a Python dictionary of settings, such as \"{{'lsg_block_size': 64}}\", not "
